@@ -1,0 +1,214 @@
+"""The record of a search: append-only lines, one reducer for live and replay.
+
+A line is one JSON object: `v` (format version), `op` (kind of record) and the record's fields. Rank 0
+writes them while ranks run, the launcher's supervisor in between; nobody ever changes one. On a
+cluster a line is a key of a ConfigMap, `line_key(n)` for line n from 0.
+
+Size: a ConfigMap holds 1 MiB. A trial is under 250 bytes and a failed one under 500 with its error cut
+to ERROR_LIMIT, so 2,000 trials (the CRD's bound) stay below it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from quantuner.api import names
+from quantuner.api.errors import JournalError
+
+FORMAT = 1
+ERROR_LIMIT = 240  # characters
+TRACEBACK_LIMIT = 4000  # characters of the one Failed record
+
+
+class TrialState(StrEnum):
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """Why a finished search ended."""
+
+    TARGET_MET = "target-met"
+    EXHAUSTED = "exhausted"  # the strategy has no further configuration
+    MAX_TRIALS = "max-trials"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """Ranks were started; the first launch begins the search, a later one resumes it."""
+
+    search: str
+    """`search_digest` of the resource."""
+    model: str
+    """Digest of the captured model's ops and weights."""
+    ops: int
+    """Quantizable ops."""
+    ranks: int
+    """Processes, rank 0 included."""
+    hosts: tuple[str, ...]
+    """Host of each rank."""
+    time: str
+    """RFC 3339, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration told. Index 0 is the fp32 baseline."""
+
+    index: int
+    digest: str
+    """Digest of the configuration."""
+    state: TrialState
+    accuracy: float | None = None
+    """None if and only if the trial failed."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Wall seconds: quantizing and evaluating."""
+    rank: int = 0
+    error: str = ""
+    meets: bool = False
+    """Whether the accuracy meets the criterion."""
+    running: int = 0
+    """Trials under way on other ranks when this one was told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The search ended by its own rules."""
+
+    outcome: Outcome
+    best: int | None
+    """Index of the winner, or of the most accurate trial where none meets the criterion."""
+    accuracy: float | None
+    """Accuracy of the saved and reloaded model of `best`."""
+    artifact: str
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The search cannot go on."""
+
+    reason: str
+    message: str
+    traceback: str = ""
+    rank: int = 0
+    time: str = ""
+
+
+Record = Launched | Trial | Finished | Failed
+_OPS: dict[str, type[Record]] = {"launch": Launched, "trial": Trial, "finish": Finished, "fail": Failed}
+_NAMES = {cls: op for op, cls in _OPS.items()}
+
+
+def encode(record: Record) -> str:
+    """One line, without its newline. Floats keep every bit (shortest repr that round-trips)."""
+    fields = {
+        f.name: getattr(record, f.name)
+        for f in dataclasses.fields(record)
+        if f.default is dataclasses.MISSING or getattr(record, f.name) != f.default
+    }
+    return json.dumps({"v": FORMAT, "op": _NAMES[type(record)], **fields}, separators=(",", ":"), allow_nan=False)
+
+
+def decode(line: str) -> Record:
+    """Raises `JournalError` for a line that is damaged or of another format."""
+    try:
+        body: dict[str, Any] = json.loads(line)
+        version, op = body.pop("v"), body.pop("op")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise JournalError(f"a journal line must be a JSON object with v and op, not {line[:80]!r}") from error
+    if version != FORMAT or op not in _OPS:
+        raise JournalError(
+            f"this version reads journal format {FORMAT} with {', '.join(_OPS)}; found v={version!r} op={op!r}. "
+            "Continue the search with the version that wrote it, or start a new one"
+        )
+    try:
+        return _record(op, body)
+    except (TypeError, ValueError) as error:
+        raise JournalError(f"a {op} record with wrong fields ({error}): {line[:80]!r}") from error
+
+
+def _record(op: str, body: dict[str, Any]) -> Record:
+    if op == "trial":
+        return Trial(**{**body, "state": TrialState(body["state"])})
+    if op == "finish":
+        return Finished(**{**body, "outcome": Outcome(body["outcome"])})
+    if op == "launch":
+        return Launched(**{**body, "hosts": tuple(body["hosts"])})
+    return Failed(**body)
+
+
+def line_key(number: int) -> str:
+    """ConfigMap key of line `number`; keys sort as the lines do."""
+    return f"{number:06d}"
+
+
+def lines_of(data: dict[str, str] | None) -> list[str]:
+    """Journal lines of a ConfigMap's data, in order; stops before the first gap."""
+    found = data or {}
+    lines: list[str] = []
+    while line_key(len(lines)) in found:
+        lines.append(found[line_key(len(lines))])
+    return lines
+
+
+@dataclass
+class History:
+    """What a journal says, built record by record. Only `apply` changes it."""
+
+    launches: list[Launched] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    end: Finished | Failed | None = None
+
+    @classmethod
+    def replay(cls, lines: Iterable[str]) -> History:
+        history = cls()
+        for line in lines:
+            history.apply(decode(line))
+        return history
+
+    def apply(self, record: Record) -> None:
+        """Raises `JournalError` where the record contradicts what was told before."""
+        if self.end is not None:
+            raise JournalError(f"the journal has ended; refused a further {_NAMES[type(record)]} record")
+        if isinstance(record, Launched):
+            self._launch(record)
+        elif isinstance(record, Trial):
+            if record.index != len(self.trials):
+                raise JournalError(f"trial {record.index} told, but the next index is {len(self.trials)}")
+            self.trials.append(record)
+        else:
+            self.end = record
+
+    def _launch(self, record: Launched) -> None:
+        if self.launches:
+            first = self.launches[0]
+            for name in ("search", "model", "ops"):
+                if getattr(first, name) != getattr(record, name):
+                    raise JournalError(
+                        f"the journal is of another search: {name} was {getattr(first, name)!r} and is now "
+                        f"{getattr(record, name)!r}; restore what changed or start a new search"
+                    )
+        self.launches.append(record)
+
+    @property
+    def baseline(self) -> Trial | None:
+        return self.trials[0] if self.trials else None
+
+    @property
+    def tried(self) -> list[Trial]:
+        """Trials but the baseline."""
+        return self.trials[names.BASELINE_TRIAL + 1 :]
+
+    def best(self, higher_is_better: bool = True) -> Trial | None:
+        """The first trial that meets the criterion, else the most accurate, the earlier at a tie."""
+        complete = [t for t in self.tried if t.accuracy is not None]
+        sign = -1.0 if higher_is_better else 1.0
+        return min(complete, key=lambda t: (not t.meets, 0.0 if t.meets else sign * (t.accuracy or 0.0), t.index), default=None)

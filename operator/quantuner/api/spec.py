@@ -1,0 +1,195 @@
+"""The resource as frozen data: parsed once at the boundary, after validation and defaulting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantuner.api import names
+
+ATTRIBUTES = ("activation", "weight")
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    entrypoint: str
+    """`module:callable`."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    configmap: str | None = None
+    """ConfigMap with the code; None where the image has it."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """Constraint on every op whose type (or name) matches `pattern` as a whole."""
+
+    pattern: str
+    options: Mapping[tuple[str, str], tuple[str, ...]]
+    """(attribute, item) to allowed options: `("activation", "scheme"): ("asym",)`."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Override:
+        options = {
+            (attribute, item): tuple(values)
+            for attribute in ATTRIBUTES
+            for item, values in body.get(attribute, {}).items()
+        }
+        return cls(body["pattern"], options)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    approach: str = "static"
+    calibration_sampling_size: int = 100
+    op_types: tuple[Override, ...] = ()
+    op_names: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True)
+class AccuracyCriterion:
+    """How much accuracy may be lost. Same meaning as Neural Compressor 2.x's class of this name."""
+
+    criterion: str = "relative"
+    tolerable_loss: float = 0.01
+    higher_is_better: bool = True
+
+    def target(self, baseline: float) -> float:
+        """The accuracy at which the criterion is just met."""
+        # Loss is taken from |baseline|, so that a negative metric's target lies below it, not above.
+        loss = self.tolerable_loss * (abs(baseline) if self.criterion == "relative" else 1.0)
+        return baseline - loss if self.higher_is_better else baseline + loss
+
+    def meets(self, accuracy: float, baseline: float) -> bool:
+        """Whether `accuracy` reaches the target; exactly on target counts."""
+        target = self.target(baseline)
+        return accuracy >= target if self.higher_is_better else accuracy <= target
+
+    def better(self, accuracy: float, than: float) -> bool:
+        return accuracy > than if self.higher_is_better else accuracy < than
+
+
+@dataclass(frozen=True)
+class TuningCriterion:
+    strategy: str = "basic"
+    max_trials: int = 100
+    timeout_seconds: int = 0
+    objectives: tuple[str, ...] = ("performance",)
+
+
+@dataclass(frozen=True)
+class Output:
+    claim: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One QuantizationTuning."""
+
+    name: str
+    task: TaskRef
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    quantization: Quantization = Quantization()
+    accuracy_criterion: AccuracyCriterion = AccuracyCriterion()
+    tuning_criterion: TuningCriterion = TuningCriterion()
+    workers: int = 2
+    image: str | None = None
+    suspend: bool = False
+    output: Output | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Pod parts as Kubernetes spells them; only the builders of pods look inside."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Tuning:
+        """Parses a validated and defaulted resource (`quantuner.api.validation.admit`)."""
+        meta, spec = body["metadata"], body["spec"]
+        name = meta["name"]
+        quantization, tuning = spec["quantization"], spec["tuningCriterion"]
+        accuracy, output = spec["accuracyCriterion"], spec.get("output")
+        return cls(
+            name=name,
+            namespace=meta.get("namespace", "default"),
+            uid=meta.get("uid", ""),
+            generation=meta.get("generation", 0),
+            task=TaskRef(
+                entrypoint=spec["task"]["entrypoint"],
+                args=spec["task"]["args"],
+                configmap=spec["task"].get("source", {}).get("configMap", {}).get("name"),
+            ),
+            quantization=Quantization(
+                approach=quantization["approach"],
+                calibration_sampling_size=quantization["calibrationSamplingSize"],
+                op_types=tuple(Override.from_body(o) for o in quantization.get("opTypes", ())),
+                op_names=tuple(Override.from_body(o) for o in quantization.get("opNames", ())),
+            ),
+            accuracy_criterion=AccuracyCriterion(
+                accuracy["criterion"], float(accuracy["tolerableLoss"]), accuracy["higherIsBetter"]
+            ),
+            tuning_criterion=TuningCriterion(
+                tuning["strategy"], tuning["maxTrials"], tuning["timeoutSeconds"], tuple(tuning["objectives"])
+            ),
+            workers=spec["workers"],
+            image=spec.get("image"),
+            suspend=spec["suspend"],
+            output=Output(output["persistentVolumeClaim"]["claimName"], output.get("path", name)) if output else None,
+            template=spec.get("template", {}),
+        )
+
+    @property
+    def threads_per_rank(self) -> int:
+        """Threads of one rank: its CPU limit, else its request, rounded up; 1 without either.
+
+        Taken from the resource, never from the machine, so that a laptop and a cluster compute the
+        same sums in the same order.
+        """
+        resources = self.template.get("resources", {})
+        cpu = resources.get("limits", {}).get("cpu", resources.get("requests", {}).get("cpu", 1))
+        return max(1, math.ceil(_cores(cpu)))
+
+
+def _cores(quantity: int | float | str) -> float:
+    """`2`, `"1.5"` or `"500m"` as cores."""
+    text = str(quantity)
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+# What may change while the search goes on (the CRD's CEL rules say the same); all else is its identity.
+_MUTABLE = {"": ("suspend", "workers"), "tuningCriterion": ("maxTrials", "timeoutSeconds")}
+
+
+def search_digest(body: Mapping[str, Any]) -> str:
+    """Identifies the search that a validated resource defines: 16 hex digits of SHA-256.
+
+    A journal carries it, so that it is never continued by another search. The fields which say where
+    a search runs (image, template, output) are left out: a laptop and a cluster share the digest.
+    """
+    spec = json.loads(json.dumps(body["spec"]))
+    for key in (*_MUTABLE[""], "image", "template", "output"):
+        spec.pop(key, None)
+    spec["task"].pop("source", None)
+    for key in _MUTABLE["tuningCriterion"]:
+        spec["tuningCriterion"].pop(key, None)
+    return digest(spec)
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of SHA-256 over the canonical JSON of plain data."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def manifest_kind(body: Any) -> str:
+    """`apiVersion/kind` of a manifest, for messages."""
+    if not isinstance(body, Mapping):
+        return type(body).__name__
+    return f"{body.get('apiVersion', '?')} {body.get('kind', '?')}"
+
+
+def is_tuning(body: Any) -> bool:
+    return isinstance(body, Mapping) and (body.get("apiVersion"), body.get("kind")) == (names.API_VERSION, names.KIND)

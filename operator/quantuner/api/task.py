@@ -1,0 +1,28 @@
+"""What the user's callable returns: a model and how to calibrate and judge it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One tuning problem, as returned by the `module:callable` of `spec.task.entrypoint`.
+
+    The objects are torch's, but named here by shape only, so that the resource's side of the
+    house stays free of torch. Every rank calls the callable and must get the same weights and data.
+    """
+
+    model: Any
+    """A `torch.nn.Module` in fp32 with its trained weights. It is not changed."""
+
+    calib_dataloader: Iterable[Any]
+    """Batches to calibrate with: `(input, label)` or `input`; an input is a tensor or a tuple of tensors.
+    Its attribute `batch_size`, where there is one, says how many samples a batch has."""
+
+    eval_func: Callable[[Any], float]
+    """Takes a model that is called like `model` and returns its accuracy, a finite number."""
+
+    example_inputs: tuple[Any, ...] | None = None
+    """Positional inputs to export the model with; None takes the first batch of `calib_dataloader`.
+    Their first dimension is the batch and should be 2 or more, so that it can stay dynamic."""
