@@ -83,4 +83,4 @@ def remove() -> None:
     for group in _groups():
         for folder, _, _ in os.walk(group, topdown=False):
             with suppress(OSError):
-                os.rmdir(folder)
+                Path(folder).rmdir()

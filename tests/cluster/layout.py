@@ -46,9 +46,7 @@ class Layout:
         """The layout that QUANTUNER_CLUSTER_STATE and QUANTUNER_CACHE ask for, or the default."""
         return cls(
             state=Path(os.environ.get("QUANTUNER_CLUSTER_STATE", "/run/quantuner-cluster")).resolve(),
-            cache=Path(
-                os.environ.get("QUANTUNER_CACHE") or Path.home() / ".cache" / "quantuner"
-            ).resolve(),
+            cache=Path(os.environ.get("QUANTUNER_CACHE") or Path.home() / ".cache" / "quantuner").resolve(),
         )
 
     @property

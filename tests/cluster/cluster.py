@@ -1,0 +1,123 @@
+"""The cluster as tests see it."""
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import lifecycle
+from tests.cluster.api import Api
+from tests.cluster.binaries import Binaries, obtain
+from tests.cluster.containers import Containers
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import NODE_ADDRESS, Layout
+from tests.cluster.preflight import expect_able_machine, install_missing
+from tests.cluster.processes import Daemon, Processes
+
+EXISTING_CLUSTER = "QUANTUNER_TEST_KUBECONFIG"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: one built by this package, or an existing one used as it is."""
+
+    layout: Layout
+    binaries: Binaries
+    kubeconfig: Path
+    is_ours: bool
+
+    @property
+    def node_address(self) -> str:
+        """Where processes of this machine are reached from pods."""
+        self._expect_ours("the node's address")
+        return NODE_ADDRESS
+
+    def program(self, name: str) -> Path:
+        """The path of kubectl, helm, prometheus, promtool or another program of the cluster."""
+        return self.binaries[name]
+
+    def process_id(self, name: str) -> int | None:
+        """The id of a part of the cluster (`apiserver`, `kubelet`, …), None when it is down."""
+        self._expect_ours("a process id")
+        return Processes(self.layout).pid(name)
+
+    def stop_process(self, name: str, sig: signal.Signals = signal.SIGTERM) -> None:
+        """End a part of the cluster; returns when it is gone."""
+        self._expect_ours("stopping a process")
+        self._daemon(name)
+        Processes(self.layout).stop(name, sig=sig)
+
+    def start_process(self, name: str) -> None:
+        """Start a part of the cluster again; of the API server, return when it is ready."""
+        self._expect_ours("starting a process")
+        processes = Processes(self.layout)
+        processes.start(self._daemon(name))
+        if name == "apiserver":
+            api = Api(self.kubeconfig)
+            lifecycle.await_part(processes, name, "answers /readyz", api.is_ready)
+
+    def import_image(self, archive: Path) -> None:
+        """Put the image of a docker or OCI archive into the node."""
+        self._expect_ours("importing an image")
+        Containers(self.layout).import_archive(archive)
+
+    def log(self, name: str) -> Path:
+        return Processes(self.layout).log(name)
+
+    def _daemon(self, name: str) -> Daemon:
+        parts = lifecycle.daemons(self.layout, self.binaries)
+        if name not in parts:
+            raise ClusterError(f"no part of the cluster is called {name!r}; there are {sorted(parts)}")
+        return parts[name]
+
+    def _expect_ours(self, what: str) -> None:
+        if not self.is_ours:
+            raise ClusterError(f"{what} is only for a cluster of our own: unset {EXISTING_CLUSTER}")
+
+
+def narrate(text: str) -> None:
+    """Tell a person what takes time."""
+    sys.stderr.write(f"cluster: {text}\n")
+
+
+def ensure_up(say: Callable[[str], None] = narrate) -> Cluster:
+    """The running test cluster, built first where there is none or where it is not well."""
+    layout = Layout.from_environment()
+    existing = os.environ.get(EXISTING_CLUSTER)
+    if existing:
+        if not Path(existing).is_file():
+            raise ClusterError(
+                f"{EXISTING_CLUSTER} names {existing!r}, which is no file: name a kubeconfig or unset it"
+            )
+        return Cluster(layout, obtain(layout, say), Path(existing).resolve(), is_ours=False)
+    expect_able_machine()
+    with alone(layout):
+        install_missing(say)
+        binaries = obtain(layout, say)
+        if not lifecycle.is_well(layout, binaries):
+            say("building the cluster")
+            lifecycle.build(layout, binaries)
+    return Cluster(layout, binaries, layout.kubeconfig("admin"), is_ours=True)
+
+
+def take_down() -> None:
+    """Remove the test cluster; an existing one that the environment names stays as it is."""
+    if os.environ.get(EXISTING_CLUSTER):
+        return
+    expect_able_machine()
+    layout = Layout.from_environment()
+    with alone(layout):
+        lifecycle.tear_down(layout)
+
+
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Hold the one lock of the machine's cluster, so that two commands take turns."""
+    layout.lock.parent.mkdir(parents=True, exist_ok=True)
+    with layout.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
