@@ -1,0 +1,84 @@
+{{- define "quantuner.chartName" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* The name of all objects: at most 63 characters, since Services and label values are bound to it. */}}
+{{- define "quantuner.name" -}}
+{{- $name := include "quantuner.chartName" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "quantuner.selector" -}}
+app.kubernetes.io/name: {{ include "quantuner.chartName" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "quantuner.labels" -}}
+{{ include "quantuner.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "quantuner.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "quantuner.name" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name: name the existing account, or set serviceAccount.create=true" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- /* An image reference from (dict "image" VALUES "default" TAG). */}}
+{{- define "quantuner.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (default .default .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- /* What the operator does to the objects of its namespaces: of a ClusterRole, or of a Role in each namespace. */}}
+{{- define "quantuner.rules" -}}
+# The resources it serves. patch: annotations that Kopf may keep; spec is never written.
+- apiGroups: [quantuner.dev]
+  resources: [quantizationtunings]
+  verbs: [get, list, watch, patch]
+- apiGroups: [quantuner.dev]
+  resources: [quantizationtunings/status]
+  verbs: [patch]
+# Owner references with blockOwnerDeletion need this where the admission plugin
+# OwnerReferencesPermissionEnforcement runs (OpenShift, hardened clusters). No finalizer is set.
+- apiGroups: [quantuner.dev]
+  resources: [quantizationtunings/finalizers]
+  verbs: [update]
+# A change of workers or suspend replaces the MPIJob, whose spec cannot change: no patch.
+- apiGroups: [kubeflow.org]
+  resources: [mpijobs]
+  verbs: [get, list, watch, create, delete]
+# The resource as ranks read it, journal and result. get and patch are also what the launcher's Role
+# gives: nobody can grant what he does not have.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+# The launcher's identity, which may write its own journal and result by name. Owner references delete it.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, create, patch]
+# Why ranks do not start (image, scheduling, refused container) stands in their pods' status.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# What kubectl describe shows. patch counts a repeated event up.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
