@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.cluster.cluster import ensure_up, narrate, take_down
+from tests.cluster.cluster import ensure_images, ensure_up, narrate, take_down
 from tests.cluster.errors import ClusterError
 
 
@@ -14,6 +14,9 @@ def main() -> int:
     try:
         if command == "up":
             sys.stdout.write(f"{ensure_up().kubeconfig}\n")
+        elif command == "images":
+            built = ensure_images()
+            sys.stdout.write(f"{built.operator}\n{built.tuner}\n")
         elif command == "down":
             take_down()
     except ClusterError as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import lifecycle
+from tests.cluster import images, lifecycle
 from tests.cluster.api import Api
 from tests.cluster.binaries import Binaries, obtain
 from tests.cluster.containers import Containers
@@ -19,6 +19,7 @@ from tests.cluster.preflight import expect_able_machine, install_missing
 from tests.cluster.processes import Daemon, Processes
 
 EXISTING_CLUSTER = "QUANTUNER_TEST_KUBECONFIG"
+EXISTING_IMAGES = ("QUANTUNER_TEST_OPERATOR_IMAGE", "QUANTUNER_TEST_TUNER_IMAGE")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Cluster:
         """Where processes of this machine are reached from pods."""
         self._expect_ours("the node's address")
         return NODE_ADDRESS
+
+    @property
+    def images(self) -> images.Images:
+        """The names of the images of the present sources; ensure_images sees that they are there."""
+        if self.is_ours:
+            return images.names()
+        operator, tuner = (os.environ.get(name) for name in EXISTING_IMAGES)
+        if not operator or not tuner:
+            raise ClusterError(
+                f"{EXISTING_CLUSTER} names a cluster that no image can be put into: push both images to "
+                f"a registry that it can pull from, and name them in {' and '.join(EXISTING_IMAGES)}"
+            )
+        return images.Images(operator, tuner)
 
     def program(self, name: str) -> Path:
         """The path of kubectl, helm, prometheus, promtool or another program of the cluster."""
@@ -102,6 +116,15 @@ def ensure_up(say: Callable[[str], None] = narrate) -> Cluster:
             say("building the cluster")
             lifecycle.build(layout, binaries)
     return Cluster(layout, binaries, layout.kubeconfig("admin"), is_ours=True)
+
+
+def ensure_images(say: Callable[[str], None] = narrate) -> images.Images:
+    """The images of the present sources, built and put into the running cluster where they lack."""
+    cluster = ensure_up(say)
+    if not cluster.is_ours:
+        return cluster.images
+    with alone(cluster.layout):
+        return images.ensure(cluster.layout, say)
 
 
 def take_down() -> None:

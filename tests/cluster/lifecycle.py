@@ -1,6 +1,7 @@
 """Bringing the cluster up in order, telling whether it is well, and taking it down."""
 
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -144,7 +145,9 @@ def await_part(processes: Processes, name: str, what: str, condition: Callable[[
 def tear_down(layout: Layout) -> None:
     """Remove every trace of the cluster but its cache; one that is half there, or not at all, too."""
     processes = Processes(layout)
-    processes.stop(*processes.names())
+    # Killed, since all they could put in order is thrown away; only the image store is kept.
+    processes.stop(*(name for name in processes.names() if name != "containerd"), sig=signal.SIGKILL)
+    processes.stop("containerd")
     cgroups.end_members()
     unmount_below(layout.state, layout.kubelet_root, layout.runtime_root)
     network.clear(layout)
