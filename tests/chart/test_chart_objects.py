@@ -1,0 +1,191 @@
+"""What is installed, as a cluster and its rules see it."""
+
+import re
+
+import pytest
+import yaml
+
+from tests.chart.dashboard import DASHBOARD
+from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, Rendered, merged, nested
+
+EVERYTHING = merged(
+    nested("metrics.podMonitor.enabled", True),
+    nested("metrics.prometheusRule.enabled", True),
+    nested("networkPolicy.enabled", True),
+)
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+LONGEST_RELEASE = "r" * 53  # Helm's own limit
+SCRAPED_THROUGH = [("metrics.podMonitor", "PodMonitor"), ("metrics.serviceMonitor", "ServiceMonitor")]
+
+
+@pytest.fixture(scope="session")
+def everything(helm: Helm) -> Rendered:
+    return helm.render(EVERYTHING)
+
+
+@pytest.fixture(scope="session")
+def pod(defaults: Rendered) -> Object:
+    deployment = defaults.one("Deployment")
+    assert deployment is not None
+    spec: Object = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING, {"watchNamespaces": ["a", "b"]}], ids=["defaults", "all", "scoped"])
+def test_lint_is_clean(helm: Helm, values: Object) -> None:
+    assert "0 chart(s) failed" in helm.lint(values)
+
+
+def test_kinds_by_default(defaults: Rendered) -> None:
+    assert sorted(o["kind"] for o in defaults) == [
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Service",
+        "ServiceAccount",
+    ]
+
+
+def test_objects_are_labelled_and_placed(everything: Rendered) -> None:
+    for o in everything:
+        name = f"{o['kind']} {o['metadata']['name']}"
+        assert o["apiVersion"], name
+        assert o["metadata"]["labels"]["app.kubernetes.io/instance"] == RELEASE, name
+        assert o["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm", name
+        expected = None if o["kind"] in CLUSTER_SCOPED else NAMESPACE
+        assert o["metadata"].get("namespace") == expected, name
+
+
+def test_no_object_twice(everything: Rendered) -> None:
+    keys = [(o["kind"], o["metadata"]["name"]) for o in everything]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("release", [LONGEST_RELEASE, "quantuner", "my-quantuner-2"])
+def test_names_are_dns_labels_for_every_release(helm: Helm, release: str) -> None:
+    for o in helm.render(EVERYTHING, release):
+        if o["kind"] != "CustomResourceDefinition":
+            assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", o["metadata"]["name"])
+        assert all(len(value) <= 63 for value in o["metadata"]["labels"].values())
+
+
+def test_release_that_is_called_like_the_chart_does_not_repeat_it(helm: Helm) -> None:
+    deployment = helm.render(release="quantuner").one("Deployment")
+    assert deployment is not None
+    assert deployment["metadata"]["name"] == "quantuner"
+
+
+def test_pod_meets_the_restricted_standard(pod: Object) -> None:
+    """Every control of the Pod Security Standard `restricted`, and a read-only root beyond it."""
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert "initContainers" not in pod
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod["volumes"]:
+        assert volume.keys() - {"name"} <= allowed
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not any("hostPort" in port for port in container["ports"])
+
+
+def test_read_only_root_has_a_writable_tmp(pod: Object) -> None:
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert mount == {"name": "tmp", "mountPath": "/tmp"}
+    (volume,) = pod["volumes"]
+    assert volume["name"] == "tmp"
+    assert "emptyDir" in volume
+
+
+def test_never_two_operators(defaults: Rendered) -> None:
+    deployment = defaults.one("Deployment")
+    assert deployment is not None
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_probes_ask_the_health_port(pod: Object) -> None:
+    (operator,) = pod["containers"]
+    assert {"name": "health", "containerPort": 8081} in operator["ports"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert operator[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+
+
+def test_service_and_policy_select_the_pod(everything: Rendered) -> None:
+    deployment, service = everything.one("Deployment"), everything.one("Service")
+    policy, monitor = everything.one("NetworkPolicy"), everything.one("PodMonitor")
+    assert deployment and service and policy and monitor
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert service["spec"]["selector"] == selector
+    assert policy["spec"]["podSelector"]["matchLabels"] == selector
+    assert monitor["spec"]["selector"]["matchLabels"] == selector
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 8080, "targetPort": "metrics"}]
+
+
+@pytest.mark.parametrize(("value", "kind"), SCRAPED_THROUGH)
+def test_scraped_series_keep_the_namespace_of_their_search(helm: Helm, value: str, kind: str) -> None:
+    monitor = helm.render(nested(f"{value}.enabled", True)).one(kind)
+    assert monitor is not None
+    (endpoint,) = monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+    assert endpoint["port"] == "metrics"
+
+
+def test_service_monitor_selects_the_service(helm: Helm) -> None:
+    rendered = helm.render(nested("metrics.serviceMonitor.enabled", True))
+    service, monitor = rendered.one("Service"), rendered.one("ServiceMonitor")
+    assert service and monitor
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+
+
+def test_dashboard_is_the_file(defaults: Rendered) -> None:
+    config = defaults.one("ConfigMap")
+    assert config is not None
+    assert config["data"] == {"quantuner.json": DASHBOARD.read_text().strip()}
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_notes_lead_on(helm: Helm) -> None:
+    notes = helm.notes({"metrics": {"port": 9090}})
+    for command in (
+        f"kubectl --namespace {NAMESPACE} rollout status deployment/{NAME}",
+        "kubectl get customresourcedefinition mpijobs.kubeflow.org",
+        "kubectl apply --filename examples/digits/",
+        "kubectl get quantizationtunings --watch",
+        f"port-forward service/{NAME}-metrics 9090",
+        "kubectl delete customresourcedefinition quantizationtunings.quantuner.dev",
+    ):
+        assert command in notes
+
+
+def test_notes_name_a_namespace_that_is_served(helm: Helm) -> None:
+    notes = helm.notes({"watchNamespaces": ["team-a", "team-b"]})
+    assert "serves the namespaces team-a, team-b." in notes
+    assert "kubectl --namespace team-a apply" in notes
+
+
+@pytest.mark.parametrize(
+    ("crds", "says"),
+    [
+        ({"enabled": False}, "apply it yourself"),
+        ({"keep": False}, "also deletes every QuantizationTuning"),
+        ({}, "keeps the CustomResourceDefinition"),
+    ],
+)
+def test_notes_say_what_becomes_of_the_crd(helm: Helm, crds: Object, says: str) -> None:
+    assert says in helm.notes({"crds": crds})
+
+
+def test_chart_and_application_have_one_version() -> None:
+    import quantuner
+
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == quantuner.__version__
