@@ -27,6 +27,9 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     SEARCHING = "Searching"
     WAITING_FOR_PODS = "WaitingForPods"
+    UNSCHEDULABLE = "Unschedulable"  # no node takes a pod
+    INVALID = "Invalid"  # it breaks the CRD that this operator ships with
+    REFUSED = "Refused"  # the API server does not let the operator write what it must
     RELAUNCHING = "Relaunching"  # a pod was lost; the search resumes from its journal
     SUSPENDED = "Suspended"
     NOT_SUSPENDED = "NotSuspended"
@@ -62,6 +65,7 @@ class Failure(StrEnum):
     # found by the operator
     TASK_CONFIGMAP_MISSING = "TaskConfigMapMissing"
     NAME_CONFLICT = "NameConflict"
+    TEMPLATE_CONFLICT = "TemplateConflict"  # spec.template sets what Quantuner sets itself
     IMAGE_MISSING = "ImageMissing"  # neither spec.image nor an operator default
     IMAGE_PULL_FAILED = "ImagePullFailed"
     POD_REFUSED = "PodRefused"  # the container cannot be created or started
@@ -92,6 +96,20 @@ def merge(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) ->
         same = previous is not None and previous.get("status") == c["status"]
         merged.append({**c, "lastTransitionTime": previous["lastTransitionTime"]} if same and previous else dict(c))
     return merged
+
+
+def phase_of(conditions: Sequence[Mapping[str, Any]]) -> str:
+    """One word for people: Failed, Complete, Suspended, Running, Starting or Pending, the first that holds."""
+    true = {c["type"]: c for c in conditions if c["status"] == "True"}
+    for type_ in (
+        ConditionType.FAILED,
+        ConditionType.COMPLETE,
+        ConditionType.SUSPENDED,
+        ConditionType.RUNNING,
+    ):
+        if type_ in true:
+            return type_.value
+    return "Starting" if ConditionType.ACCEPTED in true else "Pending"
 
 
 def shorten(text: str, limit: int) -> str:

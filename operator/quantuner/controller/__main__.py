@@ -1,0 +1,46 @@
+"""`python -m quantuner.controller`: one operator process without peers, as the chart runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+
+import kopf
+
+from quantuner.controller.handlers import Operator, kopf_settings
+from quantuner.controller.settings import Settings, parse
+
+# A line for each event and each probe says nothing that the reconciler's lines do not.
+_NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
+
+
+def main() -> None:
+    settings = parse(sys.argv[1:])
+    _log(settings)
+    registry = kopf.OperatorRegistry()
+    Operator(settings, time.monotonic).register(registry)
+    asyncio.run(
+        kopf.operator(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+        )
+    )
+
+
+def _log(settings: Settings) -> None:
+    form = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
+    kopf.configure(debug=settings.log_level == "debug", log_format=form)
+    logging.getLogger().setLevel(settings.log_level.upper())
+    if settings.log_level != "debug":
+        for name in _NOISY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What to do about an observation: pure and total, success before exhaustion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantuner.api import names
+from quantuner.api.conditions import ConditionType, Failure, Reason
+from quantuner.api.journal import Failed
+from quantuner.controller import build, drive
+from quantuner.controller.job import JobState, state_of
+from quantuner.controller.mpijob import clashes
+from quantuner.controller.objects import CONFIGMAP, TUNING, annotation, controller_of
+from quantuner.controller.observe import Observation, mpijob_id, tuning_configmap_id
+from quantuner.controller.settings import Settings
+from quantuner.controller.symptoms import Ages, Symptom, lasts, patience
+from quantuner.controller.verdict import STOPPED, Delete, Merge, Stance, Verdict
+
+# Objects of users carry none of our labels, so no watch tells when one appears.
+POLL_SECONDS = 5.0
+
+
+def decide(o: Observation, ages: Ages, settings: Settings) -> Verdict:
+    # The journal alone ends a search; nothing that happens afterwards takes it back.
+    if o.history.end is not None:
+        return _ended(o, ages)
+    if _condition(o, ConditionType.COMPLETE) is not None:
+        return Verdict(keep=True, running=_OVER, deletes=_delete_job(o))
+    # Before failures: suspending is how a user lets the operator try again what it gave up.
+    if o.tuning.suspend:
+        return _suspend(o)
+    failed = _condition(o, ConditionType.FAILED)
+    if failed is not None:
+        return _fail(o, failed["reason"], failed["message"])
+    if o.journal_error:
+        return _fail(o, Failure.JOURNAL_MISMATCH, _journal_message(o))
+    if o.refusal is not None:
+        return _refused(o)
+    problems = clashes(o.tuning)
+    if problems:
+        return _fail(o, Failure.TEMPLATE_CONFLICT, "; ".join(problems))
+    image = image_of(o, settings)
+    obstacle = _obstacle(o, image)
+    if obstacle is not None:
+        return Verdict(accepted=obstacle, running=_NOT_STARTED, after=POLL_SECONDS)
+    assert image is not None  # else it was the obstacle
+    return drive.drive(o, ages, image, settings)
+
+
+_OVER = Stance(False, Reason.FINISHED, "the search has ended")
+_NOT_STARTED = Stance(False, Reason.WAITING_FOR_PODS, "not started: see Accepted")
+
+
+def image_of(o: Observation, settings: Settings) -> str | None:
+    """The user's, else the one this search began with, else the operator's default, which may change."""
+    return o.tuning.image or annotation(o.tuning_configmap, build.ANNOTATION_IMAGE) or settings.tuner_image
+
+
+def _condition(o: Observation, type_: ConditionType) -> Mapping[str, Any] | None:
+    """The condition as it stands in the resource, where it is True."""
+    found = (c for c in o.status.get("conditions", ()) if c["type"] == type_ and c["status"] == "True")
+    return next(found, None)
+
+
+def _ended(o: Observation, ages: Ages) -> Verdict:
+    # The launcher ends by itself and leaves its log; only one that hangs is ended here.
+    deletes = _delete_job(o) if lasts(ages, Symptom.LINGERING) else ()
+    stance = STOPPED if isinstance(o.history.end, Failed) else _OVER
+    return Verdict(running=stance, deletes=deletes, after=patience(ages))
+
+
+def _delete_job(o: Observation) -> tuple[Delete, ...]:
+    """Ends the pods of a job that may still run; a finished one keeps its logs."""
+    state = state_of(o.mpijob)
+    if o.mpijob is None or state.is_finished() or state is JobState.TERMINATING:
+        return ()
+    return (Delete(mpijob_id(o.tuning.name), o.mpijob["metadata"]["uid"]),)
+
+
+def _suspend(o: Observation) -> Verdict:
+    if o.mpijob is None and not o.pods:
+        stance = Stance(True, Reason.SUSPENDED, "no pod runs; set suspend to false to go on from the journal")
+    else:
+        stance = Stance(False, Reason.SUSPENDED, f"ending {len(o.pods)} pods")
+    deletes: tuple[Delete, ...] = ()
+    if o.mpijob is not None and state_of(o.mpijob) is not JobState.TERMINATING:
+        deletes = (Delete(mpijob_id(o.tuning.name), o.mpijob["metadata"]["uid"]),)
+    running = Stance(False, Reason.SUSPENDED, "spec.suspend is true")
+    return Verdict(running=running, suspended=stance, writes=_forget_fruitless(o), deletes=deletes)
+
+
+def _forget_fruitless(o: Observation) -> tuple[Merge, ...]:
+    if annotation(o.tuning_configmap, build.ANNOTATION_FRUITLESS) is None:
+        return ()
+    patch = {"metadata": {"annotations": {build.ANNOTATION_FRUITLESS: None, build.ANNOTATION_COUNTED: None}}}
+    return (Merge(tuning_configmap_id(o.tuning.name), patch),)
+
+
+def _fail(o: Observation, reason: str, message: str) -> Verdict:
+    return Verdict(running=STOPPED, failure=Failed(reason=reason, message=message), deletes=_delete_job(o))
+
+
+def _journal_message(o: Observation) -> str:
+    journal = names.journal_configmap(o.tuning.name)
+    remedy = "restore it, then set suspend to true and back to false"
+    return f"ConfigMap {journal} cannot be read, {o.journal_error}; {remedy}"
+
+
+def _refused(o: Observation) -> Verdict:
+    assert o.refusal is not None
+    message = f"{o.refusal.what}: {o.refusal.message}"
+    if o.refusal.permanent:
+        return _fail(o, Failure.MPIJOB_REFUSED, f"the API server refuses what is asked for: {message}")
+    return Verdict(accepted=Stance(False, o.refusal.reason, message), running=_NOT_STARTED)
+
+
+def _obstacle(o: Observation, image: str | None) -> Stance | None:
+    """What keeps the resource from being acted on, until somebody changes it."""
+    if o.foreign:
+        return Stance(False, Failure.NAME_CONFLICT, _conflict(o))
+    if image is None:
+        text = "set spec.image in a new resource, or give the operator a default with --tuner-image"
+        return Stance(False, Failure.IMAGE_MISSING, f"no tuner image is known: {text}")
+    if o.task_missing and o.mpijob is None:
+        missing = f"{CONFIGMAP.kind} {o.tuning.task.configmap} of spec.task.source is not in namespace "
+        text = f"{missing}{o.tuning.namespace}; create it and the search starts"
+        return Stance(False, Failure.TASK_CONFIGMAP_MISSING, text)
+    return None
+
+
+def _conflict(o: Observation) -> str:
+    id_ = o.foreign[0]
+    owner = controller_of(o.objects[id_])
+    if owner is not None and (owner["kind"], owner["name"]) == (TUNING.kind, o.tuning.name):
+        return f"{id_} belongs to a deleted resource of the same name; waiting until it is gone"
+    whose = f"belongs to {owner['kind']} {owner['name']}" if owner else "belongs to nobody"
+    return f"{id_} exists already and {whose}; remove it, or create this resource under another name"

@@ -1,0 +1,110 @@
+"""Kopf's part: watches, which only wake keys, and the life of the process. Kopf writes to nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+from kopf import OperatorSettings
+from prometheus_client import PlatformCollector, ProcessCollector, start_http_server
+
+from quantuner.api import names
+from quantuner.controller.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
+from quantuner.controller.metrics import OperatorMetrics, Table
+from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, TUNING, Key, Kind
+from quantuner.controller.queue import Queue
+from quantuner.controller.reconcile import Reconciler
+from quantuner.controller.settings import Settings
+from quantuner.controller.symptoms import Onsets
+
+logger = logging.getLogger(__name__)
+
+OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_TUNING}"
+CHILDREN = (MPIJOB, CONFIGMAP, POD)
+KOPF_PREFIX = f"kopf.{names.GROUP}"
+
+
+class Operator:
+    """One operator: registers itself with Kopf, and lives from its startup to its cleanup."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._table = Table()
+        self._metrics = OperatorMetrics(self._table)
+        self._onsets = Onsets(clock)
+        self._cluster: Cluster | None = None
+        self._queue: Queue[Key] | None = None
+
+    def register(self, registry: kopf.OperatorRegistry) -> None:
+        kopf.on.login(registry=registry)(login)
+        kopf.on.startup(registry=registry)(self.start)
+        kopf.on.cleanup(registry=registry)(self.stop)
+        kopf.on.probe(registry=registry, id="queue")(self.probe)
+        kopf.on.event(*_selector(TUNING), registry=registry)(self.tuning_changed)
+        for kind in CHILDREN:
+            kopf.on.event(*_selector(kind), registry=registry, id=kind.plural)(self.child_changed)
+
+    async def start(self, **_: Any) -> None:
+        self._cluster = await Cluster.connect()
+        reconciler = Reconciler(self._cluster, self._settings, self._table, self._onsets)
+        self._queue = Queue(reconciler.reconcile, self._metrics, self._settings.workers)
+        self._metrics.watch_depth(self._queue.depth)
+        ProcessCollector(registry=self._metrics.registry)
+        PlatformCollector(registry=self._metrics.registry)
+        server, _thread = start_http_server(self._settings.metrics_port, registry=self._metrics.registry)
+        logger.info("metrics are served on port %d", server.server_port)
+
+    async def stop(self, **_: Any) -> None:
+        if self._queue is not None:
+            await self._queue.close()
+        if self._cluster is not None:
+            await self._cluster.close()
+
+    async def probe(self, **_: Any) -> int:
+        """Queue depth. Fails where only a restart helps; any other exception would hang Kopf's probe."""
+        if self._queue is None or self._queue.is_stuck():
+            raise kopf.PermanentError("a reconcile worker is stuck or dead: the process must be restarted")
+        return self._queue.depth()
+
+    async def tuning_changed(self, namespace: str | None, name: str | None, **_: Any) -> None:
+        self._wake(namespace, name)
+
+    async def child_changed(self, namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
+        self._wake(namespace, labels.get(names.LABEL_TUNING))
+
+    def _wake(self, namespace: str | None, name: str | None) -> None:
+        if self._queue is not None and namespace and name:
+            self._queue.add(Key(namespace, name))
+
+
+def _selector(kind: Kind) -> tuple[str, str, str]:
+    group, _, version = kind.api_version.rpartition("/")
+    return group, version, kind.plural
+
+
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """As `Cluster.connect` does, so that watches and writes are one and the same user."""
+    if os.environ.get("KUBECONFIG"):
+        return kopf.login_with_kubeconfig(**kwargs)
+    return kopf.login_with_service_account(**kwargs)
+
+
+def kopf_settings() -> OperatorSettings:
+    settings = OperatorSettings()
+    for kind in CHILDREN:
+        settings.watching.label_selectors[_selector(kind)] = OURS
+    # Below the API server's own minutes: a connection that died silently is noticed.
+    settings.watching.server_timeout = 600
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = REQUEST_TIMEOUT_SECONDS
+    settings.networking.connect_timeout = 10
+    # Nothing is ever persisted by handlers of events; these keep it so, and away from Kopf's shared names.
+    settings.persistence.finalizer = f"{KOPF_PREFIX}/finalizer"
+    settings.persistence.progress_storage = kopf.StatusProgressStorage(field="status.kopf")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=KOPF_PREFIX, v1=False)
+    settings.persistence.consistency_timeout = 60
+    settings.posting.enabled = False  # events of the resource come from the reconciler, each once
+    return settings

@@ -1,0 +1,153 @@
+"""Metrics: a table of families, and what each resource contributes to them at a scrape."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from quantuner.api.journal import History, TrialState
+from quantuner.api.spec import Tuning
+from quantuner.controller.objects import Key
+from quantuner.controller.status import PHASES
+
+RESOURCE = ("namespace", "name")
+# A trial of a small CNN takes some tenths of a second, one of a large model minutes.
+TRIAL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+RECONCILE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    """As it is scraped."""
+    kind: str
+    help: str
+    labels: tuple[str, ...] = RESOURCE
+
+
+BASELINE = Family("quantuner_baseline_accuracy", "gauge", "Accuracy of the fp32 model.")
+BEST = Family("quantuner_best_accuracy", "gauge", "Accuracy of the best configuration so far.")
+TARGET = Family("quantuner_target_accuracy", "gauge", "Accuracy at which the criterion is just met.")
+TRIALS = Family("quantuner_trials_total", "counter", "Trials told, but the baseline.", (*RESOURCE, "outcome"))
+RUNNING = Family("quantuner_trials_running", "gauge", "Trials under way when the last one was told.")
+MAXIMUM = Family("quantuner_trials_max", "gauge", "Trials after which the search ends.")
+WORKERS = Family("quantuner_workers", "gauge", "Worker pods that are ready.")
+DURATION = Family("quantuner_trial_duration_seconds", "histogram", "Quantizing and evaluating a trial.")
+PHASE = Family("quantuner_phase", "gauge", "1 for the phase that the resource is in.", (*RESOURCE, "phase"))
+RECONCILES = Family("quantuner_reconcile_total", "counter", "Reconciles that ended.", ("result",))
+RECONCILE_SECONDS = Family("quantuner_reconcile_duration_seconds", "histogram", "A reconcile.", ())
+DEPTH = Family("quantuner_queue_depth", "gauge", "Resources that wait to be reconciled.", ())
+
+OF_RESOURCES = (BASELINE, BEST, TARGET, TRIALS, RUNNING, MAXIMUM, WORKERS, DURATION, PHASE)
+OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH)
+
+Sample = tuple[Family, tuple[str, ...], float]
+"""Family, further label values, value."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one resource contributes."""
+
+    samples: tuple[Sample, ...]
+    durations: tuple[float, ...]
+
+
+class Table:
+    """Rows by resource: replaced as a whole, gone with the resource. Read by the scrape's thread."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, Row] = {}
+
+    def report(self, key: Key, tuning: Tuning, history: History, status: Mapping[str, Any]) -> None:
+        durations = tuple(t.seconds for t in history.tried)
+        self._rows[key] = Row(tuple(_samples(tuning, status)), durations)
+
+    def forget(self, key: Key) -> None:
+        self._rows.pop(key, None)
+
+    def rows(self) -> list[tuple[Key, Row]]:
+        return list(self._rows.items())
+
+
+def _samples(tuning: Tuning, status: Mapping[str, Any]) -> Iterator[Sample]:
+    baseline, best, trials = status.get("baseline"), status.get("best"), status["trials"]
+    if baseline is not None:
+        yield BASELINE, (), baseline["accuracy"]
+        yield TARGET, (), tuning.accuracy_criterion.target(baseline["accuracy"])
+    if best is not None:
+        yield BEST, (), best["accuracy"]
+    yield TRIALS, (TrialState.COMPLETE.value,), trials["completed"]
+    yield TRIALS, (TrialState.FAILED.value,), trials["failed"]
+    yield RUNNING, (), trials["running"]
+    yield MAXIMUM, (), trials["max"]
+    yield WORKERS, (), status["workers"]
+    for phase in PHASES:
+        yield PHASE, (phase,), float(status["phase"] == phase)
+
+
+class Resources(Collector):
+    """Computes the families of resources at each scrape."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def collect(self) -> Iterable[Metric]:
+        rows = self._table.rows()
+        metrics = {family: _metric(family) for family in OF_RESOURCES}
+        for key, row in rows:
+            for family, labels, value in row.samples:
+                metric = metrics[family]
+                assert isinstance(metric, (CounterMetricFamily, GaugeMetricFamily))
+                metric.add_metric([*key, *labels], value)
+            histogram = metrics[DURATION]
+            assert isinstance(histogram, HistogramMetricFamily)
+            histogram.add_metric(list(key), buckets(row.durations, TRIAL_BUCKETS), sum(row.durations))
+        return metrics.values()
+
+
+def _metric(family: Family) -> Metric:
+    if family.kind == "counter":
+        return CounterMetricFamily(family.name.removesuffix("_total"), family.help, labels=family.labels)
+    if family.kind == "histogram":
+        return HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    return GaugeMetricFamily(family.name, family.help, labels=family.labels)
+
+
+def buckets(values: Iterable[float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
+    """Cumulative counts up to each bound and to +Inf."""
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    names = [*(str(bound) for bound in bounds), "+Inf"]
+    return list(zip(names, map(float, accumulate(counts)), strict=True))
+
+
+class OperatorMetrics:
+    """The operator's own families, and the registry that is served."""
+
+    def __init__(self, table: Table) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(Resources(table))
+        self._count = Counter(RECONCILES.name, RECONCILES.help, RECONCILES.labels, registry=self.registry)
+        self._seconds = Histogram(
+            RECONCILE_SECONDS.name, RECONCILE_SECONDS.help, registry=self.registry, buckets=RECONCILE_BUCKETS
+        )
+        self._depth = Gauge(DEPTH.name, DEPTH.help, registry=self.registry)
+        for result in ("success", "error"):
+            self._count.labels(result)  # an alert needs the zero before the first error
+
+    def reconciled(self, success: bool, seconds: float) -> None:
+        self._count.labels("success" if success else "error").inc()
+        self._seconds.observe(seconds)
+
+    def watch_depth(self, depth: Callable[[], int]) -> None:
+        self._depth.set_function(lambda: float(depth()))

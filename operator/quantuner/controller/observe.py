@@ -1,0 +1,130 @@
+"""What there is: the live objects of one tuning, read into a frozen record that `decide` judges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantuner.api import names
+from quantuner.api.errors import JournalError
+from quantuner.api.journal import History, decode, lines_of
+from quantuner.api.spec import Tuning
+from quantuner.controller.build import support_ids
+from quantuner.controller.cluster import Cluster
+from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, Key, Manifest, ObjectId, is_owned
+from quantuner.controller.pods import Pod, read
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The API server would not do what was decided."""
+
+    reason: str
+    what: str
+    """Verb and object."""
+    message: str
+    permanent: bool
+    """Sending the same again cannot help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One look at the cluster. Nothing in it is older than the MPIJob, nothing newer than the journal."""
+
+    tuning: Tuning
+    admitted: Mapping[str, Any]
+    """The resource, validated and defaulted."""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """As it stands in the resource."""
+    objects: Mapping[ObjectId, Manifest] = field(default_factory=dict)
+    """Of the objects that a tuning has, those that exist, whoever owns them."""
+    pods: Sequence[Pod] = ()
+    task_missing: bool = False
+    """The ConfigMap named by task.source is not there."""
+    history: History = field(default_factory=History)
+    journal_error: str = ""
+    """Why the journal cannot be read beyond `history`."""
+    best_yaml: str | None = None
+    refusal: Refusal | None = None
+
+    def own(self, id_: ObjectId) -> Manifest | None:
+        """The object, where it exists and belongs to this tuning."""
+        found = self.objects.get(id_)
+        return found if found is not None and is_owned(found, self.tuning.uid) else None
+
+    @property
+    def foreign(self) -> list[ObjectId]:
+        """Names that this tuning needs and somebody else has."""
+        return [id_ for id_ in self.objects if self.own(id_) is None]
+
+    @property
+    def mpijob(self) -> Manifest | None:
+        return self.own(mpijob_id(self.tuning.name))
+
+    @property
+    def tuning_configmap(self) -> Manifest | None:
+        return self.own(tuning_configmap_id(self.tuning.name))
+
+
+def mpijob_id(tuning: str) -> ObjectId:
+    return ObjectId(MPIJOB, names.mpijob_name(tuning))
+
+
+def tuning_configmap_id(tuning: str) -> ObjectId:
+    return ObjectId(CONFIGMAP, names.tuning_configmap(tuning))
+
+
+async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[str, Any]) -> Observation:
+    tuning = Tuning.from_body(admitted)
+    job_id = mpijob_id(key.name)
+    job, pods = await asyncio.gather(
+        cluster.get(MPIJOB, key.namespace, job_id.name),
+        cluster.list(POD, key.namespace, f"{names.LABEL_TUNING}={key.name}"),
+    )
+    # Read after the MPIJob: a job seen finished has written all it had to, so no end of a search is missed.
+    objects = await _existing(cluster, key, support_ids(key.name))
+    if job is not None:
+        objects[job_id] = job
+    journal = _own_data(objects, names.journal_configmap(key.name), tuning.uid)
+    result = _own_data(objects, names.result_configmap(key.name), tuning.uid)
+    history, journal_error = replay(lines_of(journal))
+    return Observation(
+        tuning=tuning,
+        admitted=admitted,
+        status=body.get("status", {}),
+        objects=objects,
+        pods=[read(p) for p in sorted(pods, key=lambda p: str(p["metadata"]["name"]))],
+        task_missing=await _task_missing(cluster, key, tuning),
+        history=history,
+        journal_error=journal_error,
+        best_yaml=result.get(names.BEST_KEY),
+    )
+
+
+def _own_data(objects: Mapping[ObjectId, Manifest], name: str, uid: str) -> dict[str, str]:
+    found = objects.get(ObjectId(CONFIGMAP, name))
+    return dict(found.get("data") or {}) if found is not None and is_owned(found, uid) else {}
+
+
+async def _existing(cluster: Cluster, key: Key, ids: Sequence[ObjectId]) -> dict[ObjectId, Manifest]:
+    found = await asyncio.gather(*(cluster.get(i.kind, key.namespace, i.name) for i in ids))
+    return {i: manifest for i, manifest in zip(ids, found, strict=True) if manifest is not None}
+
+
+async def _task_missing(cluster: Cluster, key: Key, tuning: Tuning) -> bool:
+    if tuning.task.configmap is None:
+        return False
+    return await cluster.get(CONFIGMAP, key.namespace, tuning.task.configmap) is None
+
+
+def replay(lines: Sequence[str]) -> tuple[History, str]:
+    """The history as far as it can be read, and why it ends there."""
+    history = History()
+    for number, line in enumerate(lines):
+        try:
+            history.apply(decode(line))
+        except JournalError as error:
+            return history, f"line {number}: {error}"
+    return history, ""

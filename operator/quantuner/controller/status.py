@@ -1,0 +1,127 @@
+"""The status of a resource: composed from an observation and a verdict, written by one function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from quantuner.api import names
+from quantuner.api.conditions import ConditionType, condition, merge
+from quantuner.api.journal import Failed, History
+from quantuner.api.result import end_conditions, search_status
+from quantuner.controller.cluster import Cluster
+from quantuner.controller.objects import TUNING, Key, Manifest
+from quantuner.controller.observe import Observation
+from quantuner.controller.pods import ready_workers
+from quantuner.controller.verdict import Stance, Verdict
+
+logger = logging.getLogger(__name__)
+
+_PHASES = {
+    ConditionType.FAILED: "Failed",
+    ConditionType.COMPLETE: "Complete",
+    ConditionType.SUSPENDED: "Suspended",
+    ConditionType.RUNNING: "Running",
+    ConditionType.ACCEPTED: "Starting",
+}
+_NO_PHASE = "Pending"
+PHASES = (_NO_PHASE, *reversed(_PHASES.values()))
+
+
+def compose(o: Observation, verdict: Verdict, now: str) -> dict[str, Any]:
+    """The whole status. `now` enters only where something changes."""
+    if verdict.keep:
+        return {**o.status, "observedGeneration": o.tuning.generation}
+    history = _with_failure(o, verdict, now)
+    ref = {"name": names.result_configmap(o.tuning.name), "key": names.BEST_KEY}
+    generation = o.tuning.generation
+    new = [
+        _as_condition(ConditionType.ACCEPTED, verdict.accepted, generation, now),
+        _as_condition(ConditionType.RUNNING, verdict.running, generation, now),
+        _as_condition(ConditionType.SUSPENDED, verdict.suspended, generation, now),
+        *end_conditions(o.tuning, history, now),
+    ]
+    conditions = merge(o.status.get("conditions", ()), new)
+    return {
+        "observedGeneration": generation,
+        "phase": phase(conditions),
+        "workers": ready_workers(o.pods),
+        **search_status(o.tuning, history, o.best_yaml, ref),
+        "conditions": conditions,
+    }
+
+
+def rejected(body: Manifest, stance: Stance, now: str) -> dict[str, Any]:
+    """The status of a resource that cannot be read: whatever was known stays."""
+    generation = body["metadata"].get("generation", 0)
+    old = body.get("status", {})
+    accepted = _as_condition(ConditionType.ACCEPTED, stance, generation, now)
+    others = [c for c in old.get("conditions", ()) if c["type"] != ConditionType.ACCEPTED]
+    conditions = [*merge(old.get("conditions", ()), [accepted]), *others]
+    return {**old, "observedGeneration": generation, "phase": phase(conditions), "conditions": conditions}
+
+
+def phase(conditions: Sequence[Mapping[str, Any]]) -> str:
+    """One word for people: that of the first condition in `_PHASES` that is True."""
+    true = {c["type"] for c in conditions if c["status"] == "True"}
+    return next((word for type_, word in _PHASES.items() if type_ in true), _NO_PHASE)
+
+
+def _with_failure(o: Observation, verdict: Verdict, now: str) -> History:
+    found = verdict.failure
+    if found is None:
+        return o.history
+    since = o.status.get("completionTime", now)
+    end = Failed(reason=found.reason, message=found.message, time=since)
+    return History(o.history.launches, o.history.trials, end)
+
+
+def _as_condition(type_: ConditionType, stance: Stance, generation: int, now: str) -> dict[str, Any]:
+    return condition(type_, stance.status, stance.reason, stance.message, generation, now)
+
+
+async def write(cluster: Cluster, key: Key, body: Manifest, status: Mapping[str, Any]) -> bool:
+    """The only writer of a status. Returns whether there was something to write.
+
+    Raises `ConflictError` where the resource changed since `body` was read: what was composed may be stale.
+    """
+    old = body.get("status", {})
+    if dict(status) == old:
+        return False
+    patch = {
+        "metadata": {"resourceVersion": body["metadata"]["resourceVersion"]},
+        "status": difference(old, status),
+    }
+    answer = await cluster.merge(TUNING, key.namespace, key.name, patch, subresource="status")
+    lost = list(dropped(status, answer.get("status", {}), "status"))
+    if lost:
+        logger.warning(
+            "%s: the API server dropped %s: its CRD is older than this operator; apply this version's",
+            key,
+            ", ".join(lost),
+        )
+    return True
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch from `old` to `new`."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            below = difference(before, value)
+            patch |= {key: below} if below else {}
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch
+
+
+def dropped(sent: Mapping[str, Any], answer: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Fields that were sent and are not in the answer as they were sent."""
+    for key, value in sent.items():
+        here = f"{path}.{key}"
+        if isinstance(value, Mapping) and isinstance(answer.get(key), Mapping):
+            yield from dropped(value, answer[key], here)
+        elif answer.get(key) != value:
+            yield here
