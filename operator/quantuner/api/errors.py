@@ -39,6 +39,10 @@ class SearchError(QuantunerError):
         self.message = message
         self.traceback = traceback
 
+    def __reduce__(self) -> tuple[type["SearchError"], tuple[str, str, str]]:
+        """Crosses MPI whole; an exception's own way would pass `args` alone."""
+        return SearchError, (self.reason, self.message, self.traceback)
+
 
 class JournalError(QuantunerError):
     """A journal is damaged, of another version, or of another search."""

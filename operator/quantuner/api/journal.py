@@ -4,8 +4,8 @@ A line is one JSON object: `v` (format version), `op` (kind of record) and the r
 writes them while ranks run, the launcher's supervisor in between; nobody ever changes one. On a
 cluster a line is a key of a ConfigMap, `line_key(n)` for line n from 0.
 
-Size: a ConfigMap holds 1 MiB. A trial is under 250 bytes and a failed one under 500 with its error cut
-to ERROR_LIMIT, so 2,000 trials (the CRD's bound) stay below it.
+Size: a ConfigMap holds 1 MiB. With label and error cut to their limits a trial stays under 500 bytes, so
+2,000 trials (the CRD's bound on maxTrials) fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from quantuner.api import names
 from quantuner.api.errors import JournalError
 
 FORMAT = 1
-ERROR_LIMIT = 240  # characters
+LABEL_LIMIT = 60  # characters
+ERROR_LIMIT = 160  # characters
+NOT_KEPT = "not kept: spec.output is not set"  # artifact of a search whose model ended with its pod
 TRACEBACK_LIMIT = 4000  # characters of the one Failed record
 
 
@@ -64,6 +66,8 @@ class Trial:
     index: int
     digest: str
     """Digest of the configuration."""
+    label: str = ""
+    """The configuration for people, cut to LABEL_LIMIT."""
     state: TrialState
     accuracy: float | None = None
     """None if and only if the trial failed."""
@@ -76,6 +80,8 @@ class Trial:
     """Whether the accuracy meets the criterion."""
     running: int = 0
     """Trials under way on other ranks when this one was told."""
+    elapsed: float = 0.0
+    """Seconds of searching when it was told, those of earlier launches included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,12 @@ def encode(record: Record) -> str:
         for f in dataclasses.fields(record)
         if f.default is dataclasses.MISSING or getattr(record, f.name) != f.default
     }
-    return json.dumps({"v": FORMAT, "op": _NAMES[type(record)], **fields}, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        {"v": FORMAT, "op": _NAMES[type(record)], **fields},
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    )
 
 
 def decode(line: str) -> Record:
@@ -211,4 +222,8 @@ class History:
         """The first trial that meets the criterion, else the most accurate, the earlier at a tie."""
         complete = [t for t in self.tried if t.accuracy is not None]
         sign = -1.0 if higher_is_better else 1.0
-        return min(complete, key=lambda t: (not t.meets, 0.0 if t.meets else sign * (t.accuracy or 0.0), t.index), default=None)
+        return min(
+            complete,
+            key=lambda t: (not t.meets, 0.0 if t.meets else sign * (t.accuracy or 0.0), t.index),
+            default=None,
+        )

@@ -17,7 +17,9 @@ OUTCOMES = {
 }
 
 
-def search_status(tuning: Tuning, history: History, best_yaml: str | None, config_ref: Mapping[str, str]) -> dict[str, Any]:
+def search_status(
+    tuning: Tuning, history: History, best_yaml: str | None, config_ref: Mapping[str, str]
+) -> dict[str, Any]:
     """baseline, best, trials, startTime and completionTime.
 
     `best_yaml` is the text that the search keeps beside the journal: the full configuration of the best

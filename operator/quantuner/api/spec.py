@@ -192,4 +192,7 @@ def manifest_kind(body: Any) -> str:
 
 
 def is_tuning(body: Any) -> bool:
-    return isinstance(body, Mapping) and (body.get("apiVersion"), body.get("kind")) == (names.API_VERSION, names.KIND)
+    return isinstance(body, Mapping) and (body.get("apiVersion"), body.get("kind")) == (
+        names.API_VERSION,
+        names.KIND,
+    )

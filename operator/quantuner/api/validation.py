@@ -66,7 +66,7 @@ def _unknown_fields(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if isinstance(value, list):
         for i, item in enumerate(value):
             yield from _unknown_fields(item, schema.get("items", {}), f"{path}[{i}]")
-    if not isinstance(value, dict) or not path and "properties" not in schema:
+    if not isinstance(value, dict) or (not path and "properties" not in schema):
         return
     known = schema.get("properties", {})
     open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema

@@ -1,0 +1,89 @@
+"""The command line: run, report, validate, version."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from quantuner import __version__
+from quantuner.api.errors import InvalidResourceError, QuantunerError
+from quantuner.api.validation import admit
+from quantuner.cli.local import run
+from quantuner.cli.report import show
+
+EXIT_USAGE = 2
+PLAIN_WIDTH = 120  # characters of a table in a file or a CI log
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="quantuner", description="Finds the int8 configuration that keeps the accuracy."
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="search on this computer, as the cluster would")
+    run.add_argument("file", type=Path, help="a QuantizationTuning as YAML")
+    run.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="ranks that evaluate trials, beside the master; 0 is serial; default: spec.workers",
+    )
+    run.add_argument("--code", type=Path, help="folder with the task's modules; default: the file's folder")
+    run.add_argument(
+        "--workspace",
+        type=Path,
+        help="folder for journal, model and status; default: quantuner_workspace/NAME",
+    )
+    run.add_argument("--fresh", action="store_true", help="start anew even where an unfinished search could go on")
+    run.add_argument("--verbose", action="store_true", help="show the ranks' own output")
+
+    report = commands.add_parser("report", help="show a search, finished or not, from its workspace")
+    report.add_argument("workspace", type=Path)
+
+    validate = commands.add_parser("validate", help="check a resource as the API server would")
+    validate.add_argument("file", type=Path)
+
+    commands.add_parser("version", help="print the version")
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done; 1: the search failed or was stopped; 2: the command or the resource is wrong."""
+    args = parser().parse_args(argv)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    try:
+        return _dispatch(args, console)
+    except InvalidResourceError as error:
+        for problem in error.problems:
+            Console(stderr=True, highlight=False).print(f"[red]error[/red] {args.file}: {problem}", soft_wrap=True)
+        return EXIT_USAGE
+    except (QuantunerError, OSError, yaml.YAMLError) as error:
+        Console(stderr=True, highlight=False).print(f"[red]error[/red] {error}", soft_wrap=True)
+        return EXIT_USAGE
+
+
+def _dispatch(args: argparse.Namespace, console: Console) -> int:
+    if args.command == "version":
+        console.print(__version__)
+        return 0
+    if args.command == "validate":
+        body = admit(read_manifest(args.file))
+        console.print(f"{args.file}: valid")
+        console.print(yaml.safe_dump(body, sort_keys=False), end="")
+        return 0
+    if args.command == "report":
+        return show(args.workspace, console)
+    return run(args, read_manifest(args.file), console)
+
+
+def read_manifest(path: Path) -> object:
+    """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one."""
+    documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None]
+    if len(documents) != 1:
+        raise QuantunerError(f"{path} holds {len(documents)} documents; give a file with one QuantizationTuning")
+    return documents[0]

@@ -1,0 +1,87 @@
+"""`quantuner run`: the same resource and the same ranks as on a cluster, on this computer."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from quantuner.api.errors import QuantunerError
+from quantuner.api.journal import Finished, History
+from quantuner.api.spec import Tuning, search_digest
+from quantuner.api.validation import admit
+from quantuner.cli.progress import Progress
+from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
+from quantuner.distributed import mpirun
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
+from quantuner.distributed.supervisor import Launch, Supervisor
+
+
+def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
+    """Searches, or goes on with an unfinished search; 0 when it is complete, 1 when it failed or was stopped."""
+    _require_tuner()
+    body = admit(manifest)
+    tuning = Tuning.from_body(body)
+    ranks = 1 + (tuning.workers if args.workers is None else args.workers)
+    if ranks < 1:
+        raise QuantunerError(f"--workers must be 0 (serial) or more, not {args.workers}")
+    workspace: Path = args.workspace or Path("quantuner_workspace") / tuning.name
+    _prepare(workspace, body, console, fresh=args.fresh)
+    program = mpirun.python(
+        *("-m", "quantuner.run", "--tuning", str(workspace / TUNING_FILE)),
+        *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
+    )
+    supervisor = Supervisor(workspace, lambda: _launch(ranks, program), relay=args.verbose)
+    with Progress(workspace, tuning, console):
+        code = supervisor.run()
+    return _conclude(workspace, body, console, code)
+
+
+def _require_tuner() -> None:
+    missing = [name for name in ("torch", "torchao", "mpi4py") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise QuantunerError(
+            f"`quantuner run` needs {', '.join(missing)}; install with: pip install 'quantuner[tuner]'"
+        )
+
+
+def _launch(ranks: int, program: list[str]) -> Launch:
+    return mpirun.local(ranks, program)
+
+
+def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: bool) -> None:
+    """A journal of this very search that has not ended is continued; any other one is kept under a new name."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    journal = workspace / JOURNAL_FILE
+    lines = read_lines(journal)
+    history = History.replay(lines)
+    same = bool(history.launches) and history.launches[0].search == search_digest(body)
+    if lines and same and history.end is None and not fresh:
+        console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True)
+    elif lines:
+        kept = _free_name(workspace)
+        journal.rename(kept)
+        console.print(f"the earlier search is kept in {kept}", soft_wrap=True)
+        for name in (BEST_FILE, STATUS_FILE):
+            (workspace / name).unlink(missing_ok=True)
+    replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
+
+
+def _free_name(workspace: Path) -> Path:
+    number = 1
+    while (workspace / f"journal.{number}.jsonl").exists():
+        number += 1
+    return workspace / f"journal.{number}.jsonl"
+
+
+def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int) -> int:
+    tuning, history = Tuning.from_body(body), History.replay(read_lines(workspace / JOURNAL_FILE))
+    status = {**body, "status": status_of(workspace, body)}
+    replace_text(workspace / STATUS_FILE, yaml.safe_dump(status, sort_keys=False))
+    if history.trials:
+        console.print(trials_table(tuning, history))
+    console.print(outcome_text(tuning, history), soft_wrap=True)
+    console.print(f"status: {workspace / STATUS_FILE}", soft_wrap=True)
+    return 0 if code == 0 and isinstance(history.end, Finished) else 1

@@ -1,0 +1,71 @@
+"""The search's record on disk: the journal, one writer, and the best configuration beside it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quantuner.api.errors import JournalError
+from quantuner.api.journal import History, Record, decode, encode
+
+JOURNAL_FILE = "journal.jsonl"
+BEST_FILE = "best.yaml"
+
+
+class JournalFolder:
+    """A folder with `journal.jsonl` and `best.yaml`.
+
+    Opening it reads the journal: a torn last line, whose writer died inside it and which therefore was never
+    told, is cut off; any other damage raises `JournalError`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.journal = folder / JOURNAL_FILE
+        self.best = folder / BEST_FILE
+        self.history = History.replay(_repair(self.journal))
+        self._file = self.journal.open("a", encoding="utf-8")
+
+    def append(self, record: Record) -> None:
+        """Makes the record durable. Raises `JournalError`, and writes nothing, where it contradicts the history."""
+        self.history.apply(record)
+        self._file.write(encode(record) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def describe_best(self, description: Mapping[str, Any]) -> None:
+        replace_text(self.best, yaml.safe_dump(dict(description), sort_keys=False))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the file whole: a reader sees the old text or the new one."""
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text(text, encoding="utf-8")
+    staging.replace(path)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a journal that somebody else may be writing."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _repair(path: Path) -> list[str]:
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        try:
+            decode(line)
+        except JournalError as error:
+            raise JournalError(f"{path}, line {number}: {error}") from error
+    whole = sum(len(line.encode()) + 1 for line in lines)
+    if path.exists() and path.stat().st_size > whole:
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return lines

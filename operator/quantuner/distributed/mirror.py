@@ -1,0 +1,82 @@
+"""Keeps the ConfigMaps of a search equal to its files, through any absence of the API server."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from quantuner.api.journal import line_key, lines_of
+from quantuner.api.names import BEST_KEY
+from quantuner.distributed.configmap import ApiUnavailableError, ConfigMaps
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 0.3  # how far status may lag behind the search; also what coalesces fast trials into one patch
+RETRY_LIMIT_SECONDS = 15.0
+LINES_PER_PATCH = 500
+
+
+class Mirror:
+    """Copies new journal lines and the best configuration to the cluster from a thread of its own."""
+
+    def __init__(self, folder: Path, configmaps: ConfigMaps, journal: str, result: str) -> None:
+        self._journal_file, self._best_file = folder / JOURNAL_FILE, folder / BEST_FILE
+        self._configmaps, self._journal, self._result = configmaps, journal, result
+        self._sent = 0
+        self._best_sent: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="journal-mirror")
+        self._error: Exception | None = None
+
+    def restore(self) -> None:
+        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`."""
+        lines = lines_of(self._configmaps.data(self._journal))
+        best = self._configmaps.data(self._result).get(BEST_KEY)
+        if len(read_lines(self._journal_file)) < len(lines):
+            self._journal_file.parent.mkdir(parents=True, exist_ok=True)
+            self._journal_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            if best is not None:
+                self._best_file.write_text(best, encoding="utf-8")
+        self._sent, self._best_sent = len(lines), best
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Returns when all that the files hold is on the cluster. Raises what made that impossible."""
+        self._stop.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _loop(self) -> None:
+        try:
+            delay = INTERVAL_SECONDS
+            while True:
+                last = self._stop.wait(delay)
+                try:
+                    self._flush()
+                except ApiUnavailableError as error:
+                    logger.warning("journal not flushed, kept in %s: %s", self._journal_file, error)
+                    delay = min(2 * delay, RETRY_LIMIT_SECONDS)
+                    if last:  # the stop event no longer waits
+                        time.sleep(delay)
+                    continue
+                delay = INTERVAL_SECONDS
+                if last:
+                    return
+        except Exception as error:  # handed to the main thread, which raises it
+            self._error = error
+
+    def _flush(self) -> None:
+        """The best configuration first, so that a reader of the journal finds it."""
+        lines = read_lines(self._journal_file)
+        best = self._best_file.read_text(encoding="utf-8") if self._best_file.exists() else None
+        if best is not None and best != self._best_sent:
+            self._configmaps.add(self._result, {BEST_KEY: best})
+            self._best_sent = best
+        while self._sent < len(lines):
+            upto = min(len(lines), self._sent + LINES_PER_PATCH)
+            self._configmaps.add(self._journal, {line_key(i): lines[i] for i in range(self._sent, upto)})
+            self._sent = upto

@@ -1,0 +1,72 @@
+"""Commands that start ranks with the Open MPI that is installed beside this Python."""
+
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantuner.distributed.supervisor import Launch
+
+SSH_PORT = 2222  # sshd_config of the tuner image
+HOSTS_SECONDS = 120.0  # for a lost pod to be back before going on without it; mpi-operator took 4 s on a quiet cluster
+CONNECT_SECONDS = 2.0
+
+# A rank that waits gives its core away: rank 0 waits most of the time, often beside a rank that computes.
+_ALWAYS = ("--bind-to", "none", "--mca", "mpi_yield_when_idle", "1")
+
+
+def python(*arguments: str) -> list[str]:
+    """This Python, its output unbuffered so that progress is seen as it happens."""
+    return [sys.executable, "-u", *arguments]
+
+
+def local(ranks: int, program: Sequence[str]) -> Launch:
+    """`ranks` processes on this computer; 1 needs no MPI."""
+    if ranks == 1:
+        return Launch([*program, "--serial"], {})
+    mpiexec = str(Path(sys.prefix) / "bin" / "mpiexec")
+    # Containers and CI run as root, which Open MPI refuses without these two.
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return Launch([mpiexec, "-n", str(ranks), "--map-by", ":OVERSUBSCRIBE", *_ALWAYS, *program], root)
+
+
+def on_hosts(hosts: Sequence[str], hostfile: Path, program: Sequence[str]) -> Launch:
+    """One rank on each host, rank 0 on the first. Writes `hostfile`."""
+    hostfile.write_text("".join(f"{host} slots=1\n" for host in hosts))
+    command = [
+        *(str(Path(sys.prefix) / "bin" / "mpirun"), "--prefix", sys.prefix),
+        *("--hostfile", str(hostfile), "-n", str(len(hosts))),
+        *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self"),  # pods share nothing but the network
+        *_ALWAYS,
+        *program,
+    ]
+    return Launch(command, {"PRTE_MCA_prte_default_hostfile": str(hostfile)})
+
+
+def read_hostfile(path: Path) -> list[str]:
+    """Hosts of an Open MPI hostfile, in order."""
+    lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
+    return [words[0] for words in lines if words]
+
+
+def answering(hosts: Sequence[str]) -> list[str]:
+    """The hosts whose sshd answers, in order; waits for all of them, but no longer than HOSTS_SECONDS.
+
+    The first host is this one and needs no sshd.
+    """
+    deadline = time.monotonic() + HOSTS_SECONDS
+    while True:
+        found = [hosts[0], *(host for host in hosts[1:] if _answers(host))]
+        if len(found) == len(hosts) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def _answers(host: str) -> bool:
+    try:
+        with socket.create_connection((host, SSH_PORT), CONNECT_SECONDS) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False

@@ -1,0 +1,136 @@
+"""Starts the ranks, and after a loss starts them again, until the journal has ended. Exit codes prove nothing."""
+
+import collections
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from quantuner.api.conditions import Failure
+from quantuner.api.journal import Failed, History
+from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
+from quantuner.distributed.timestamps import utc_now
+
+logger = logging.getLogger(__name__)
+
+FRUITLESS_LAUNCHES = 3  # launches in a row that told nothing, after which a person has to look
+TAIL_LINES = 15
+TERMINATE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of all ranks."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Added to this process's own."""
+
+
+class Supervisor:
+    """Runs launches one after the other. Made and used in the main thread, since it handles SIGTERM."""
+
+    def __init__(self, folder: Path, launch: Callable[[], Launch], *, relay: bool = True) -> None:
+        """`launch` is asked before each start, since hosts come and go; `relay` shows the ranks' output."""
+        self._folder = folder
+        self._relay = relay
+        self._launch = launch
+        self._process: subprocess.Popen[str] | None = None
+        self._terminated = threading.Event()
+
+    def run(self) -> int:
+        """0 when the journal has ended, finished or failed; 128 + SIGTERM when told to stop before that."""
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return self._until_ended()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _until_ended(self) -> int:
+        fruitless = 0
+        while True:
+            before = len(read_lines(self._folder / JOURNAL_FILE))
+            if self._history().end is not None:
+                return 0
+            launch = self._launch()
+            if self._terminated.is_set():
+                return 128 + signal.SIGTERM
+            code, tail = self._start(launch)
+            history = self._history()
+            if history.end is not None:
+                return 0
+            if self._terminated.is_set():
+                return 128 + signal.SIGTERM
+            # A launch record alone is no progress: it is written before the first trial.
+            told = len(read_lines(self._folder / JOURNAL_FILE)) - before
+            fruitless = 0 if told > 1 else fruitless + 1
+            logger.warning(
+                "the ranks ended with exit code %s before the search did (trial %d)",
+                code,
+                len(history.trials),
+            )
+            if fruitless >= FRUITLESS_LAUNCHES:
+                self._give_up(code, tail)
+
+    def _history(self) -> History:
+        return History.replay(read_lines(self._folder / JOURNAL_FILE))
+
+    def _start(self, launch: Launch) -> tuple[int, list[str]]:
+        logger.info("starting %s", " ".join(launch.command))
+        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._process = subprocess.Popen(
+            launch.command,
+            env={**os.environ, **launch.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that a Ctrl-C reaches this process first, which then ends the ranks
+        )
+        reader = threading.Thread(target=_read, args=(self._process, tail, self._relay), name="rank-output")
+        reader.start()
+        code = self._process.wait()
+        reader.join(TERMINATE_SECONDS)
+        return code, list(tail)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._terminated.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            threading.Timer(TERMINATE_SECONDS, self._kill).start()
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    def _give_up(self, code: int, tail: Sequence[str]) -> None:
+        """Ends the journal, whose writer is gone."""
+        journal = JournalFolder(self._folder)
+        last = next((line for line in reversed(tail) if line.strip()), "no output")
+        journal.append(
+            Failed(
+                reason=Failure.RANKS_LOST,
+                message=f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code {code}); "
+                f"last line: {last.strip()[:300]}. Look for out-of-memory kills and hosts that do not answer",
+                traceback="\n".join(tail),
+                time=utc_now(),
+            )
+        )
+        journal.close()
+
+
+def _read(process: subprocess.Popen[str], tail: collections.deque[str], relay: bool) -> None:
+    """Keeps the end of the ranks' output, and passes it on where asked."""
+    for line in process.stdout or ():
+        tail.append(line.rstrip("\n"))
+        if relay:
+            sys.stderr.write(line)
+            sys.stderr.flush()

@@ -1,0 +1,8 @@
+"""Wall-clock times as Kubernetes writes them. Durations never come from these."""
+
+import datetime
+
+
+def utc_now() -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,49 @@
+"""The folder in which a quantized model is kept, and its way back."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.fx import GraphModule
+
+from quantuner.engine.capture import Captured
+from quantuner.engine.quantize import callable_like_a_module
+from quantuner.engine.quiet import quiet
+from quantuner.space.config import TuneConfig
+
+MODEL_FILE = "model.pt2"
+CONFIG_FILE = "config.yaml"
+REPORT_FILE = "report.json"
+
+
+def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfig) -> None:
+    """Writes the model as an exported program and its configuration; an older artifact there is replaced whole."""
+    staging = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    with quiet(), torch.no_grad():
+        program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
+        torch.export.save(program, staging / MODEL_FILE)
+    (staging / CONFIG_FILE).write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.replace(folder)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def load(folder: Path) -> GraphModule:
+    """The saved model, called like the user's. Raises `FileNotFoundError` where there is none."""
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; name the folder that holds {MODEL_FILE}")
+    with quiet():
+        model = torch.export.load(path).module()
+    if not isinstance(model, GraphModule):
+        raise TypeError(f"{path} holds a {type(model).__name__}, not an exported program")
+    return callable_like_a_module(model)

@@ -1,0 +1,125 @@
+"""Calibrates once: one pass over the data collects what every configuration's ranges are made from."""
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine.capture import Captured, quantizable_nodes
+from quantuner.engine.entrypoint import user_error
+from quantuner.engine.pt2e import (
+    HistogramObserver,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    prepare_pt2e,
+)
+from quantuner.engine.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Range:
+    """What an op's input looked like. CPU tensors, so that ranks can send it."""
+
+    minimum: torch.Tensor
+    """() float32."""
+    maximum: torch.Tensor
+    """() float32."""
+    histogram: torch.Tensor
+    """(bins,) float32, counts between minimum and maximum."""
+
+
+Ranges = dict[str, Range]
+"""Op name to the range of its activation input."""
+
+
+class _Collector(Quantizer):  # type: ignore[misc]
+    """Puts a histogram observer before every quantizable op."""
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        spec = QuantizationSpec(
+            dtype=torch.uint8,
+            quant_min=0,
+            quant_max=255,
+            qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=HistogramObserver,
+        )
+        for _, _, node in quantizable_nodes(model.graph):
+            node.meta["quantization_annotation"] = QuantizationAnnotation(
+                input_qspec_map={node.args[0]: spec}, _annotated=True
+            )
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Every graph is fine: only inputs are observed."""
+
+
+def model_inputs(batch: Any) -> tuple[Any, ...]:
+    """Positional inputs of a calibration batch: `(input, label)`, `input`, or a tuple of inputs with a label."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        batch = batch[0]
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+
+
+def samples_in(inputs: tuple[Any, ...]) -> int:
+    return next((v.shape[0] for v in inputs if isinstance(v, torch.Tensor) and v.dim()), 1)
+
+
+def calibrate(captured: Captured, loader: Iterable[Any], samples: int) -> Ranges:
+    """Runs at least `samples` samples (or all there are) through the model and returns every op's range.
+
+    Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
+    """
+    with quiet():
+        observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
+    try:
+        with torch.no_grad():
+            for inputs in _batches(loader, samples):
+                observed(*inputs)
+    except Exception as error:  # the user's loader or a shape the captured model does not take
+        raise user_error(Failure.CALIBRATION_FAILED, "calibrating", error) from error
+    return {name: _range(observed, node, name) for name, _, node in quantizable_nodes(observed.graph)}
+
+
+def _batches(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
+    seen = 0
+    for batch in loader:
+        inputs = model_inputs(batch)
+        yield inputs
+        seen += samples_in(inputs)
+        if seen >= samples:
+            return
+    if seen == 0:
+        raise ValueError("calib_dataloader gave no batch; it must be iterable more than once and not empty")
+
+
+def _range(observed: GraphModule, node: Node, name: str) -> Range:
+    source = node.args[0]
+    if not isinstance(source, Node) or source.op != "call_module":
+        raise TypeError(f"{name} was not observed; its input is {source!r}")
+    observer: Any = observed.get_submodule(str(source.target))
+    low, high = observer.min_val.detach().clone(), observer.max_val.detach().clone()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise SearchError(
+            Failure.CALIBRATION_FAILED,
+            f"the input of {name} was not finite during calibration ({low.item()} … {high.item()}); "
+            "correct the calibration data or the model",
+        )
+    return Range(low, high, observer.histogram.detach().clone())
+
+
+def first_inputs(loader: Iterable[Any]) -> tuple[Any, ...]:
+    """Inputs of the first batch. Raises `SearchError` (CalibrationFailed) where there is none."""
+    try:
+        batches = [model_inputs(batch) for batch in itertools.islice(loader, 1)]
+    except Exception as error:  # the user's loader
+        raise user_error(Failure.CALIBRATION_FAILED, "reading calib_dataloader", error) from error
+    if not batches:
+        raise SearchError(Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch; it must not be empty")
+    return batches[0]

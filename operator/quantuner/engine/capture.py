@@ -1,0 +1,114 @@
+"""Captures a model once: torch.export's graph, its quantizable ops, and a digest of both."""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine.entrypoint import user_error
+from quantuner.engine.quiet import quiet
+from quantuner.space.capability import BY_TYPE, Op
+
+_aten = torch.ops.aten
+# An op with string padding ("same") is captured as the .padding overload.
+_TYPE_OF_TARGET = {
+    _aten.linear.default: "Linear",
+    _aten.conv1d.default: "Conv1d",
+    _aten.conv1d.padding: "Conv1d",
+    _aten.conv2d.default: "Conv2d",
+    _aten.conv2d.padding: "Conv2d",
+    _aten.conv3d.default: "Conv3d",
+    _aten.conv3d.padding: "Conv3d",
+}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model as a graph. The graph is never changed: whoever changes one copies it first."""
+
+    graph: GraphModule
+    example_inputs: tuple[Any, ...]
+    dynamic_shapes: Any
+    ops: tuple[Op, ...]
+    """In the order in which the model computes them."""
+    digest: str
+    """16 hex digits: ops, names, shapes and bytes of all parameters and buffers."""
+
+
+def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
+    """Exports `model` in evaluation mode with a dynamic batch dimension where it allows one.
+
+    Raises `SearchError` (ModelNotCapturable, NothingToQuantize).
+    """
+    fixed = copy.deepcopy(model).eval()
+    shapes = batch_dimension(example_inputs)
+    try:
+        with quiet(), torch.no_grad():
+            graph = torch.export.export(fixed, example_inputs, dynamic_shapes=shapes).module()
+    except Exception as error:  # whatever torch.export raises is about the user's model
+        raise user_error(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model", error) from error
+    if not isinstance(graph, GraphModule):
+        raise TypeError(f"torch.export gave a {type(graph).__name__}, not a GraphModule")
+    graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
+    graph.recompile()
+    ops = _ops(graph)
+    if not ops:
+        raise SearchError(
+            Failure.NOTHING_TO_QUANTIZE,
+            f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)}; give a model that has some",
+        )
+    return Captured(graph, example_inputs, shapes, ops, _digest(ops, fixed))
+
+
+def batch_dimension(inputs: tuple[Any, ...]) -> Any:
+    """torch.export's `dynamic_shapes` for a batch in dimension 0 of every tensor."""
+
+    def shape(value: Any) -> Any:
+        return {0: torch.export.Dim.AUTO} if isinstance(value, torch.Tensor) and value.dim() else None
+
+    return tuple(torch.utils._pytree.tree_map(shape, value) for value in inputs)
+
+
+def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
+    """(op name, op type, node). A module that is called twice gives two nodes of one name."""
+    for node in graph.nodes:
+        type_ = _TYPE_OF_TARGET.get(node.target) if node.op == "call_function" else None
+        if type_ is not None:
+            yield _name(node, type_), type_, node
+
+
+def _name(node: Node, type_: str) -> str:
+    """The user's module path; a functional call is named by its enclosing module and its node."""
+    stack: Iterable[tuple[str, Any]] = node.meta.get("nn_module_stack", {}).values()
+    path, class_ = [*stack][-1] if node.meta.get("nn_module_stack") else ("", "")
+    called = class_ if isinstance(class_, str) else getattr(class_, "__name__", "")
+    if called.rsplit(".", 1)[-1] == type_ and path:
+        return path
+    return f"{path}.{node.name}".lstrip(".")
+
+
+def _ops(graph: GraphModule) -> tuple[Op, ...]:
+    ops: dict[str, Op] = {}
+    for name, type_, node in quantizable_nodes(graph.graph):
+        weight = node.args[1]
+        elements = weight.meta["val"].numel() if isinstance(weight, Node) and "val" in weight.meta else 0
+        ops.setdefault(name, Op(name, type_, elements))
+    return tuple(ops.values())
+
+
+def _digest(ops: tuple[Op, ...], model: torch.nn.Module) -> str:
+    sha = hashlib.sha256(repr(ops).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else repr(tensor.item()).encode()
+        )
+    return sha.hexdigest()[:16]

@@ -1,0 +1,46 @@
+"""Measures a model with the user's evaluation function."""
+
+import math
+import numbers
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine.entrypoint import user_error
+
+
+def evaluate(model: Any, eval_func: Callable[[Any], float]) -> tuple[float, float]:
+    """(accuracy, wall seconds of the call), without gradients.
+
+    Raises `SearchError`: EvaluationFailed where `eval_func` raises, EvaluationNotANumber where it returns
+    anything but one finite number.
+    """
+    started = time.monotonic()
+    try:
+        with torch.no_grad():
+            value = eval_func(model)
+    except Exception as error:  # the user's evaluation
+        raise user_error(Failure.EVALUATION_FAILED, "eval_func", error) from error
+    seconds = time.monotonic() - started
+    return _number(value), seconds
+
+
+def _number(value: Any) -> float:
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # NumPy scalars and 0-d tensors
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise SearchError(
+            Failure.EVALUATION_NOT_A_NUMBER,
+            f"eval_func must return one number, not {type(value).__name__} ({value!r:.80}); "
+            "return the accuracy as a float",
+        )
+    if not math.isfinite(value):
+        raise SearchError(
+            Failure.EVALUATION_NOT_A_NUMBER,
+            f"eval_func must return a finite number, not {value}; look for a division by zero or an overflow in it",
+        )
+    return float(value)

@@ -1,0 +1,33 @@
+"""The parts of torchao's PT2E that the engine stands on; the one place that imports torchao."""
+
+from quantuner.engine.quiet import quiet
+
+with quiet():
+    from torchao.quantization.pt2e import (
+        HistogramObserver,
+        MinMaxObserver,
+        PerChannelMinMaxObserver,
+        PlaceholderObserver,
+        allow_exported_model_train_eval,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import (
+        FixedQParamsQuantizationSpec,
+        QuantizationAnnotation,
+        QuantizationSpec,
+        Quantizer,
+    )
+
+__all__ = [
+    "FixedQParamsQuantizationSpec",
+    "HistogramObserver",
+    "MinMaxObserver",
+    "PerChannelMinMaxObserver",
+    "PlaceholderObserver",
+    "QuantizationAnnotation",
+    "QuantizationSpec",
+    "Quantizer",
+    "allow_exported_model_train_eval",
+    "convert_pt2e",
+    "prepare_pt2e",
+]

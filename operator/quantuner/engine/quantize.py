@@ -1,0 +1,155 @@
+"""A configuration made into a quantized model: torchao's prepare and convert around fixed ranges."""
+
+import copy
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.engine.calibrate import Range, Ranges
+from quantuner.engine.capture import Captured, quantizable_nodes
+from quantuner.engine.pt2e import (
+    FixedQParamsQuantizationSpec,
+    HistogramObserver,
+    MinMaxObserver,
+    PerChannelMinMaxObserver,
+    PlaceholderObserver,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    allow_exported_model_train_eval,
+    convert_pt2e,
+    prepare_pt2e,
+)
+from quantuner.engine.quiet import quiet
+from quantuner.space.capability import Mode
+from quantuner.space.config import OpConfig, TuneConfig
+
+EPS = 2**-12  # smallest scale, that of torchao's x86 quantizer: below it int8 kernels lose their meaning
+_QSCHEME = {
+    ("per_tensor", "asym"): torch.per_tensor_affine,
+    ("per_tensor", "sym"): torch.per_tensor_symmetric,
+    ("per_channel", "sym"): torch.per_channel_symmetric,
+}
+
+
+class Activations:
+    """Scale and zero point of every op's input under every scheme, from ranges collected once.
+
+    uint8 in [0, 255]; symmetric ranges have their zero point at 128.
+    """
+
+    def __init__(self, ranges: Ranges) -> None:
+        self.ranges = ranges
+        self._known: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def qparams(self, name: str, scheme: str, algorithm: str) -> tuple[float, int]:
+        """(scale, zero point). `kl` is torch's histogram observer, which like Neural Compressor's kl on PyTorch
+        searches the clipping range of least squared error (torch.ao HistogramObserver); `minmax` takes the range seen.
+        """
+        key = (name, scheme, algorithm)
+        if key not in self._known:
+            self._known[key] = _qparams(self.ranges[name], scheme, algorithm)
+        return self._known[key]
+
+
+def _qparams(seen: Range, scheme: str, algorithm: str) -> tuple[float, int]:
+    arguments: dict[str, Any] = {
+        "dtype": torch.uint8,
+        "qscheme": _QSCHEME["per_tensor", scheme],
+        "quant_min": 0,
+        "quant_max": 255,
+        "eps": EPS,
+    }
+    observer = (
+        HistogramObserver(bins=len(seen.histogram), **arguments) if algorithm == "kl" else MinMaxObserver(**arguments)
+    )
+    observer.min_val = seen.minimum.clone()
+    observer.max_val = seen.maximum.clone()
+    if algorithm == "kl":
+        observer.histogram = seen.histogram.clone()
+    scale, zero_point = observer.calculate_qparams()
+    return float(scale.item()), int(zero_point.item())
+
+
+class ConfigQuantizer(Quantizer):  # type: ignore[misc]
+    """Annotates a captured graph as one configuration says."""
+
+    def __init__(self, config: TuneConfig, activations: Activations) -> None:
+        super().__init__()
+        self.config = config
+        self.activations = activations
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        for name, _, node in quantizable_nodes(model.graph):
+            config = self.config[name]
+            if config.mode is not Mode.FP32:
+                specs = {node.args[0]: self._activation(name, config), node.args[1]: _weight(config)}
+                node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """What a configuration may say was decided by its space."""
+
+    def _activation(self, name: str, config: OpConfig) -> Any:
+        scheme = config.get("activation", "scheme")
+        qscheme = _QSCHEME[config.get("activation", "granularity"), scheme]
+        if config.mode is Mode.DYNAMIC:
+            return QuantizationSpec(
+                dtype=torch.uint8,
+                quant_min=0,
+                quant_max=255,
+                qscheme=qscheme,
+                is_dynamic=True,
+                observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=EPS),
+            )
+        scale, zero_point = self.activations.qparams(name, scheme, config.get("activation", "algorithm"))
+        return FixedQParamsQuantizationSpec(
+            dtype=torch.uint8, scale=scale, zero_point=zero_point, quant_min=0, quant_max=255, qscheme=qscheme
+        )
+
+
+def _weight(config: OpConfig) -> QuantizationSpec:
+    granularity = config.get("weight", "granularity")
+    per_channel = granularity == "per_channel"
+    observer = PerChannelMinMaxObserver if per_channel else MinMaxObserver
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=_QSCHEME[granularity, config.get("weight", "scheme")],
+        ch_axis=0 if per_channel else None,
+        observer_or_fake_quant_ctr=observer.with_args(eps=EPS),
+    )
+
+
+def quantize(captured: Captured, activations: Activations, config: TuneConfig) -> GraphModule:
+    """A new model, quantized as `config` says; int8 weights are stored as int8.
+
+    It is called like the user's model, and takes `.eval()` and `.train()` without effect.
+    """
+    with quiet(), torch.no_grad():
+        prepared = prepare_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(config, activations))
+        _observe_weights(prepared)
+        converted: GraphModule = convert_pt2e(prepared)
+    return callable_like_a_module(converted)
+
+
+def _observe_weights(prepared: GraphModule) -> None:
+    """Shows every weight observer its weight; activations need none, so no data runs through the model."""
+    for node in prepared.graph.nodes:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if isinstance(source, Node) and source.op == "get_attr":
+            prepared.get_submodule(str(node.target))(_attribute(prepared, str(source.target)))
+
+
+def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
+    owner, _, name = path.rpartition(".")
+    value: torch.Tensor = getattr(module.get_submodule(owner), name)
+    return value
+
+
+def callable_like_a_module(model: GraphModule) -> GraphModule:
+    """Evaluation code calls `.eval()`; a captured model would refuse it."""
+    allow_exported_model_train_eval(model)
+    return model
