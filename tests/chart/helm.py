@@ -84,8 +84,8 @@ class Helm:
 
     def notes(self, values: Mapping[str, Any] | None = None) -> str:
         """What a person reads after `helm install`."""
-        words = ("install", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--dry-run=client", "--output=json")
-        printed: Object = json.loads(self._run(*words, values=values))
+        flags = (f"--namespace={NAMESPACE}", "--dry-run=client", "--output=json")
+        printed: Object = json.loads(self._run("install", RELEASE, str(CHART), *flags, values=values))
         notes: str = printed["info"]["notes"]
         return notes
 

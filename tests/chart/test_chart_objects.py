@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+import quantuner
 from tests.chart.dashboard import DASHBOARD
 from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, Rendered, merged, nested
 
@@ -13,6 +14,12 @@ EVERYTHING = merged(
     nested("metrics.prometheusRule.enabled", True),
     nested("networkPolicy.enabled", True),
 )
+VALUES = {"defaults": {}, "everything": EVERYTHING, "some namespaces": {"watchNamespaces": ["a", "b"]}}
+# Of the Pod Security Standard.
+ALLOWED_VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir"),
+    *("ephemeral", "persistentVolumeClaim", "projected", "secret"),
+}
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 LONGEST_RELEASE = "r" * 53  # Helm's own limit
 SCRAPED_THROUGH = [("metrics.podMonitor", "PodMonitor"), ("metrics.serviceMonitor", "ServiceMonitor")]
@@ -31,7 +38,7 @@ def pod(defaults: Rendered) -> Object:
     return spec
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING, {"watchNamespaces": ["a", "b"]}], ids=["defaults", "all", "scoped"])
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 def test_lint_is_clean(helm: Helm, values: Object) -> None:
     assert "0 chart(s) failed" in helm.lint(values)
 
@@ -84,9 +91,8 @@ def test_pod_meets_the_restricted_standard(pod: Object) -> None:
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert "initContainers" not in pod
-    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
     for volume in pod["volumes"]:
-        assert volume.keys() - {"name"} <= allowed
+        assert volume.keys() - {"name"} <= ALLOWED_VOLUMES
     for container in pod["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -121,7 +127,10 @@ def test_probes_ask_the_health_port(pod: Object) -> None:
 def test_service_and_policy_select_the_pod(everything: Rendered) -> None:
     deployment, service = everything.one("Deployment"), everything.one("Service")
     policy, monitor = everything.one("NetworkPolicy"), everything.one("PodMonitor")
-    assert deployment and service and policy and monitor
+    assert deployment
+    assert service
+    assert policy
+    assert monitor
     selector = deployment["spec"]["selector"]["matchLabels"]
     assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     assert service["spec"]["selector"] == selector
@@ -142,7 +151,8 @@ def test_scraped_series_keep_the_namespace_of_their_search(helm: Helm, value: st
 def test_service_monitor_selects_the_service(helm: Helm) -> None:
     rendered = helm.render(nested("metrics.serviceMonitor.enabled", True))
     service, monitor = rendered.one("Service"), rendered.one("ServiceMonitor")
-    assert service and monitor
+    assert service
+    assert monitor
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
@@ -185,7 +195,5 @@ def test_notes_say_what_becomes_of_the_crd(helm: Helm, crds: Object, says: str) 
 
 
 def test_chart_and_application_have_one_version() -> None:
-    import quantuner
-
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == quantuner.__version__

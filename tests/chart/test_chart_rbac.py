@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.helm import NAME, NAMESPACE, Helm, Rendered, merged, nested
+from tests.chart.helm import NAME, NAMESPACE, Helm, Rendered, nested
 
 Rights = Mapping[str, set[str]]
 
@@ -47,6 +47,12 @@ def rights(role: Mapping[str, Any] | None) -> Rights:
                 assert key not in found
                 found[key] = set(rule["verbs"])
     return found
+
+
+def joined(role: Mapping[str, Any]) -> set[str]:
+    """The cluster's own roles that collect this one."""
+    aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+    return {key.removeprefix(aggregate) for key in role["metadata"]["labels"] if key.startswith(aggregate)}
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +100,12 @@ def test_users_roles_join_the_clusters_own(defaults: Rendered) -> None:
     assert edit
     assert rights(view) == VIEWING
     assert rights(edit) == EDITING
-    aggregate = "rbac.authorization.k8s.io/aggregate-to-"
-    joins = [{k.removeprefix(aggregate) for k in role["metadata"]["labels"] if aggregate in k} for role in (view, edit)]
-    assert joins == [{"view"}, {"edit", "admin"}]
+    assert joined(view) == {"view"}
+    assert joined(edit) == {"edit", "admin"}
 
 
 def test_nothing_is_granted_wholesale(helm: Helm) -> None:
-    for values in ({}, {"watchNamespaces": ["a"]}, merged(nested("rbac.userRoles", False))):
+    for values in ({}, {"watchNamespaces": ["a"]}, nested("rbac.userRoles", False)):
         for role in (o for o in helm.render(values) if o["kind"] in {"Role", "ClusterRole"}):
             assert not any("*" in rule[part] for rule in role["rules"] for part in rule)
             assert all("secrets" not in rule["resources"] for rule in role["rules"])

@@ -6,8 +6,7 @@ rights (test_chart_rbac.py), the CRD (test_chart_crd.py) and the alerts (test_ch
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -28,10 +27,12 @@ def at(kind: str, path: str, name: str | None = None) -> Look:
 
     def look(rendered: Rendered) -> Any:
         found: Any = rendered.one(kind, name)
-        try:
-            return reduce(lambda o, key: o[int(key)] if isinstance(o, list) else o[key], path.split("."), found)
-        except (KeyError, IndexError, TypeError):
-            return ABSENT
+        for key in path.split("."):
+            try:
+                found = found[int(key)] if isinstance(found, list) else found[key]
+            except (KeyError, IndexError, TypeError):
+                return ABSENT
+        return found
 
     return look
 
@@ -44,9 +45,28 @@ def container(path: str) -> Look:
     return pod(f"spec.containers.0.{path}")
 
 
-def setting(field: str) -> Look:
+def setting(name: str) -> Look:
     """What the operator itself makes of the arguments."""
-    return lambda rendered: getattr(settings.parse(rendered.operator["args"], {}), field)
+    return lambda rendered: getattr(settings.parse(rendered.operator["args"], {}), name)
+
+
+def label(kind: str, key: str) -> Look:
+    return at(kind, f"metadata.labels.{key}")
+
+
+def not_starting(path: str) -> Look:
+    return at("PrometheusRule", f"spec.groups.1.rules.1.{path}")
+
+
+def stalled_offset(rendered: Rendered) -> list[str]:
+    """The window of the alert; its own tests (test_chart_alerts.py) look at the whole expression."""
+    expr = at("PrometheusRule", "spec.groups.1.rules.2.expr")(rendered)
+    return re.findall(r"offset (\w+)", expr)
+
+
+def interval(kind: str) -> Look:
+    endpoints = "podMetricsEndpoints" if kind == "PodMonitor" else "endpoints"
+    return at(kind, f"spec.{endpoints}.0.interval")
 
 
 def present(kind: str, name: str | None = None) -> Look:
@@ -62,7 +82,7 @@ class Case:
     look: Look
     then: Any
     otherwise: Any = ABSENT
-    also: Object | None = None
+    also: Object = field(default_factory=dict)
     """Values that both renderings have, since the one in question needs them."""
 
 
@@ -70,8 +90,11 @@ POD_MONITOR = nested("metrics.podMonitor.enabled", True)
 SERVICE_MONITOR = nested("metrics.serviceMonitor.enabled", True)
 RULE = nested("metrics.prometheusRule.enabled", True)
 POLICY = nested("networkPolicy.enabled", True)
+ACCOUNT = nested("serviceAccount.name", "sa")
+KEEP = {"helm.sh/resource-policy": "keep"}
+OPERATOR, TUNER = "quantuner/operator", "quantuner/tuner"
 TOLERATION = {"key": "dedicated", "operator": "Equal", "value": "infra", "effect": "NoSchedule"}
-AFFINITY = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+AFFINITY = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
 ENV = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]
 
 CASES = [
@@ -79,20 +102,20 @@ CASES = [
     Case("fullnameOverride", "whole", at("Deployment", "metadata.name"), "whole", NAME),
     Case("watchNamespaces", ["team-a", "team-b"], setting("namespaces"), ("team-a", "team-b"), ()),
     Case("watchNamespaces", ["team-a"], present("ClusterRole", NAME), False, True),
-    Case("image.repository", "mirror:5000/op", container("image"), "mirror:5000/op:0.1.0", "quantuner/operator:0.1.0"),
-    Case("image.tag", "0.2.0", container("image"), "quantuner/operator:0.2.0", "quantuner/operator:0.1.0"),
-    Case("image.digest", DIGEST, container("image"), f"quantuner/operator@{DIGEST}", "quantuner/operator:0.1.0"),
+    Case("image.repository", "host:5000/o", container("image"), "host:5000/o:0.1.0", f"{OPERATOR}:0.1.0"),
+    Case("image.tag", "0.2.0", container("image"), f"{OPERATOR}:0.2.0", f"{OPERATOR}:0.1.0"),
+    Case("image.digest", DIGEST, container("image"), f"{OPERATOR}@{DIGEST}", f"{OPERATOR}:0.1.0"),
     Case("image.pullPolicy", "Never", container("imagePullPolicy"), "Never", "IfNotPresent"),
     Case("imagePullSecrets", [{"name": "key"}], pod("spec.imagePullSecrets"), [{"name": "key"}]),
-    Case("tuner.image.repository", "mirror/t", setting("tuner_image"), "mirror/t:0.1.0", "quantuner/tuner:0.1.0"),
-    Case("tuner.image.tag", "cpu", setting("tuner_image"), "quantuner/tuner:cpu", "quantuner/tuner:0.1.0"),
-    Case("tuner.image.digest", DIGEST, setting("tuner_image"), f"quantuner/tuner@{DIGEST}", "quantuner/tuner:0.1.0"),
+    Case("tuner.image.repository", "host/t", setting("tuner_image"), "host/t:0.1.0", f"{TUNER}:0.1.0"),
+    Case("tuner.image.tag", "cpu", setting("tuner_image"), f"{TUNER}:cpu", f"{TUNER}:0.1.0"),
+    Case("tuner.image.digest", DIGEST, setting("tuner_image"), f"{TUNER}@{DIGEST}", f"{TUNER}:0.1.0"),
     Case("tuner.image.pullPolicy", "Always", setting("tuner_image_pull_policy"), "Always", "IfNotPresent"),
     Case("log.level", "debug", setting("log_level"), "debug", "info"),
     Case("log.format", "json", setting("log_format"), "json", "plain"),
     Case("health.port", 9081, setting("health_port"), 9081, 8081),
     Case("health.port", 9081, container("ports.1.containerPort"), 9081, 8081),
-    Case("serviceAccount.create", False, present("ServiceAccount"), False, True, nested("serviceAccount.name", "sa")),
+    Case("serviceAccount.create", False, present("ServiceAccount"), False, True, ACCOUNT),
     Case("serviceAccount.name", "sa", at("ServiceAccount", "metadata.name"), "sa", NAME),
     Case("serviceAccount.name", "sa", pod("spec.serviceAccountName"), "sa", NAME),
     Case("serviceAccount.name", "sa", at("ClusterRoleBinding", "subjects.0.name"), "sa", NAME),
@@ -102,30 +125,30 @@ CASES = [
     Case("rbac.userRoles", False, present("ClusterRole", f"{NAME}-edit"), False, True),
     Case("rbac.userRoles", False, present("ClusterRole", f"{NAME}-view"), False, True),
     Case("crds.enabled", False, present("CustomResourceDefinition"), False, True),
-    Case("crds.keep", False, at("CustomResourceDefinition", "metadata.annotations"), ABSENT, {"helm.sh/resource-policy": "keep"}),
+    Case("crds.keep", False, at("CustomResourceDefinition", "metadata.annotations"), ABSENT, KEEP),
     Case("metrics.port", 9090, setting("metrics_port"), 9090, 8080),
     Case("metrics.port", 9090, container("ports.0.containerPort"), 9090, 8080),
     Case("metrics.port", 9090, at("Service", "spec.ports.0.port"), 9090, 8080),
     Case("metrics.service.enabled", False, present("Service"), False, True),
     Case("metrics.service.annotations", {"a": "b"}, at("Service", "metadata.annotations"), {"a": "b"}),
     Case("metrics.podMonitor.enabled", True, present("PodMonitor"), True, False),
-    Case("metrics.podMonitor.interval", "5s", at("PodMonitor", "spec.podMetricsEndpoints.0.interval"), "5s", ABSENT, POD_MONITOR),
-    Case("metrics.podMonitor.labels", {"release": "p"}, at("PodMonitor", "metadata.labels.release"), "p", ABSENT, POD_MONITOR),
+    Case("metrics.podMonitor.interval", "5s", interval("PodMonitor"), "5s", also=POD_MONITOR),
+    Case("metrics.podMonitor.labels", {"by": "p"}, label("PodMonitor", "by"), "p", also=POD_MONITOR),
     Case("metrics.serviceMonitor.enabled", True, present("ServiceMonitor"), True, False),
-    Case("metrics.serviceMonitor.interval", "1m30s", at("ServiceMonitor", "spec.endpoints.0.interval"), "1m30s", ABSENT, SERVICE_MONITOR),
-    Case("metrics.serviceMonitor.labels", {"release": "p"}, at("ServiceMonitor", "metadata.labels.release"), "p", ABSENT, SERVICE_MONITOR),
+    Case("metrics.serviceMonitor.interval", "1m30s", interval("ServiceMonitor"), "1m30s", also=SERVICE_MONITOR),
+    Case("metrics.serviceMonitor.labels", {"by": "p"}, label("ServiceMonitor", "by"), "p", also=SERVICE_MONITOR),
     Case("metrics.prometheusRule.enabled", True, present("PrometheusRule"), True, False),
-    Case("metrics.prometheusRule.labels", {"release": "p"}, at("PrometheusRule", "metadata.labels.release"), "p", ABSENT, RULE),
-    Case("metrics.prometheusRule.startWithin", "2h", at("PrometheusRule", "spec.groups.1.rules.1.for"), "2h", "30m", RULE),
-    Case("metrics.prometheusRule.stalledAfter", "2d", lambda r: "offset 2d" in at("PrometheusRule", "spec.groups.1.rules.2.expr")(r), True, False, RULE),
+    Case("metrics.prometheusRule.labels", {"by": "p"}, label("PrometheusRule", "by"), "p", also=RULE),
+    Case("metrics.prometheusRule.startWithin", "2h", not_starting("for"), "2h", "30m", RULE),
+    Case("metrics.prometheusRule.stalledAfter", "2d", stalled_offset, ["2d"], ["1h"], RULE),
     Case("dashboard.enabled", False, present("ConfigMap"), False, True),
     Case("dashboard.namespace", "monitoring", at("ConfigMap", "metadata.namespace"), "monitoring", NAMESPACE),
-    Case("dashboard.labels", {"team": "ml"}, at("ConfigMap", "metadata.labels.team"), "ml"),
-    Case("dashboard.labels", {"grafana_dashboard": None}, at("ConfigMap", "metadata.labels.grafana_dashboard"), ABSENT, "1"),
-    Case("dashboard.annotations", {"grafana_folder": "Q"}, at("ConfigMap", "metadata.annotations"), {"grafana_folder": "Q"}),
+    Case("dashboard.labels", {"team": "ml"}, label("ConfigMap", "team"), "ml"),
+    Case("dashboard.labels", {"grafana_dashboard": None}, label("ConfigMap", "grafana_dashboard"), ABSENT, "1"),
+    Case("dashboard.annotations", {"a": "b"}, at("ConfigMap", "metadata.annotations"), {"a": "b"}),
     Case("networkPolicy.enabled", True, present("NetworkPolicy"), True, False),
-    Case("networkPolicy.metricsFrom", PEERS, at("NetworkPolicy", "spec.ingress.0.from"), PEERS, ABSENT, POLICY),
-    Case("networkPolicy.metricsFrom", PEERS, at("NetworkPolicy", "spec.ingress.1"), {"ports": [{"port": "health"}]}, {"ports": [{"port": "health"}]}, POLICY),
+    Case("networkPolicy.metricsFrom", PEERS, at("NetworkPolicy", "spec.ingress.0.from"), PEERS, also=POLICY),
+    Case("networkPolicy.metricsFrom", PEERS, at("NetworkPolicy", "spec.ingress.1.from"), ABSENT, also=POLICY),
     Case("resources.requests", {"cpu": "2"}, container("resources.requests.cpu"), "2", "50m"),
     Case("resources.limits", {"memory": "1Gi"}, container("resources.limits.memory"), "1Gi", "512Mi"),
     Case("nodeSelector", {"disk": "ssd"}, pod("spec.nodeSelector"), {"disk": "ssd"}),
@@ -137,14 +160,14 @@ CASES = [
     Case("podLabels", {"team": "ml"}, at("Deployment", "spec.selector.matchLabels.team"), ABSENT),
     Case("extraEnv", ENV, container("env"), ENV),
     Case("terminationGracePeriodSeconds", 0, pod("spec.terminationGracePeriodSeconds"), 0, 30),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.value}={case.to}")
 def test_value_set_and_unset(helm: Helm, defaults: Rendered, case: Case) -> None:
-    also = case.also or {}
-    assert case.look(helm.render(also) if also else defaults) == case.otherwise
-    assert case.look(helm.render(merged(also, nested(case.value, case.to)))) == case.then
+    unset = helm.render(case.also) if case.also else defaults
+    assert case.look(unset) == case.otherwise
+    assert case.look(helm.render(merged(case.also, nested(case.value, case.to)))) == case.then
 
 
 def test_no_value_is_left_out() -> None:
@@ -228,8 +251,10 @@ def test_every_default_has_a_comment_above() -> None:
     bare = [
         line
         for above, line in zip(["", *lines], lines, strict=False)
-        if (key := re.match(r"\s*(\w+):", line)) and key[1] in names and not above.lstrip().startswith("#")
-        # A group's comment stands above its values, and the name may be a group's elsewhere.
+        if (key := re.match(r"\s*(\w+):", line))
+        and key[1] in names
+        and not above.lstrip().startswith("#")
+        # A line without a value opens a group, whose values have the comments.
         and not line.rstrip().endswith(":")
     ]
     assert bare == []

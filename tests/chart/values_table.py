@@ -47,9 +47,7 @@ def _leaves(value: Any, described: dict[str, Any], path: str) -> Iterator[Value]
 
 
 def table() -> str:
-    rows = [
-        f"| `{value.path}` | `{json.dumps(value.default)}` | {value.description} |\n" for value in leaves()
-    ]
+    rows = [f"| `{value.path}` | `{json.dumps(value.default)}` | {value.description} |\n" for value in leaves()]
     return "| value | default | meaning |\n| --- | --- | --- |\n" + "".join(rows)
 
 
