@@ -1,0 +1,51 @@
+# make help lists the targets
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit cluster-up cluster-down images crd clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; } || { echo "error: Python's venv is missing; as root: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed  ## tune the example on this computer and show the result
+	$(BIN)/quantuner run examples/digits/tuning.yaml --workers 2
+
+lint: .venv/.installed  ## lint, format, types, layers
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+
+unit: .venv/.installed  ## the tests that need no cluster
+	$(BIN)/python -m pytest -m 'not cluster' tests
+
+test: lint images  ## every test: unit, chart, operator on a real API server, end to end on real pods
+	$(BIN)/python -m pytest tests
+
+cluster-up: .venv/.installed  ## a real one-node Kubernetes for the tests (or QUANTUNER_TEST_KUBECONFIG)
+	$(BIN)/python -m tests.cluster up
+
+cluster-down:  ## end it
+	$(BIN)/python -m tests.cluster down
+
+images: cluster-up  ## build both images and give them to the test cluster
+	$(BIN)/python -m tests.cluster images
+
+crd:  ## copy the CRD into the chart
+	cp crds/quantizationtunings.yaml charts/quantuner/files/quantizationtunings.yaml
+
+bench-e2e: images  ## what the cluster adds around a search: apply to first trial, apply to complete
+	@$(BIN)/python -m benchmarks.e2e
+
+clean:  ## remove what builds and runs leave here
+	rm -rf .venv quantuner_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
