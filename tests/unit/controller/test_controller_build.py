@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from quantuner.api.spec import Tuning, search_digest
+from quantuner.api.validation import admit
+from quantuner.controller import build
+from quantuner.controller.mpijob import build_mpijob, clashes, launcher_command
+from quantuner.controller.objects import identify
+from quantuner.controller.settings import Settings
+from tests.unit.controller.making import IMAGE, SETTINGS, UID, resource, tuning
+
+SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}
+OUTPUT = {"persistentVolumeClaim": {"claimName": "models"}}
+TEMPLATE = {
+    "resources": {"limits": {"cpu": "2"}},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "k", "operator": "Exists"}],
+    "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}}],
+    "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+    "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+    "imagePullPolicy": "Always",
+    "imagePullSecrets": [{"name": "pull"}],
+}
+
+
+def mpijob(**spec: Any) -> dict[str, Any]:
+    return build_mpijob(tuning(**spec), IMAGE, "hash", 7, SETTINGS)
+
+
+def pods(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {role: r["template"]["spec"] for role, r in job["spec"]["mpiReplicaSpecs"].items()}
+
+
+def mounts(pod: dict[str, Any]) -> dict[str, str]:
+    return {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
+
+
+def everything() -> list[dict[str, Any]]:
+    body = resource(task=SOURCE, output=OUTPUT, template=TEMPLATE)
+    parsed = Tuning.from_body(body)
+    return [*build.build_support(parsed, body, IMAGE), build_mpijob(parsed, IMAGE, "h", 0, SETTINGS)]
+
+
+def test_every_object_is_owned_and_labelled() -> None:
+    for manifest in everything():
+        meta = manifest["metadata"]
+        (owner,) = meta["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (UID, True, True)
+        assert (meta["namespace"], meta["labels"]["quantuner.dev/tuning"]) == ("ns", "digits")
+        assert meta["labels"]["app.kubernetes.io/managed-by"] == "quantuner"
+
+
+def test_names_do_not_meet_those_of_mpi_operator() -> None:
+    names = [m["metadata"]["name"] for m in everything()]
+    assert names == ["digits-tuning", "digits-journal", "digits-result", *["digits-tuner"] * 3, "digits"]
+
+
+def test_support_ids_name_what_is_built() -> None:
+    body = resource()
+    built = build.build_support(Tuning.from_body(body), body, IMAGE)
+    assert [identify(m) for m in built] == build.support_ids("digits")
+
+
+def test_building_is_deterministic_and_leaves_its_input_alone() -> None:
+    body = resource(template=TEMPLATE)
+    before = copy.deepcopy(body)
+    assert everything() == everything()
+    build_mpijob(Tuning.from_body(body), IMAGE, "h", 0, SETTINGS)
+    assert body == before
+
+
+def test_the_launcher_may_touch_its_journal_and_result_and_nothing_else() -> None:
+    (rule,) = build.build_role(tuning())["rules"]
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["digits-journal", "digits-result"],
+        "verbs": ["get", "patch"],
+    }
+
+
+def test_journal_and_result_are_built_without_data_so_that_mending_cannot_erase_them() -> None:
+    assert "data" not in build.build_journal_configmap(tuning())
+    assert "data" not in build.build_result_configmap(tuning())
+
+
+def test_ranks_read_the_same_search_that_was_applied() -> None:
+    body = resource(suspend=True, task={"entrypoint": "task:make", "args": {"lr": 1e-05, "größe": [1, None]}})
+    text = build.build_tuning_configmap(Tuning.from_body(body), body, IMAGE)["data"]["tuning.yaml"]
+    read = admit(yaml.safe_load(text))
+    assert search_digest(read) == search_digest(body)
+    assert read["spec"]["task"] == body["spec"]["task"]
+    assert read["spec"]["suspend"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "replaces"),
+    [
+        ({"workers": 3}, True),
+        ({"tuningCriterion": {"maxTrials": 7}}, True),
+        ({"tuningCriterion": {"timeoutSeconds": 60}}, True),
+        ({"suspend": True}, False),
+    ],
+)
+def test_what_a_launch_is_made_from_shows_in_its_hash(change: dict[str, Any], replaces: bool) -> None:
+    assert (build.spec_hash(resource(**change)) != build.spec_hash(resource())) is replaces
+
+
+def test_the_hash_does_not_change_with_the_generation() -> None:
+    body = resource()
+    changed = {**body, "metadata": {**body["metadata"], "generation": 9, "resourceVersion": "8"}}
+    assert build.spec_hash(changed) == build.spec_hash(body)
+
+
+def test_mpijob_runs_rank_0_in_the_launcher_and_waits_for_workers() -> None:
+    spec = mpijob(workers=4)["spec"]
+    assert (spec["runLauncherAsWorker"], spec["slotsPerWorker"]) == (True, 1)
+    assert spec["launcherCreationPolicy"] == "WaitForWorkersReady"
+    assert spec["sshAuthMountPath"] == "/home/mpiuser/.ssh"
+    assert spec["runPolicy"]["cleanPodPolicy"] == "Running"
+    assert spec["runPolicy"]["schedulingPolicy"]["minAvailable"] == 4
+    assert [(r["replicas"], r["restartPolicy"]) for r in spec["mpiReplicaSpecs"].values()] == [
+        (1, "Never"),
+        (4, "OnFailure"),
+    ]
+
+
+def test_mpijob_remembers_what_it_was_made_from() -> None:
+    annotations = mpijob()["metadata"]["annotations"]
+    assert annotations == {"quantuner.dev/spec-hash": "hash", "quantuner.dev/trials-at-launch": "7"}
+
+
+@pytest.mark.parametrize("role", ["Launcher", "Worker"])
+def test_pods_fit_the_restricted_pod_security_standard(role: str) -> None:
+    pod = pods(mpijob())[role]
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "fsGroup": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_only_the_launcher_speaks_to_the_api_server() -> None:
+    found = pods(mpijob())
+    assert found["Launcher"]["serviceAccountName"] == "digits-tuner"
+    assert found["Launcher"]["automountServiceAccountToken"] is True
+    assert "serviceAccountName" not in found["Worker"]
+    assert found["Worker"]["automountServiceAccountToken"] is False
+
+
+def test_workers_run_sshd_and_are_ready_when_it_listens() -> None:
+    (container,) = pods(mpijob())["Worker"]["containers"]
+    assert container["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    assert container["readinessProbe"] == {"tcpSocket": {"port": 2222}, "periodSeconds": 1}
+
+
+def test_launcher_command_is_the_contract_of_the_design() -> None:
+    assert " ".join(launcher_command(tuning(task=SOURCE, output=OUTPUT))) == (
+        "/opt/venv/bin/python -m quantuner.distributed.launcher --tuning /etc/quantuner/tuning/tuning.yaml "
+        "--code /etc/quantuner/task --workspace /var/lib/quantuner --output /var/lib/quantuner-output "
+        "--journal digits-journal --result digits-result --hostfile /etc/mpi/hostfile"
+    )
+
+
+def test_launcher_command_leaves_out_what_is_not_set() -> None:
+    command = launcher_command(tuning())
+    assert "--code" not in command
+    assert "--output" not in command
+
+
+def test_code_is_mounted_on_all_ranks_and_the_output_on_the_launcher() -> None:
+    found = pods(mpijob(task=SOURCE, output={**OUTPUT, "path": "a/b"}))
+    common = {"/etc/quantuner/tuning", "/etc/quantuner/task", "/var/lib/quantuner"}
+    assert set(mounts(found["Worker"])) == common
+    assert set(mounts(found["Launcher"])) == common | {"/var/lib/quantuner-output"}
+    assert found["Launcher"]["containers"][0]["volumeMounts"][-1]["subPath"] == "a/b"
+
+
+@pytest.mark.parametrize("role", ["Launcher", "Worker"])
+def test_every_mount_has_its_volume(role: str) -> None:
+    pod = pods(mpijob(task=SOURCE, output=OUTPUT, template=TEMPLATE))[role]
+    assert set(mounts(pod).values()) == {v["name"] for v in pod["volumes"]}
+
+
+@pytest.mark.parametrize("role", ["Launcher", "Worker"])
+def test_the_users_template_reaches_the_pods(role: str) -> None:
+    pod = pods(mpijob(template=TEMPLATE))[role]
+    (container,) = pod["containers"]
+    assert pod["nodeSelector"] == {"disk": "ssd"}
+    assert pod["tolerations"] == TEMPLATE["tolerations"]
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert container["resources"] == {"limits": {"cpu": "2"}}
+    assert container["imagePullPolicy"] == "Always"
+    assert {e["name"] for e in container["env"]} >= {"TOKEN", "PRTE_MCA_prte_default_hostfile"}
+    assert mounts(pod)["/data"] == "data"
+
+
+def test_the_pull_policy_of_the_operator_is_the_default() -> None:
+    settings = Settings(tuner_image=IMAGE, tuner_image_pull_policy="Never")
+    for pod in pods(build_mpijob(tuning(), IMAGE, "h", 0, settings)).values():
+        assert pod["containers"][0]["imagePullPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ({"env": [{"name": "PRTE_MCA_prte_default_hostfile"}]}, "PRTE_MCA_prte_default_hostfile"),
+        ({"env": [{"name": "K_MPI_JOB_ROLE", "value": "x"}]}, "K_MPI_JOB_ROLE"),
+        ({"volumes": [{"name": "ssh-auth"}]}, "ssh-auth"),
+        ({"volumes": [{"name": "quantuner-task"}]}, "quantuner-task"),
+        ({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/etc/mpi/"}]}, "/etc/mpi"),
+    ],
+)
+def test_clashes_with_what_we_set_are_named(template: dict[str, Any], names: str) -> None:
+    (clash,) = clashes(tuning(template=template))
+    assert names in clash
+
+
+def test_an_ordinary_template_clashes_with_nothing() -> None:
+    assert clashes(tuning(template=TEMPLATE)) == []
