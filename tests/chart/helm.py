@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,13 @@ class Helm:
 
     def _run(self, *words: str, values: Mapping[str, Any] | None) -> str:
         # Values go in as JSON, so that a test's 1.0 and "1.0" stay apart as they do in a values file.
-        process = subprocess.run(
-            [self.path, *words, "--values=-"],
-            input=json.dumps(dict(values or {})),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        if process.returncode:
-            raise RefusedError(process.stderr + process.stdout)
-        return process.stdout
+        return _output((str(self.path), *words, "--values=-"), json.dumps(dict(values or {})))
+
+
+@cache
+def _output(words: tuple[str, ...], values: str) -> str:
+    """Kept, since many tests look at the same rendering."""
+    process = subprocess.run(words, input=values, capture_output=True, text=True, timeout=60)
+    if process.returncode:
+        raise RefusedError(process.stderr + process.stdout)
+    return process.stdout
