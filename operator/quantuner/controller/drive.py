@@ -35,7 +35,7 @@ def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict
         return _relaunch(o, state, writes)
     if annotation(o.mpijob, build.ANNOTATION_SPEC) != build.spec_hash(o.admitted):
         text = "the resource changed: ranks are started anew and go on from the journal"
-        return Verdict(running=Stance(False, Reason.RELAUNCHING, text), writes=writes, deletes=_delete(o))
+        return Verdict(running=_waiting(text), writes=writes, deletes=_delete(o))
     return _watch(o, ages, writes)
 
 

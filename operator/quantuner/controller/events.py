@@ -68,7 +68,7 @@ def with_tail(message: str, traceback: str) -> str:
     if not traceback:
         return message
     head = message.encode()[:HEAD_BYTES].decode(errors="ignore")
-    room = MESSAGE_BYTES - len(head.encode()) - len("\n…")
+    room = MESSAGE_BYTES - len(f"{head}\n…".encode())
     tail = traceback.strip().encode()[-room:].decode(errors="ignore")
     return f"{head}\n{'' if tail == traceback.strip() else '…'}{tail}"
 

@@ -94,7 +94,7 @@ def _troubles(
 
 
 def _last_words(containers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    found = [("", "")]
+    found: list[tuple[str, str]] = []
     for container in containers:
         for state in (container.get("state", {}), container.get("lastState", {})):
             terminated = state.get("terminated")
@@ -102,7 +102,7 @@ def _last_words(containers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
                 code = f"{terminated.get('reason', 'Error')} (exit code {terminated['exitCode']})"
                 text = terminated.get("message", "").strip()
                 found.append((f"{code}: {text}" if text else code, terminated.get("finishedAt", "")))
-    return max(found, key=lambda words_and_time: words_and_time[1])
+    return max(found, key=lambda words_and_time: words_and_time[1], default=("", ""))
 
 
 def worst_trouble(pods: Sequence[Pod]) -> Trouble | None:

@@ -44,7 +44,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Sett
     return Settings(
         tuner_image=options.tuner_image or None,
         tuner_image_pull_policy=options.tuner_image_pull_policy,
-        namespaces=tuple(options.namespace),
+        namespaces=tuple(options.namespace or options.namespace_fallback),
         metrics_port=options.metrics_port,
         health_port=options.health_port,
         log_level=options.log_level,
@@ -76,9 +76,11 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--namespace",
         nargs="*",
         action="extend",
-        default=fallback("namespace", "").replace(",", " ").split(),
+        default=[],
         help="namespaces to serve; without it, the whole cluster",
     )
+    # Not the flag's default: `extend` would add to it.
+    parser.set_defaults(namespace_fallback=fallback("namespace", "").replace(",", " ").split())
     return parser
 
 

@@ -151,7 +151,7 @@ CASES = {
         observation(
             resource(workers=5), objects=support(resource()), mpijob=job(resource(), "Created", "Running"),
             pods=RUNNING_PODS,
-        ), "Starting", {"Running": "Relaunching"}, "go on from the journal", ("merge ConfigMap",), deletes=True,
+        ), "Starting", {"Running": "WaitingForPods"}, "go on from the journal", ("merge ConfigMap",), deletes=True,
     ),
     "the former job is still going": Case(
         observation(
