@@ -4,8 +4,8 @@ A line is one JSON object: `v` (format version), `op` (kind of record) and the r
 writes them while ranks run, the launcher's supervisor in between; nobody ever changes one. On a
 cluster a line is a key of a ConfigMap, `line_key(n)` for line n from 0.
 
-Size: a ConfigMap holds 1 MiB. With label and error cut to their limits a trial stays under 500 bytes, so
-2,000 trials (the CRD's bound on maxTrials) fit.
+Size: a ConfigMap holds 1 MiB. Records cut their texts to limits that count bytes as a line spells them, so
+that a trial stays under 500 bytes in any language and 2,000 trials (the CRD's bound on maxTrials) fit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from quantuner.api import names
 from quantuner.api.errors import JournalError
 
 FORMAT = 1
-LABEL_LIMIT = 60  # characters
-ERROR_LIMIT = 160  # characters
+LABEL_LIMIT = 60  # bytes, as the limits below
+ERROR_LIMIT = 160
+MESSAGE_LIMIT = 2000  # of the one Failed record
 NOT_KEPT = "not kept: spec.output is not set"  # artifact of a search whose model ended with its pod
-TRACEBACK_LIMIT = 4000  # characters of the one Failed record
+TRACEBACK_LIMIT = 4000  # of the one Failed record; its end is kept
 
 
 class TrialState(StrEnum):
@@ -83,6 +84,10 @@ class Trial:
     elapsed: float = 0.0
     """Seconds of searching when it was told, those of earlier launches included."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", fitting(self.label, LABEL_LIMIT))
+        object.__setattr__(self, "error", fitting(self.error, ERROR_LIMIT))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -107,10 +112,30 @@ class Failed:
     rank: int = 0
     time: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", fitting(self.message, MESSAGE_LIMIT))
+        object.__setattr__(self, "traceback", fitting(self.traceback[::-1], TRACEBACK_LIMIT)[::-1])
+
 
 Record = Launched | Trial | Finished | Failed
 _OPS: dict[str, type[Record]] = {"launch": Launched, "trial": Trial, "finish": Finished, "fail": Failed}
 _NAMES = {cls: op for op, cls in _OPS.items()}
+
+
+def fitting(text: str, limit: int) -> str:
+    """`text` as a journal line can hold it: at most `limit` bytes of JSON, the end cut and marked.
+
+    Half of a surrogate pair (Python's stand-in for an undecodable byte of a file name) becomes a question mark.
+    """
+    text = text[: limit + 1].encode(errors="replace").decode()  # a character has at least a byte
+    sizes = [len(json.dumps(c, ensure_ascii=False).encode()) - 2 for c in text]
+    if sum(sizes) <= limit:
+        return text
+    room, kept = limit - len("…".encode()), 0
+    while sizes[kept] <= room:
+        room -= sizes[kept]
+        kept += 1
+    return text[:kept] + "…"
 
 
 def encode(record: Record) -> str:
@@ -135,14 +160,14 @@ def decode(line: str) -> Record:
         version, op = body.pop("v"), body.pop("op")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise JournalError(f"a journal line must be a JSON object with v and op, not {line[:80]!r}") from error
-    if version != FORMAT or op not in _OPS:
+    if version != FORMAT or not isinstance(op, str) or op not in _OPS:
         raise JournalError(
             f"this version reads journal format {FORMAT} with {', '.join(_OPS)}; found v={version!r} op={op!r}. "
             "Continue the search with the version that wrote it, or start a new one"
         )
     try:
         return _record(op, body)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"a {op} record with wrong fields ({error}): {line[:80]!r}") from error
 
 
