@@ -53,19 +53,24 @@ def read_lines(path: Path) -> list[str]:
     """The whole lines of a journal that somebody else may be writing."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return text[: text.rfind("\n") + 1].splitlines()
+    # Split at newlines alone: a line may hold other characters that str.splitlines takes for an end.
+    return _whole(path.read_bytes()).decode(errors="replace").split("\n")[:-1]
+
+
+def _whole(data: bytes) -> bytes:
+    return data[: data.rfind(b"\n") + 1]
 
 
 def _repair(path: Path) -> list[str]:
-    lines = read_lines(path)
+    data = path.read_bytes() if path.exists() else b""
+    whole = _whole(data)
+    lines = whole.split(b"\n")[:-1]
     for number, line in enumerate(lines, 1):
         try:
-            decode(line)
-        except JournalError as error:
+            decode(line.decode())
+        except (JournalError, UnicodeDecodeError) as error:
             raise JournalError(f"{path}, line {number}: {error}") from error
-    whole = sum(len(line.encode()) + 1 for line in lines)
-    if path.exists() and path.stat().st_size > whole:
+    if len(data) > len(whole):
         with path.open("r+b") as file:
-            file.truncate(whole)
-    return lines
+            file.truncate(len(whole))
+    return [line.decode() for line in lines]
