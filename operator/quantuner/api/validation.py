@@ -7,6 +7,7 @@ API server's. Rules that compare with the old object (`oldSelf`) do not apply to
 import copy
 import functools
 import importlib.resources
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,6 +39,9 @@ def admit(body: Any) -> dict[str, Any]:
     if not is_tuning(body):
         expected = f"{names.API_VERSION} {names.KIND}"
         raise InvalidResourceError([Problem("kind", f"must be {expected}, not {manifest_kind(body)}")])
+    problems = [*_not_json(body, ""), *_name_problems(body)]
+    if problems:  # what never reaches the schema: a request is JSON, and its path has the name
+        raise InvalidResourceError(problems)
     schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     admitted: dict[str, Any] = copy.deepcopy(dict(body))
     _fill_defaults(admitted, schema)
@@ -47,6 +51,30 @@ def admit(body: Any) -> dict[str, Any]:
     if problems:
         raise InvalidResourceError(problems)
     return admitted
+
+
+def _not_json(value: Any, path: str) -> Iterator[Problem]:
+    """What YAML can say and JSON cannot."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, str):
+                yield from _not_json(item, f"{path}.{key}".lstrip("."))
+            else:
+                yield Problem(path or "resource", f"the key {key!r} must be a string; put it in quotes")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _not_json(item, f"{path}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(path, f"{value} must be a finite number")
+    elif not isinstance(value, (str, int, float, type(None))):
+        yield Problem(path, f"must be JSON, which has no {type(value).__name__}; put {value} in quotes")
+
+
+def _name_problems(body: Mapping[str, Any]) -> Iterator[Problem]:
+    """The API server's own rule, which no CRD repeats."""
+    metadata = body.get("metadata")
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        yield Problem("metadata.name", "is required and must be a string; name the resource")
 
 
 def _fill_defaults(value: Any, schema: Schema) -> None:
