@@ -1,0 +1,286 @@
+"""Journal lines: what goes in comes out, nothing outgrows its ConfigMap, and no damage goes unnoticed."""
+
+import contextlib
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantuner.api.errors import JournalError
+from quantuner.api.journal import (
+    ERROR_LIMIT,
+    LABEL_LIMIT,
+    MESSAGE_LIMIT,
+    TRACEBACK_LIMIT,
+    Failed,
+    Finished,
+    History,
+    Launched,
+    Outcome,
+    Record,
+    Trial,
+    TrialState,
+    decode,
+    encode,
+    fitting,
+    line_key,
+    lines_of,
+)
+from tests.unit.records import TIME, launched, told
+
+CONFIGMAP_BYTES = 2**20  # the API server's bound on all keys and values of a ConfigMap
+MAX_TRIALS = 2000  # the CRD's bound
+
+anything = st.text(st.characters(codec=None))  # every code point, lone surrogates and separators included
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 10_000)
+
+trials = st.builds(
+    Trial,
+    index=counts,
+    digest=st.text("0123456789abcdef", min_size=16, max_size=16),
+    label=anything,
+    state=st.sampled_from(TrialState),
+    accuracy=st.none() | finite,
+    objectives=st.dictionaries(st.sampled_from(["performance", "modelsize"]), finite),
+    seconds=finite,
+    rank=counts,
+    error=anything,
+    meets=st.booleans(),
+    running=counts,
+    elapsed=finite,
+)
+hosts = st.lists(st.text("abc-.", max_size=20), max_size=4).map(tuple)
+records = (
+    trials
+    | st.builds(
+        Launched, search=st.just("5ea4c4"), model=st.just("30de1"), ops=counts, ranks=counts, hosts=hosts, time=anything
+    ).filter(lambda record: record.time == fitting(record.time, 10_000))
+    | st.builds(
+        Finished,
+        outcome=st.sampled_from(Outcome),
+        best=st.none() | counts,
+        accuracy=st.none() | finite,
+        artifact=st.just("claim/models/digits"),
+        time=st.just(TIME),
+    )
+    | st.builds(Failed, reason=st.just("TaskRaised"), message=anything, traceback=anything, rank=counts)
+)
+
+
+@given(records)
+def test_a_record_comes_back_from_its_line_with_every_bit(record: Record) -> None:
+    line = encode(record)
+    assert decode(line) == record
+    assert "\n" not in line
+    assert line.encode().decode() == line  # a file and an API server take it
+
+
+@given(trials)
+def test_encoding_is_a_function_of_the_record_alone(trial: Trial) -> None:
+    assert encode(decode(encode(trial))) == encode(trial)
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        pytest.param("a", id="a letter"),
+        pytest.param('"', id="a quotation mark, which JSON spells with two bytes"),
+        pytest.param("\0", id="a control character, which JSON spells with six"),
+        pytest.param("é", id="two bytes of UTF-8"),
+        pytest.param("界", id="three bytes of UTF-8"),
+        pytest.param("🦀", id="four bytes of UTF-8"),
+        pytest.param("\ud800", id="half a surrogate pair"),
+    ],
+)
+@pytest.mark.parametrize("state", TrialState)
+def test_the_longest_journal_fits_into_its_configmap(letter: str, state: TrialState) -> None:
+    lengthy = -1.2345678901234567e-300
+    complete = state is TrialState.COMPLETE
+    longest = Trial(
+        index=MAX_TRIALS,
+        digest="f" * 16,
+        label=letter * 1000,
+        state=state,
+        accuracy=lengthy if complete else None,
+        objectives={"performance": 1234567.123456, "modelsize": 1234567.123456} if complete else {},
+        seconds=1234567.123456,
+        rank=1000,
+        error="" if complete else letter * 1000,
+        meets=True,
+        running=1000,
+        elapsed=12345678.123456,
+    )
+    end = Failed(reason="VerificationFailed", message=letter * 10_000, traceback=letter * 10_000, time=TIME)
+    launch = launched(hosts=tuple(f"{'n' * 40}-worker-{i}" for i in range(100)))
+    trial_bytes = len(encode(longest).encode()) + len(line_key(0))
+    assert trial_bytes < 500
+    around = sum(len(encode(record).encode()) + len(line_key(0)) for record in (launch, end))
+    assert trial_bytes * (MAX_TRIALS + 1) + around < CONFIGMAP_BYTES
+
+
+@given(anything, st.integers(3, 50))
+def test_a_text_that_fits_is_kept_and_a_longer_one_is_cut_once(text: str, limit: int) -> None:
+    fitted = fitting(text, limit)
+    size = len(json.dumps(fitted, ensure_ascii=False).encode()) - 2
+    assert size <= limit
+    assert fitting(fitted, limit) == fitted
+    if not fitted.endswith("…"):
+        assert fitted == text.encode(errors="replace").decode()
+
+
+def test_of_a_traceback_the_end_is_kept() -> None:
+    failed = Failed(reason="TaskRaised", message="m" * 5000, traceback="x" * 9000 + "ValueError: here")
+    assert failed.traceback.endswith("ValueError: here")
+    assert failed.traceback.startswith("…")
+    assert len(failed.traceback.encode()) <= TRACEBACK_LIMIT
+    assert len(failed.message.encode()) <= MESSAGE_LIMIT
+
+
+def test_a_label_and_an_error_within_their_limits_stay_as_they_are() -> None:
+    trial = told(1, None, label="l" * LABEL_LIMIT, error="e" * ERROR_LIMIT)
+    assert (trial.label, trial.error) == ("l" * LABEL_LIMIT, "e" * ERROR_LIMIT)
+
+
+def test_what_is_no_number_is_never_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(told(1, math.nan))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("", "must be a JSON object", id="nothing"),
+        pytest.param('{"v":1,"op":"tri', "must be a JSON object", id="a line cut short"),
+        pytest.param("7", "must be a JSON object", id="a number"),
+        pytest.param('["v","op"]', "must be a JSON object", id="a list"),
+        pytest.param('{"op":"trial"}', "must be a JSON object with v and op", id="no version"),
+        pytest.param('{"v":2,"op":"trial"}', "reads journal format 1", id="a later format"),
+        pytest.param('{"v":1,"op":"pause"}', "found v=1 op='pause'", id="an unknown operation"),
+        pytest.param('{"v":1,"op":[]}', r"found v=1 op=\[\]", id="an operation that is no word"),
+        pytest.param('{"v":1,"op":"trial","index":1}', "a trial record with wrong fields", id="a field is missing"),
+        pytest.param(
+            '{"v":1,"op":"trial","index":1,"digest":"d","state":"well","accuracy":1.0}', "'well'", id="an unknown state"
+        ),
+        pytest.param('{"v":1,"op":"finish","best":1}', "a finish record with wrong fields", id="no outcome"),
+        pytest.param('{"v":1,"op":"launch","hosts":3}', "a launch record with wrong fields", id="hosts are no list"),
+        pytest.param(
+            '{"v":1,"op":"fail","reason":"r","message":"m","mood":"bad"}', "mood", id="a field too many"
+        ),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_refused_with_what_is_wrong(line: str, says: str) -> None:
+    with pytest.raises(JournalError, match=says):
+        decode(line)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(
+    st.sampled_from(["launch", "trial", "finish", "fail", "other"]), st.dictionaries(st.text(max_size=6), json_values)
+)
+def test_whatever_stands_in_a_line_the_answer_is_a_record_or_a_journal_error(op: str, body: dict[str, Any]) -> None:
+    with contextlib.suppress(JournalError):
+        decode(json.dumps({**body, "v": 1, "op": op}))
+
+
+# --- lines in a ConfigMap
+
+
+@given(st.lists(st.text(), max_size=30))
+def test_lines_come_back_from_their_keys_in_order(lines: list[str]) -> None:
+    data = {line_key(number): line for number, line in enumerate(lines)}
+    assert lines_of(dict(sorted(data.items(), reverse=True))) == lines
+
+
+def test_lines_after_a_gap_are_not_yet_told() -> None:
+    assert lines_of({line_key(0): "a", line_key(2): "c"}) == ["a"]
+
+
+@pytest.mark.parametrize("data", [None, {}, {"other": "x"}])
+def test_a_configmap_without_lines_has_none(data: dict[str, str] | None) -> None:
+    assert lines_of(data) == []
+
+
+def test_keys_sort_as_the_lines_do() -> None:
+    keys = [line_key(number) for number in range(0, 12_000, 7)]
+    assert keys == sorted(keys)
+
+
+# --- the history they tell
+
+FINISHED = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
+
+
+def test_replaying_the_lines_of_a_history_gives_that_history() -> None:
+    live = History()
+    for record in (launched(), told(0, 0.9), told(1, None), told(2, 0.8), launched(ranks=3), told(3, 0.85), FINISHED):
+        live.apply(record)
+    replayed = History.replay(
+        encode(record)
+        for record in (launched(), *live.trials[:3], launched(ranks=3), live.trials[3], FINISHED)
+    )  # fmt: skip
+    assert replayed == live
+
+
+@pytest.mark.parametrize(
+    ("before", "refused", "says"),
+    [
+        pytest.param([], told(1, 0.5), "trial 1 told, but the next index is 0", id="a trial is skipped"),
+        pytest.param([told(0, 0.5)], told(0, 0.5), "trial 0 told, but the next index is 1", id="told twice"),
+        pytest.param([FINISHED], told(0, 0.5), "the journal has ended; refused a further trial", id="after the end"),
+        pytest.param([FINISHED], launched(), "refused a further launch", id="launched after the end"),
+        pytest.param([FINISHED], FINISHED, "refused a further finish", id="ended twice"),
+        pytest.param([launched()], launched(search="other"), "search was '5ea4c4' and is now 'other'", id="search"),
+        pytest.param([launched()], launched(model="other"), "model was '30de1' and is now 'other'", id="model"),
+        pytest.param([launched()], launched(ops=9), "ops was 4 and is now 9", id="ops"),
+    ],
+)
+def test_a_record_that_contradicts_the_history_is_refused(before: list[Record], refused: Record, says: str) -> None:
+    history = History()
+    for record in before:
+        history.apply(record)
+    with pytest.raises(JournalError, match=says):
+        history.apply(refused)
+
+
+def test_another_number_of_ranks_continues_the_same_search() -> None:
+    history = History()
+    history.apply(launched())
+    history.apply(launched(ranks=8, hosts=("elsewhere",), time="2026-02-02T00:00:00Z"))
+    assert len(history.launches) == 2
+
+
+@pytest.mark.parametrize(
+    ("told_after_baseline", "higher_is_better", "best"),
+    [
+        pytest.param([], True, None, id="nothing told"),
+        pytest.param([told(1, None)], True, None, id="only failures"),
+        pytest.param([told(1, 0.5), told(2, 0.7), told(3, 0.6)], True, 2, id="the most accurate"),
+        pytest.param([told(1, 0.5), told(2, 0.3), told(3, 0.4)], False, 2, id="the lowest where lower is better"),
+        pytest.param([told(1, 0.5), told(2, 0.5)], True, 1, id="the earlier at a tie"),
+        pytest.param([told(1, -0.5), told(2, -0.2)], True, 2, id="negative accuracies"),
+        pytest.param([told(1, 0.0), told(2, -0.2)], True, 1, id="zero is an accuracy"),
+        pytest.param([told(1, 0.5), told(2, 0.9, meets=True), told(3, 0.95, meets=True)], True, 2, id="first to meet"),
+        pytest.param([told(1, 0.99), told(2, 0.9, meets=True)], True, 2, id="meeting beats accuracy"),
+        pytest.param([told(1, None), told(2, 0.1)], True, 2, id="a failure is never best"),
+    ],
+)
+def test_the_best_trial(told_after_baseline: list[Trial], higher_is_better: bool, best: int | None) -> None:
+    history = History(trials=[told(0, 0.9), *told_after_baseline])
+    found = history.best(higher_is_better)
+    assert (found.index if found else None) == best
+
+
+def test_the_baseline_is_no_try() -> None:
+    history = History(trials=[told(0, 0.9), told(1, 0.5)])
+    assert history.baseline is history.trials[0]
+    assert [trial.index for trial in history.tried] == [1]
+    assert (History().baseline, History().tried) == (None, [])
