@@ -1,6 +1,7 @@
 """The base image: from its registry where that can be reached, else made of Debian packages."""
 
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -56,8 +57,9 @@ def _debootstrap(builder: Builder, name: str) -> None:
             ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root, *mirror],
             timeout_seconds=PULL_SECONDS,
         )
-        for leftover in (root / "var/cache/apt/archives").glob("*.deb"):
-            leftover.unlink()
+        for leftovers in ("var/cache/apt", "var/lib/apt/lists"):
+            shutil.rmtree(root / leftovers)
+            (root / leftovers).mkdir()
         container = builder.run("from", "scratch").strip()
         try:
             builder.run("copy", "--quiet", container, str(root), "/")

@@ -74,13 +74,14 @@ def _cached(
         return folder
     say(f"building {name} (minutes, once)")
     shelf.mkdir(parents=True, exist_ok=True)
-    for earlier in shelf.glob(f"{name}-*"):
-        shutil.rmtree(earlier)
     with tempfile.TemporaryDirectory(dir=shelf) as scratch:
         fresh = Path(scratch) / "bin"
         fresh.mkdir()
         build(fresh)
         fresh.rename(folder)
+    for earlier in shelf.glob(f"{name}-*"):
+        if earlier != folder:
+            shutil.rmtree(earlier)
     return folder
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from pathlib import Path
 
-from tests.cluster.layout import REPOSITORY, Layout
+from tests.cluster.layout import Layout
+from tests.cluster.mounts import unmount_below
 from tests.cluster.system import run
 
 # Folders that every Debian base has: a mount elsewhere would leave its mount point in the image.
@@ -25,7 +26,14 @@ class Builder:
         self._storage = layout.build_root
         self.scratch = layout.build_root / "scratch"
         self._pip = layout.build_root / "pip"
-        self.scratch.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Remove what a killed build left: half a Debian with its mounts, containers, archives."""
+        unmount_below(self.scratch)
+        if self.scratch.exists():
+            shutil.rmtree(self.scratch)
+        self.scratch.mkdir(parents=True)
+        self.run("rm", "--all")
 
     def run(self, *words: str, timeout_seconds: float | None = None) -> str:
         storage = ["--root", str(self._storage / "storage"), "--runroot", str(self._storage / "run")]
@@ -37,13 +45,20 @@ class Builder:
         return set(self.run("images", "--format", "{{.Name}}:{{.Tag}}").split())
 
     def build(
-        self, kind: str, name: str, *, target: str | None, wheels: Path | None, arguments: Mapping[str, str]
+        self,
+        root: Path,
+        kind: str,
+        name: str,
+        *,
+        target: str | None,
+        wheels: Path | None,
+        arguments: Mapping[str, str],
     ) -> None:
-        """Build one image, or one stage of it, from the repository."""
+        """Build one image, or one stage of it, from a copy of the repository's sources."""
         self._write_pip_settings()
         words = ["bud", "--quiet", "--layers", "--pull-never", "--network=host", "--tag", name]
-        words += ["--file", f"images/{kind}/Containerfile"]
-        words += ["--ignorefile", f"images/{kind}/Containerfile.dockerignore"]
+        words += ["--file", str(root / "images" / kind / "Containerfile")]
+        words += ["--ignorefile", str(root / "images" / kind / "Containerfile.dockerignore")]
         words += ["--volume", f"{self._pip}:{PIP_MOUNT}:ro"]
         given = {**arguments, "PIP_CONFIG_FILE": f"{PIP_MOUNT}/pip.conf"}
         if wheels is not None:
@@ -53,7 +68,7 @@ class Builder:
             words += ["--build-arg", f"{key}={value}"]
         if target is not None:
             words += ["--target", target]
-        self.run(*words, str(REPOSITORY))
+        self.run(*words, str(root))
 
     def _write_pip_settings(self) -> None:
         """This machine's pip settings as one file for the build; nothing of it stays in an image."""

@@ -34,16 +34,21 @@ class Containers:
             run([*self._client, "containers", "delete", *left])
         return bool(left)
 
-    def images(self) -> set[str]:
-        return set(run([*self._client, "images", "list", "--quiet"]).split())
+    def images(self) -> dict[str, str]:
+        """The digest of each image by its name."""
+        return image_table(run([*self._client, "images", "list"]))
 
     def import_archive(self, archive: Path) -> None:
         run([*self._client, "images", "import", archive])
 
     def remove_images(self, *names: str) -> None:
+        """Remove images with all that only they held; done when the disk has the room again."""
+        images = self.images()
+        doomed = {images[name] for name in names}
+        # The kubelet's side names every image a second time, by its id.
+        aliases = [name for name, digest in images.items() if digest in doomed and name.startswith("sha256:")]
         if names:
-            # Waiting for the collection, so that the disk has the room when this returns.
-            run([*self._client, "images", "remove", "--sync", *names])
+            run([*self._client, "images", "remove", "--sync", *names, *aliases])
 
     def import_program(self, program: Path, name: str) -> None:
         """Import one static program as an image of its own."""
@@ -51,6 +56,12 @@ class Containers:
             archive = Path(scratch) / "image.tar"
             archive.write_bytes(image_of(program, name))
             self.import_archive(archive)
+
+
+def image_table(listing: str) -> dict[str, str]:
+    """The digest of each image by its name, from a table whose first columns are REF TYPE DIGEST."""
+    rows = (line.split() for line in listing.splitlines()[1:])
+    return {row[0]: row[2] for row in rows}
 
 
 def image_of(program: Path, name: str) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PINS = Path(__file__).resolve().parent
+PINS = Path(__file__).resolve().parent / "pins"
 
 # All of it lies in 198.18.0.0/15, which RFC 2544 sets aside for tests: no route of a real network
 # leads there, so a pod cannot shadow an address that the machine needs.

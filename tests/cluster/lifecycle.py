@@ -90,9 +90,7 @@ def _start_all(layout: Layout, parts: dict[str, Daemon], binaries: Binaries) -> 
     await_part(processes, "apiserver", "answers /readyz", api.is_ready)
     start("controller-manager", "scheduler", "kubelet", "proxy", "dns")
     await_part(processes, "apiserver", "takes objects", lambda: _applied(api, binaries))
-    await_part(
-        processes, "apiserver", "serves MPIJobs", lambda: api.condition(addons.CRD_PATH, "Established")
-    )
+    await_part(processes, "apiserver", "serves MPIJobs", lambda: api.condition(addons.CRD_PATH, "Established"))
     start("mpi-operator")
     await_part(processes, "kubelet", "node is Ready", lambda: api.condition(NODE_PATH, "Ready"))
     await_part(processes, "mpi-operator", "holds its lock", lambda: _exists(api, LOCK_PATH))

@@ -25,6 +25,8 @@ root = "{layout.runtime_root}"
 state = "{layout.state}/containerd"
 [grpc]
   address = "{layout.runtime_socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{layout.state}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   restrict_oom_score_adj = true
@@ -40,9 +42,7 @@ def configure(layout: Layout) -> None:
     """Write what the node's parts read at their start."""
     (layout.state / "cni").mkdir(parents=True)
     (layout.state / "cni" / "10-bridge.conflist").write_text(json.dumps(_pod_network(layout)))
-    (layout.state / "containerd.toml").write_text(
-        _RUNTIME_CONFIGURATION.format(layout=layout, pause=PAUSE_IMAGE)
-    )
+    (layout.state / "containerd.toml").write_text(_RUNTIME_CONFIGURATION.format(layout=layout, pause=PAUSE_IMAGE))
     (layout.state / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet_configuration(layout)))
 
 

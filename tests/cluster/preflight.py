@@ -34,9 +34,7 @@ def expect_able_machine() -> None:
     """Raise unless this process may build a cluster here."""
     instead = "or name an existing cluster's kubeconfig in QUANTUNER_TEST_KUBECONFIG"
     if not sys.platform.startswith("linux"):
-        raise ClusterError(
-            f"the test cluster needs Linux, and this is {sys.platform}: use a Linux machine, {instead}"
-        )
+        raise ClusterError(f"the test cluster needs Linux, and this is {sys.platform}: use a Linux machine, {instead}")
     if os.geteuid() != 0:
         raise ClusterError(
             f"the test cluster needs root, and this is user id {os.geteuid()}: run it with sudo, {instead}"
@@ -83,9 +81,7 @@ def expect_free_ports() -> None:
     for part, ports in PORTS.items():
         for port in ports:
             if port in taken:
-                raise ClusterError(
-                    f"{part} needs port {port}, and {_owner(taken[port])} has it: end that process"
-                )
+                raise ClusterError(f"{part} needs port {port}, and {_owner(taken[port])} has it: end that process")
 
 
 def _owner(inode: str) -> str:

@@ -60,7 +60,7 @@ class Processes:
             return None
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        return pid if started_at(pid) == start else None
+        return pid if start is not None and started_at(pid) == start else None
 
     def log(self, name: str) -> Path:
         return self._layout.logs / f"{name}.log"
