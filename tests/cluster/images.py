@@ -1,6 +1,5 @@
 """The project's two images: built when their sources changed, and put into the cluster's node."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from tests.cluster.builder import Builder
 from tests.cluster.containers import Containers
 from tests.cluster.fingerprint import IGNORED, files_below, fingerprint
 from tests.cluster.layout import REPOSITORY, Layout
+from tests.cluster.wheels import torch_build, torch_folder
 
 PREFIX = "localhost/quantuner-"
 KINDS = ("operator", "tuner")
@@ -33,15 +33,6 @@ class Images:
     tuner: str
 
 
-def wheel_folder() -> Path | None:
-    """The folder of PIP_FIND_LINKS that holds a build of torch, or None for the index's build."""
-    for word in os.environ.get("PIP_FIND_LINKS", "").split():
-        folder = Path(word)
-        if folder.is_dir() and any(folder.glob("torch-*.whl")):
-            return folder.resolve()
-    return None
-
-
 def names(root: Path = REPOSITORY) -> Images:
     """The names that the images of these sources have, built or not."""
     sources = files_below(*(root / part for part in SOURCES if part != "images"))
@@ -51,26 +42,20 @@ def names(root: Path = REPOSITORY) -> Images:
 
 def packages_name(kind: str, root: Path) -> str:
     """The name of the stage that holds an image's third-party packages."""
-    wheels = wheel_folder() if kind == "tuner" else None
-    offered = sorted(path.name for path in wheels.glob("*.whl")) if wheels else []
-    recipe = fingerprint(root, files_below(root / "images" / kind), EXTRA_PACKAGES[kind], *offered)
+    torch = torch_build() if kind == "tuner" else ""
+    recipe = fingerprint(root, files_below(root / "images" / kind), EXTRA_PACKAGES[kind], torch)
     return f"{PREFIX}{kind}-packages:test-{recipe}"
 
 
 def ensure(layout: Layout, say: Callable[[str], None]) -> Images:
     """Have both images of the present sources in the node."""
-    containers = Containers(layout)
     builder = Builder(layout)
     builder.clear()
     with _snapshot(builder.scratch) as root:
+        workshop = _Workshop(layout, builder, Containers(layout), root, say)
         wanted = names(root)
         for kind in KINDS:
-            name = getattr(wanted, kind)
-            if name not in containers.images():
-                packages = packages_name(kind, root)
-                _build(builder, root, kind, packages, name, say)
-                _import(builder, containers, name, say)
-                _prune(layout, builder, containers, kind, packages, name)
+            workshop.ensure(kind, getattr(wanted, kind))
     return wanted
 
 
@@ -87,40 +72,52 @@ def _snapshot(scratch: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _build(builder: Builder, root: Path, kind: str, packages: str, name: str, say: Callable[[str], None]) -> None:
-    base_image.ensure(builder, base_image.name_in(root / "images" / kind / "Containerfile"), say)
-    wheels = wheel_folder() if kind == "tuner" else None
-    arguments = {"EXTRA_PACKAGES": EXTRA_PACKAGES[kind]} if EXTRA_PACKAGES[kind] else {}
-    # The stage of packages gets a name of its own, which keeps it when the rest is pruned.
-    for target, image in (("packages", packages), (None, name)):
-        say(f"building {image}")
-        builder.build(root, kind, image, target=target, wheels=wheels, arguments=arguments)
+@dataclass(frozen=True)
+class _Workshop:
+    """One build's tools, and its copy of the sources."""
 
+    layout: Layout
+    builder: Builder
+    containers: Containers
+    root: Path
+    say: Callable[[str], None]
 
-def _import(builder: Builder, containers: Containers, name: str, say: Callable[[str], None]) -> None:
-    say(f"importing {name}")
-    archive = builder.scratch / "image.tar"
-    archive.unlink(missing_ok=True)
-    try:
-        builder.run("push", "--quiet", name, f"docker-archive:{archive}:{name}")
-        containers.import_archive(archive)
-    finally:
-        archive.unlink(missing_ok=True)
+    def ensure(self, kind: str, name: str) -> None:
+        if name not in self.containers.images():
+            packages = packages_name(kind, self.root)
+            self._build(kind, packages, name)
+            self._import(name)
+            self._prune(kind, packages, name)
 
+    def _build(self, kind: str, packages: str, name: str) -> None:
+        base = base_image.name_in(self.root / "images" / kind / "Containerfile")
+        base_image.ensure(self.builder, base, self.say)
+        arguments = {"EXTRA_PACKAGES": EXTRA_PACKAGES[kind]} if EXTRA_PACKAGES[kind] else {}
+        wheels = torch_folder(self.layout.cache) if kind == "tuner" else None
+        # The stage of packages gets a name of its own, which keeps it when the rest is pruned.
+        for target, image in (("packages", packages), (None, name)):
+            self.say(f"building {image}")
+            self.builder.build(self.root, kind, image, target=target, wheels=wheels, arguments=arguments)
 
-def _prune(layout: Layout, builder: Builder, containers: Containers, kind: str, packages: str, name: str) -> None:
-    """Remove the images that later ones have replaced, so that the disk does not fill."""
-    record = layout.cache / f"{kind}-images"
-    kept = latest(record.read_text().split() if record.exists() else [], name)
-    record.write_text("\n".join(kept))
-    family = f"{PREFIX}{kind}"
-    containers.remove_images(
-        *(image for image in containers.images() if image.startswith(family) and image not in kept)
-    )
-    replaced = {image for image in builder.images() if image.startswith(family)} - {packages, name}
-    if replaced:
-        builder.run("rmi", *sorted(replaced))
-        builder.run("rmi", "--prune")
+    def _import(self, name: str) -> None:
+        self.say(f"importing {name}")
+        archive = self.builder.scratch / "image.tar"
+        self.builder.run("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+        self.containers.import_archive(archive)
+        archive.unlink()
+
+    def _prune(self, kind: str, packages: str, name: str) -> None:
+        """Remove the images that later ones have replaced, so that the disk does not fill."""
+        record = self.layout.cache / f"{kind}-images"
+        kept = latest(record.read_text().split() if record.exists() else [], name)
+        record.write_text("\n".join(kept))
+        family = f"{PREFIX}{kind}"
+        imported = {image for image in self.containers.images() if image.startswith(family)}
+        self.containers.remove_images(*sorted(imported.difference(kept)))
+        built = {image for image in self.builder.images() if image.startswith(family)}
+        if replaced := sorted(built - {packages, name}):
+            self.builder.run("rmi", *replaced)
+            self.builder.run("rmi", "--prune")
 
 
 def latest(earlier: list[str], name: str, kept: int = KEPT_IMAGES) -> list[str]:

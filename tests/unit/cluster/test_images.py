@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.base_image import name_in
 from tests.cluster.containers import image_of, image_table
 from tests.cluster.errors import ClusterError
-from tests.cluster.images import latest, names, wheel_folder
+from tests.cluster.images import latest, names
 from tests.cluster.layout import REPOSITORY
 
 
@@ -37,17 +37,6 @@ def test_a_containerfile_without_a_base_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_latest_images_are_kept(earlier: list[str], kept: list[str]) -> None:
     assert latest(earlier, "new", kept=3) == kept
-
-
-def test_a_folder_without_torch_is_no_wheel_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheels, other = tmp_path / "wheels", tmp_path / "other"
-    wheels.mkdir()
-    other.mkdir()
-    (wheels / "torch-2.13.0-cp311.whl").touch()
-    monkeypatch.setenv("PIP_FIND_LINKS", f"{other} {tmp_path / 'absent'} {wheels}")
-    assert wheel_folder() == wheels
-    monkeypatch.setenv("PIP_FIND_LINKS", str(other))
-    assert wheel_folder() is None
 
 
 def test_the_listing_of_images_gives_digests_by_name() -> None:
