@@ -221,13 +221,11 @@ FINISHED = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="m
 
 def test_replaying_the_lines_of_a_history_gives_that_history() -> None:
     live = History()
-    for record in (launched(), told(0, 0.9), told(1, None), told(2, 0.8), launched(ranks=3), told(3, 0.85), FINISHED):
+    trials = [told(0, 0.9), told(1, None), told(2, 0.8), told(3, 0.85)]
+    told_in_order: list[Record] = [launched(), *trials[:3], launched(ranks=3), trials[3], FINISHED]
+    for record in told_in_order:
         live.apply(record)
-    replayed = History.replay(
-        encode(record)
-        for record in (launched(), *live.trials[:3], launched(ranks=3), live.trials[3], FINISHED)
-    )  # fmt: skip
-    assert replayed == live
+    assert History.replay(encode(record) for record in told_in_order) == live
 
 
 @pytest.mark.parametrize(

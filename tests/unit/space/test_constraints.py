@@ -1,0 +1,125 @@
+"""The user's constraints narrow what a search tries, and say so where they match nothing."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.spec import Override, Quantization
+from quantuner.space.capability import Mode, Op, OpCapability, capability_of
+from quantuner.space.constraints import constrain
+from tests.unit.space.spaces import NETWORK, narrowing, ops, quantizations, space_of
+
+
+def refused(approach: str = "static", *, types: tuple[Override, ...] = (), names: tuple[Override, ...] = ()) -> str:
+    with pytest.raises(SearchError) as caught:
+        space_of(approach, types=types, names=names)
+    assert caught.value.reason == Failure.OVERRIDE_MATCHES_NOTHING
+    return caught.value.message
+
+
+def by_name(space: tuple[OpCapability, ...]) -> dict[str, OpCapability]:
+    return {c.op.name: c for c in space}
+
+
+@given(ops, quantizations)
+def test_what_is_left_is_inside_the_capability_in_its_order(model: tuple[Op, ...], quantization: Quantization) -> None:
+    space: tuple[OpCapability, ...] = ()
+    with contextlib.suppress(SearchError):
+        space = constrain(model, quantization)
+        assert [c.op for c in space] == list(model)
+    for capability in space:
+        full = capability_of(capability.op, quantization.approach)
+        assert capability.modes
+        assert list(capability.modes) == [mode for mode in full.modes if mode in capability.modes]
+        for mode, options in capability.modes.items():
+            assert list(options) == list(full.modes[mode])
+            for item, values in options.items():
+                assert values
+                assert values == tuple(option for option in full.modes[mode][item] if option in values)
+
+
+@given(ops)
+def test_without_constraints_every_op_keeps_all_it_can_do(model: tuple[Op, ...]) -> None:
+    assert constrain(model, Quantization("auto")) == tuple(capability_of(op, "auto") for op in model)
+
+
+def test_a_type_is_narrowed_and_the_others_are_not() -> None:
+    space = by_name(space_of("static", types=(narrowing("Conv2d", activation_algorithm=("minmax",)),)))
+    assert space["conv1"].modes[Mode.STATIC]["activation", "algorithm"] == ("minmax",)
+    assert space["fc1"] == capability_of(NETWORK[2], "static")
+
+
+def test_the_order_of_options_is_the_capabilitys_not_the_users() -> None:
+    space = by_name(space_of("static", types=(narrowing("Linear", activation_scheme=("sym", "asym")),)))
+    assert space["fc1"].modes[Mode.STATIC]["activation", "scheme"] == ("asym", "sym")
+
+
+def test_a_name_widens_what_its_type_narrowed() -> None:
+    types = (narrowing("Conv2d", weight_dtype=("fp32",)),)
+    space = by_name(space_of("static", types=types, names=(narrowing("conv2", activation_scheme=("sym",)),)))
+    assert list(space["conv1"].modes) == [Mode.FP32]
+    assert list(space["conv2"].modes) == [Mode.STATIC, Mode.FP32]
+    assert space["conv2"].modes[Mode.STATIC]["activation", "scheme"] == ("sym",)
+
+
+def test_a_later_entry_wins_item_by_item() -> None:
+    names = (
+        narrowing("fc.*", activation_scheme=("sym",), activation_algorithm=("kl",)),
+        narrowing("fc2", activation_scheme=("asym",)),
+    )
+    options = by_name(space_of("static", names=names))["fc2"].modes[Mode.STATIC]
+    assert options["activation", "scheme"] == ("asym",)
+    assert options["activation", "algorithm"] == ("kl",)
+
+
+@pytest.mark.parametrize(
+    ("options", "modes"),
+    [
+        pytest.param({"weight_dtype": ("fp32",)}, [Mode.FP32], id="fp32 alone"),
+        pytest.param({"activation_dtype": ("fp32",)}, [Mode.FP32], id="activations in fp32 keep the op there"),
+        pytest.param({"weight_dtype": ("int8",)}, [Mode.STATIC], id="int8 alone forbids the fallback"),
+        pytest.param({"weight_dtype": ("int8", "fp32")}, [Mode.STATIC, Mode.FP32], id="both"),
+        pytest.param({"activation_scheme": ("sym",)}, [Mode.STATIC, Mode.FP32], id="no dtype leaves fp32 allowed"),
+    ],
+)
+def test_dtypes_decide_the_modes(options: dict[str, tuple[str, ...]], modes: list[Mode]) -> None:
+    assert list(by_name(space_of("static", names=(narrowing("fc1", **options),)))["fc1"].modes) == modes
+
+
+def test_a_mode_that_has_none_of_the_options_goes() -> None:
+    space = by_name(space_of("auto", types=(narrowing("Linear", activation_algorithm=("kl",)),)))
+    assert list(space["fc1"].modes) == [Mode.STATIC, Mode.FP32]
+
+
+def test_a_pattern_must_match_the_whole_name() -> None:
+    assert "names as a whole; the nearest is conv" in refused(names=(narrowing("conv", weight_dtype=("fp32",)),))
+
+
+@pytest.mark.parametrize(
+    ("field", "pattern", "nearest"),
+    [
+        ("opNames", "fc3", "fc2"),
+        ("opNames", "layer1.conv1", "conv1"),
+        ("opTypes", "Conv3d", "Conv2d"),
+        ("opTypes", "linear", "Linear"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_names_the_nearest(field: str, pattern: str, nearest: str) -> None:
+    override = (narrowing(pattern, weight_dtype=("fp32",)),)
+    message = refused(types=override) if field == "opTypes" else refused(names=override)
+    assert f"quantization.{field}: the pattern {pattern!r} matches none of the" in message
+    assert message.endswith(f"the nearest is {nearest}")
+
+
+def test_what_is_no_regular_expression_is_said() -> None:
+    message = refused(names=(narrowing("conv(", weight_dtype=("fp32",)),))
+    assert "'conv(' is no regular expression (missing ), unterminated subpattern at position 4)" in message
+
+
+def test_options_an_op_does_not_have_are_refused_with_those_it_has() -> None:
+    message = refused(types=(narrowing("Linear", weight_scheme=("asym",)),))
+    assert "the entry 'Linear' leaves fc1 (Linear) no option; it can do static: activation.dtype uint8, " in message
+    assert "weight.scheme sym" in message
