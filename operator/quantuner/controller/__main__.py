@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 
@@ -18,13 +19,15 @@ _NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
 
 def main() -> None:
     settings = parse(sys.argv[1:])
+    # Kopf asks for the user's name, and the numeric user of a container has none.
+    os.environ.setdefault("LOGNAME", "quantuner")
     _log(settings)
     registry = kopf.OperatorRegistry()
     Operator(settings, time.monotonic).register(registry)
     asyncio.run(
         kopf.operator(
             registry=registry,
-            settings=kopf_settings(),
+            settings=kopf_settings(clusterwide=not settings.namespaces),
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

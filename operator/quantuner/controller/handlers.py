@@ -92,8 +92,10 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs)
 
 
-def kopf_settings() -> OperatorSettings:
+def kopf_settings(*, clusterwide: bool) -> OperatorSettings:
     settings = OperatorSettings()
+    # A Role in some namespaces cannot list namespaces and CRDs, and Kopf would wait for that right for minutes.
+    settings.scanning.disabled = not clusterwide
     for kind in CHILDREN:
         settings.watching.label_selectors[_selector(kind)] = OURS
     # Below the API server's own minutes: a connection that died silently is noticed.
