@@ -1,0 +1,84 @@
+"""A real API server with the real mpi-operator, a namespace and an operator process for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, ensure_up
+from tests.e2e.kube import Kube
+from tests.operator.access import grant, revoke, write_kubeconfig
+from tests.operator.process import OperatorProcess
+from tests.operator.proxy import Proxy
+
+HERE = Path(__file__).parent
+CRD = HERE.parents[1] / "crds" / "quantizationtunings.yaml"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The end-to-end tests install an operator for the whole cluster until the session ends.
+    items.sort(key=lambda item: HERE not in item.path.parents)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return ensure_up()
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: Cluster) -> Kube:
+    """kubectl as the cluster's administrator; the CRD is there, and no other operator."""
+    kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, "default")
+    kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    kube.run("wait", "--for=condition=Established", "crd/quantizationtunings.quantuner.dev")
+    others = kube.run("get", "deployments", "-A", "-l", "app.kubernetes.io/name=quantuner", "-o", "name")
+    assert not others.strip(), f"another operator would act on these tests' resources; remove {others}"
+    return kube
+
+
+@pytest.fixture
+def kube(admin: Kube) -> Iterator[Kube]:
+    """A fresh namespace that enforces the restricted Pod Security Standard."""
+    name = f"operator-{uuid.uuid4().hex[:8]}"
+    kube = Kube(admin.kubectl, admin.kubeconfig, name)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    yield kube
+    kube.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def token(kube: Kube) -> Iterator[str]:
+    yield grant(kube)
+    revoke(kube)
+
+
+@pytest.fixture
+def operator(kube: Kube, token: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """Started, with a ServiceAccount's rights and no more."""
+    kubeconfig = write_kubeconfig(tmp_path / "operator.conf", kube.kubeconfig, token)
+    process = OperatorProcess(kubeconfig, kube.namespace, tmp_path / "operator.log")
+    process.start()
+    yield process
+    if process.is_running():
+        process.stop()
+
+
+@pytest.fixture
+def proxy(kube: Kube) -> Iterator[Proxy]:
+    proxy = Proxy(kube.kubeconfig)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def fragile(kube: Kube, token: str, proxy: Proxy, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """Not yet started; speaks to the API server through `proxy`."""
+    kubeconfig = write_kubeconfig(tmp_path / "operator.conf", kube.kubeconfig, token, proxy.url)
+    process = OperatorProcess(kubeconfig, kube.namespace, tmp_path / "operator.log")
+    yield process
+    if process.is_running():
+        process.stop()
