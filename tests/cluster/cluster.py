@@ -137,6 +137,22 @@ def take_down() -> None:
         lifecycle.tear_down(layout)
 
 
+def describe() -> list[str]:
+    """What runs on this machine, a line each; builds and changes nothing."""
+    if existing := os.environ.get(EXISTING_CLUSTER):
+        return [f"the existing cluster of {existing} ({EXISTING_CLUSTER})"]
+    layout = Layout.from_environment()
+    processes = Processes(layout)
+    if not processes.names():
+        return [f"no cluster: nothing runs that {layout.state} knows of"]
+    lines = [f"{name}: {processes.pid(name) or 'dead'}" for name in processes.names()]
+    lines += [f"kubeconfig: {layout.kubeconfig('admin')}"]
+    if processes.pid("containerd") is not None:
+        present = Containers(layout).images()
+        lines += [f"image: {name}" for name in present if name.startswith(images.PREFIX)]
+    return lines
+
+
 @contextmanager
 def alone(layout: Layout) -> Iterator[None]:
     """Hold the one lock of the machine's cluster, so that two commands take turns."""

@@ -12,6 +12,7 @@ from tests.cluster.builder import Builder
 from tests.cluster.containers import Containers
 from tests.cluster.fingerprint import IGNORED, files_below, fingerprint
 from tests.cluster.layout import REPOSITORY, Layout
+from tests.cluster.transfer import export
 from tests.cluster.wheels import torch_build, torch_folder
 
 PREFIX = "localhost/quantuner-"
@@ -101,10 +102,9 @@ class _Workshop:
 
     def _import(self, name: str) -> None:
         self.say(f"importing {name}")
-        archive = self.builder.scratch / "image.tar"
-        self.builder.run("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+        archive = self.builder.scratch / f"{name.rpartition(':')[2]}.tar"
+        export(self.builder, name, self.layout.runtime_blobs, archive)
         self.containers.import_archive(archive)
-        archive.unlink()
 
     def _prune(self, kind: str, packages: str, name: str) -> None:
         """Remove the images that later ones have replaced, so that the disk does not fill."""

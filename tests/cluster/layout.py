@@ -75,6 +75,10 @@ class Layout:
         return self.cache / "containerd"
 
     @property
+    def runtime_blobs(self) -> Path:
+        return self.runtime_root / "io.containerd.content.v1.content" / "blobs" / "sha256"
+
+    @property
     def kubelet_root(self) -> Path:
         """On disk and not under /run, which may be a small tmpfs: emptyDir volumes lie here."""
         return self.cache / "kubelet"
