@@ -1,4 +1,8 @@
-"""The identity of the operator under test: a ServiceAccount with the least that it needs, proven by these tests."""
+"""The identity of the operator under test: a ServiceAccount with the least that it needs, proven by these tests.
+
+An operator of the whole cluster needs the same in a ClusterRole, and to list and watch namespaces and
+CustomResourceDefinitions; the end-to-end tests run one.
+"""
 
 from __future__ import annotations
 
@@ -29,43 +33,24 @@ RULES: list[dict[str, Any]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
 ]
-# Kopf's scanning of kinds and namespaces.
-CLUSTER_RULES: list[dict[str, Any]] = [
-    {
-        "apiGroups": ["apiextensions.k8s.io"],
-        "resources": ["customresourcedefinitions"],
-        "verbs": ["list", "watch"],
-    },
-    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
-]
 
 
 def grant(kube: Kube) -> str:
-    """Creates the identity in the namespace of `kube`; its token."""
+    """Creates the identity, with rights in the namespace of `kube` alone; its token."""
     rbac = "rbac.authorization.k8s.io"
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": kube.namespace}
-    unique = f"{ACCOUNT}-{kube.namespace}"
-    scopes = {"": (ACCOUNT, RULES), "Cluster": (unique, CLUSTER_RULES)}
-    kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}})
-    for scope, (name, rules) in scopes.items():
-        role = {"apiGroup": rbac, "kind": f"{scope}Role", "name": name}
-        kube.apply(
-            {"apiVersion": f"{rbac}/v1", "kind": f"{scope}Role", "metadata": {"name": name}, "rules": rules},
-            {
-                "apiVersion": f"{rbac}/v1",
-                "kind": f"{scope}RoleBinding",
-                "metadata": {"name": name},
-                "roleRef": role,
-                "subjects": [subject],
-            },
-        )
+    meta = {"name": ACCOUNT}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": RULES},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": kube.namespace}],
+        },
+    )
     return kube.run("create", "token", ACCOUNT).strip()
-
-
-def revoke(kube: Kube) -> None:
-    """Removes what outlives the namespace."""
-    unique = f"{ACCOUNT}-{kube.namespace}"
-    kube.run("delete", "clusterrole,clusterrolebinding", unique, "--ignore-not-found")
 
 
 def write_kubeconfig(path: Path, admin: Path, token: str, server: str | None = None) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster import Cluster, ensure_up
 from tests.e2e.kube import Kube
-from tests.operator.access import grant, revoke, write_kubeconfig
+from tests.operator.access import grant, write_kubeconfig
 from tests.operator.process import OperatorProcess
 from tests.operator.proxy import Proxy
 
@@ -31,12 +31,10 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def admin(cluster: Cluster) -> Kube:
-    """kubectl as the cluster's administrator; the CRD is there, and no other operator."""
+    """kubectl as the cluster's administrator; the CRD is there."""
     kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, "default")
     kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     kube.run("wait", "--for=condition=Established", "crd/quantizationtunings.quantuner.dev")
-    others = kube.run("get", "deployments", "-A", "-l", "app.kubernetes.io/name=quantuner", "-o", "name")
-    assert not others.strip(), f"another operator would act on these tests' resources; remove {others}"
     return kube
 
 
@@ -51,9 +49,11 @@ def kube(admin: Kube) -> Iterator[Kube]:
 
 
 @pytest.fixture
-def token(kube: Kube) -> Iterator[str]:
-    yield grant(kube)
-    revoke(kube)
+def token(kube: Kube) -> str:
+    """Of the operator under test, which has this cluster for itself."""
+    others = kube.run("get", "deployments", "-A", "-l", "app.kubernetes.io/name=quantuner", "-o", "name")
+    assert not others.strip(), f"another operator would act on these tests' resources; remove {others}"
+    return grant(kube)
 
 
 @pytest.fixture

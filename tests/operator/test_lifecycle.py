@@ -221,11 +221,11 @@ def test_a_foreign_object_of_our_name_is_left_alone(kube: Kube, operator: Operat
 
 
 def test_what_the_api_server_refuses_is_a_failure_with_its_words(kube: Kube, operator: OperatorProcess) -> None:
-    kube.apply(resource(template={"nodeSelector": {"disk": "s s d"}, "env": [{"name": "A", "valueFrom": {"b": 1}}]}))
-    body = await_tuning(
-        kube, lambda b: is_true("Failed")(b) or condition(b, "Running").get("status") == "False", "judged"
-    )
-    assert body["status"]["phase"] in ("Failed", "Starting")
+    kube.apply(resource(template={"resources": {"limits": {"cpu": "two"}}}))
+    body = await_tuning(kube, is_true("Failed"), "failed")
+    assert condition(body, "Failed")["reason"] == "MPIJobRefused"
+    assert "resources.limits.cpu" in condition(body, "Failed")["message"]
+    assert not kube.items("mpijobs")
 
 
 def test_a_clash_of_the_template_is_said(kube: Kube, operator: OperatorProcess) -> None:

@@ -109,7 +109,11 @@ def _unknown_fields(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
 
 def _schema_problems(value: Any, schema: Schema) -> Iterator[Problem]:
     for error in jsonschema.Draft202012Validator(_plain(schema)).iter_errors(value):
-        yield Problem(error.json_path.removeprefix("$").removeprefix(".") or "resource", error.message)
+        path = error.json_path.removeprefix("$").removeprefix(".")
+        if error.validator == "required":  # named as the API server names it: the field, not its parent
+            missing = next(field for field in error.validator_value if f"'{field}' " in error.message)
+            path = f"{path}.{missing}".removeprefix(".")
+        yield Problem(path or "resource", error.message)
     yield from _duplicate_keys(value, schema, "")
 
 

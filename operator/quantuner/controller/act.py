@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ from quantuner.controller.cluster import (
 from quantuner.controller.objects import EVENT, MPIJOB, Key, controller_of, identify, is_owned
 from quantuner.controller.observe import Refusal
 from quantuner.controller.verdict import Create, Delete, Merge
+
+logger = logging.getLogger(__name__)
 
 
 class RefusedError(QuantunerError):
@@ -63,6 +66,9 @@ async def post_events(cluster: Cluster, key: Key, events: Iterable[dict[str, Any
             await cluster.create(EVENT, key.namespace, event)
         except ConflictError:
             continue
+        except (ForbiddenError, InvalidError, NotFoundError) as error:
+            # The status says the same: it must not be held up by what only announces it.
+            logger.warning("%s: no event %s: %s", key, event["reason"], error)
 
 
 def _refusal(write: Create | Merge, error: ClusterError) -> Refusal:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from quantuner.api.conditions import Reason
+from quantuner.api.conditions import ConditionType, Reason
 from quantuner.api.errors import InvalidResourceError
 from quantuner.api.validation import admit
 from quantuner.controller import act, events, status
@@ -91,7 +91,7 @@ class Reconciler:
     async def _tell(self, key: Key, body: Manifest, composed: dict[str, Any], told: list[dict[str, Any]]) -> None:
         await act.post_events(self._cluster, key, told)
         if await status.write(self._cluster, key, body, composed):
-            logger.info("%s is %s", key, composed["phase"])
+            logger.info("%s is %s: %s", key, composed["phase"], _summary(composed))
 
     async def _reject(self, key: Key, body: Manifest, error: InvalidResourceError) -> float:
         now = self._now()
@@ -100,3 +100,10 @@ class Reconciler:
         found = events.transitions(body.get("status", {}), composed)
         await self._tell(key, body, composed, [events.build_event(body, *event, now) for event in found])
         return RESYNC_SECONDS
+
+
+def _summary(composed: dict[str, Any]) -> str:
+    """The message of the condition that the phase comes from."""
+    messages = {c["type"]: c["message"] for c in composed["conditions"]}
+    by_phase = {"Failed": ConditionType.FAILED, "Complete": ConditionType.COMPLETE, "Pending": ConditionType.ACCEPTED}
+    return str(messages.get(by_phase.get(composed["phase"], ConditionType.RUNNING), ""))

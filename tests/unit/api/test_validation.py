@@ -42,10 +42,10 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
     ("path", "value", "where", "says"),
     [
         ("task", None, "spec.task", "not of type 'object'"),
-        ("task", {}, "spec.task", "'entrypoint' is a required property"),
+        ("task", {}, "spec.task.entrypoint", "'entrypoint' is a required property"),
         ("task.entrypoint", "digits", "spec.task.entrypoint", "does not match"),
         ("task.entrypoint", "a b:task", "spec.task.entrypoint", "does not match"),
-        ("task.source", {}, "spec.task.source", "'configMap' is a required property"),
+        ("task.source", {}, "spec.task.source.configMap", "'configMap' is a required property"),
         ("task.source.configMap.name", "", "spec.task.source.configMap.name", "should be non-empty"),
         ("quantization.approach", "int4", "spec.quantization.approach", "'static', 'dynamic', 'auto'"),
         ("quantization.calibrationSamplingSize", 0, "spec.quantization.calibrationSamplingSize", "minimum of 1"),
@@ -83,7 +83,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
         ("workers", True, "spec.workers", "not of type 'integer'"),
         ("image", "", "spec.image", "non-empty"),
         ("suspend", 1, "spec.suspend", "not of type 'boolean'"),
-        ("output", {}, "spec.output", "'persistentVolumeClaim' is a required property"),
+        ("output", {}, "spec.output.persistentVolumeClaim", "'persistentVolumeClaim' is a required property"),
         ("output", {**CLAIM, "path": "/abs"}, "spec.output.path", "does not match"),
         ("output", {**CLAIM, "path": "a/../b"}, "spec.output.path", "must stay inside the volume: remove '..'"),
         (
