@@ -17,6 +17,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.layout import NODE_ADDRESS, Layout
 from tests.cluster.preflight import expect_able_machine, install_missing
 from tests.cluster.processes import Daemon, Processes
+from tests.cluster.system import find
 
 EXISTING_CLUSTER = "QUANTUNER_TEST_KUBECONFIG"
 EXISTING_IMAGES = ("QUANTUNER_TEST_OPERATOR_IMAGE", "QUANTUNER_TEST_TUNER_IMAGE")
@@ -27,14 +28,18 @@ class Cluster:
     """A running cluster: one built by this package, or an existing one used as it is."""
 
     layout: Layout
-    binaries: Binaries
     kubeconfig: Path
-    is_ours: bool
+    binaries: Binaries | None
+    """The programs that were built for it; None of an existing cluster."""
+
+    @property
+    def is_ours(self) -> bool:
+        return self.binaries is not None
 
     @property
     def node_address(self) -> str:
         """Where processes of this machine are reached from pods."""
-        self._expect_ours("the node's address")
+        self._own("the node's address")
         return NODE_ADDRESS
 
     @property
@@ -52,22 +57,25 @@ class Cluster:
 
     def program(self, name: str) -> Path:
         """The path of kubectl, helm, prometheus, promtool or another program of the cluster."""
-        return self.binaries[name]
+        if self.binaries is not None:
+            return self.binaries[name]
+        found = find(name)
+        if found is None:
+            raise ClusterError(f"tests on an existing cluster need {name}: install it or put it into PATH")
+        return Path(found)
 
     def process_id(self, name: str) -> int | None:
         """The id of a part of the cluster (`apiserver`, `kubelet`, …), None when it is down."""
-        self._expect_ours("a process id")
+        self._own("a process id")
         return Processes(self.layout).pid(name)
 
     def stop_process(self, name: str, sig: signal.Signals = signal.SIGTERM) -> None:
         """End a part of the cluster; returns when it is gone."""
-        self._expect_ours("stopping a process")
         self._daemon(name)
         Processes(self.layout).stop(name, sig=sig)
 
     def start_process(self, name: str) -> None:
         """Start a part of the cluster again; of the API server, return when it is ready."""
-        self._expect_ours("starting a process")
         processes = Processes(self.layout)
         processes.start(self._daemon(name))
         if name == "apiserver":
@@ -76,21 +84,22 @@ class Cluster:
 
     def import_image(self, archive: Path) -> None:
         """Put the image of a docker or OCI archive into the node."""
-        self._expect_ours("importing an image")
+        self._own("importing an image")
         Containers(self.layout).import_archive(archive)
 
     def log(self, name: str) -> Path:
         return Processes(self.layout).log(name)
 
     def _daemon(self, name: str) -> Daemon:
-        parts = lifecycle.daemons(self.layout, self.binaries)
+        parts = lifecycle.daemons(self.layout, self._own("a part of the control plane"))
         if name not in parts:
             raise ClusterError(f"no part of the cluster is called {name!r}; there are {sorted(parts)}")
         return parts[name]
 
-    def _expect_ours(self, what: str) -> None:
-        if not self.is_ours:
-            raise ClusterError(f"{what} is only for a cluster of our own: unset {EXISTING_CLUSTER}")
+    def _own(self, what: str) -> Binaries:
+        if self.binaries is None:
+            raise ClusterError(f"{what} can only be had of a cluster of our own: unset {EXISTING_CLUSTER}")
+        return self.binaries
 
 
 def narrate(text: str) -> None:
@@ -107,7 +116,7 @@ def ensure_up(say: Callable[[str], None] = narrate) -> Cluster:
             raise ClusterError(
                 f"{EXISTING_CLUSTER} names {existing!r}, which is no file: name a kubeconfig or unset it"
             )
-        return Cluster(layout, obtain(layout, say), Path(existing).resolve(), is_ours=False)
+        return Cluster(layout, Path(existing).resolve(), binaries=None)
     expect_able_machine()
     with alone(layout):
         install_missing(say)
@@ -115,7 +124,7 @@ def ensure_up(say: Callable[[str], None] = narrate) -> Cluster:
         if not lifecycle.is_well(layout, binaries):
             say("building the cluster")
             lifecycle.build(layout, binaries)
-    return Cluster(layout, binaries, layout.kubeconfig("admin"), is_ours=True)
+    return Cluster(layout, layout.kubeconfig("admin"), binaries)
 
 
 def ensure_images(say: Callable[[str], None] = narrate) -> images.Images:
