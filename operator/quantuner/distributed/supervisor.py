@@ -42,6 +42,7 @@ class Supervisor:
         self._relay = relay
         self._launch = launch
         self._process: subprocess.Popen[str] | None = None
+        self._killer: threading.Timer | None = None
         self._terminated = threading.Event()
 
     def run(self) -> int:
@@ -95,17 +96,25 @@ class Supervisor:
             errors="replace",
             start_new_session=True,  # so that a Ctrl-C reaches this process first, which then ends the ranks
         )
+        if self._terminated.is_set():  # the signal came while the ranks were being started
+            self._end_ranks()
         reader = threading.Thread(target=_read, args=(self._process, tail, self._relay), name="rank-output")
         reader.start()
         code = self._process.wait()
+        if self._killer is not None:
+            self._killer.cancel()
         reader.join(TERMINATE_SECONDS)
         return code, list(tail)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._terminated.set()
-        if self._process is not None and self._process.poll() is None:
+        self._end_ranks()
+
+    def _end_ranks(self) -> None:
+        if self._killer is None and self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            threading.Timer(TERMINATE_SECONDS, self._kill).start()
+            self._killer = threading.Timer(TERMINATE_SECONDS, self._kill)
+            self._killer.start()
 
     def _kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -129,8 +138,11 @@ class Supervisor:
 
 def _read(process: subprocess.Popen[str], tail: collections.deque[str], relay: bool) -> None:
     """Keeps the end of the ranks' output, and passes it on where asked."""
-    for line in process.stdout or ():
-        tail.append(line.rstrip("\n"))
-        if relay:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+    if process.stdout is None:
+        raise TypeError("the ranks were started without a pipe for their output")
+    with process.stdout as lines:
+        for line in lines:
+            tail.append(line.rstrip("\n"))
+            if relay:
+                sys.stderr.write(line)
+                sys.stderr.flush()
