@@ -65,6 +65,8 @@ class Master:
         self._free = list(range(comm.size - 1, 0, -1))  # rank 1 is taken first
         self._busy: dict[int, int] = {}
         """Rank to the trial it evaluates. Outlives a batch: a decided batch leaves trials under way."""
+        self._forgotten: set[int] = set()
+        """Ranks whose trial under way belongs to a decided batch."""
         self._closed = False
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
@@ -77,10 +79,14 @@ class Master:
                 self._busy[rank] = next_to_assign
                 next_to_assign += 1
             done, rank = self._receive()
+            if rank in self._forgotten:
+                self._forgotten.remove(rank)
+                continue
             answered[done.index] = (done.result, rank)
             while next_to_tell in answered:
                 result, by = answered.pop(next_to_tell)
                 if tell(Told(next_to_tell, result, by, running=len(self._busy))):
+                    self._forgotten = set(self._busy)
                     return True
                 next_to_tell += 1
         return False
