@@ -66,7 +66,8 @@ class Mirror:
                 delay = INTERVAL_SECONDS
                 if last:
                     return
-        except Exception as error:  # handed to the main thread, which raises it
+        except Exception as error:  # handed to the main thread, which raises it when the search ends
+            logger.error("the journal no longer reaches the cluster, and goes on in %s: %s", self._journal_file, error)
             self._error = error
 
     def _flush(self) -> None:
