@@ -1,0 +1,165 @@
+"""The journal on disk: what was appended survives its writer, a torn line was never told, other damage is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantuner.api.errors import JournalError
+from quantuner.api.journal import Record, encode
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder, read_lines, replace_text
+from tests.unit.records import launched, told
+
+RECORDS: list[Record] = [
+    launched(),
+    told(0, 0.9),
+    told(1, None, error="line\u2028separator, \x85 and 界"),
+    told(2, 0.8),
+]
+
+
+def written(folder: Path, records: list[Record] | None = None) -> Path:
+    """A folder with a journal, and the path of that journal."""
+    journal = JournalFolder(folder)
+    for record in RECORDS if records is None else records:
+        journal.append(record)
+    journal.close()
+    return folder / JOURNAL_FILE
+
+
+def reopened(folder: Path) -> JournalFolder:
+    journal = JournalFolder(folder)
+    journal.close()
+    return journal
+
+
+def test_a_reopened_journal_has_the_same_history(tmp_path: Path) -> None:
+    journal = JournalFolder(tmp_path / "new" / "folder")
+    for record in RECORDS:
+        journal.append(record)
+    journal.close()
+    assert reopened(tmp_path / "new" / "folder").history == journal.history
+
+
+def test_it_goes_on_after_the_last_line(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    journal = JournalFolder(tmp_path)
+    journal.append(told(3, 0.7))
+    journal.close()
+    assert read_lines(path) == [encode(record) for record in (*RECORDS, told(3, 0.7))]
+
+
+def test_a_record_that_contradicts_the_history_is_not_written(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    journal = JournalFolder(tmp_path)
+    with pytest.raises(JournalError, match="the next index is 3"):
+        journal.append(told(7, 0.5))
+    journal.close()
+    assert len(read_lines(path)) == len(RECORDS)
+
+
+WHOLE = "".join(f"{encode(record)}\n" for record in RECORDS).encode()
+LAST = len(encode(RECORDS[-1]).encode()) + 1
+
+
+@pytest.mark.parametrize("missing", [1, 2, LAST // 2, LAST - 1], ids=lambda n: f"{n} bytes missing")
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, missing: int) -> None:
+    path = tmp_path / JOURNAL_FILE
+    path.write_bytes(WHOLE[:-missing])
+    assert [trial.index for trial in reopened(tmp_path).history.trials] == [0, 1]
+    assert path.read_bytes() == WHOLE[:-LAST]
+
+
+@given(st.integers(0, len(WHOLE)))
+def test_wherever_the_writer_died_the_whole_lines_are_read_and_appending_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("torn")
+    (folder / JOURNAL_FILE).write_bytes(WHOLE[:size])
+    journal = JournalFolder(folder)
+    kept = len(journal.history.launches) + len(journal.history.trials)
+    assert kept == WHOLE[:size].count(b"\n")
+    for record in RECORDS[kept:]:
+        journal.append(record)
+    journal.close()
+    assert (folder / JOURNAL_FILE).read_bytes() == WHOLE
+
+
+def test_torn_bytes_of_a_letter_are_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL_FILE
+    path.write_bytes(WHOLE + '{"v":1,"op":"trial","error":"界'.encode()[:-1])
+    assert len(reopened(tmp_path).history.trials) == 3
+    assert path.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        pytest.param(b"{}", "must be a JSON object with v and op", id="no record"),
+        pytest.param(b"", "must be a JSON object", id="an empty line"),
+        pytest.param(b"\0" * 20, "must be a JSON object", id="zeroes of an unflushed block"),
+        pytest.param(b'{"v":1,"op":"fail","reason":"\xff"}', "can't decode byte 0xff", id="no UTF-8"),
+    ],
+)
+def test_a_damaged_line_before_the_last_is_refused_with_its_number(tmp_path: Path, damage: bytes, says: str) -> None:
+    lines = WHOLE.split(b"\n")
+    (tmp_path / JOURNAL_FILE).write_bytes(b"\n".join([*lines[:2], damage, *lines[2:]]))
+    with pytest.raises(JournalError, match=f"journal.jsonl, line 3: .*{says}"):
+        JournalFolder(tmp_path)
+    assert damage in (tmp_path / JOURNAL_FILE).read_bytes()
+
+
+def test_a_missing_line_is_refused(tmp_path: Path) -> None:
+    lines = WHOLE.split(b"\n")
+    (tmp_path / JOURNAL_FILE).write_bytes(b"\n".join([*lines[:2], *lines[3:]]))
+    with pytest.raises(JournalError, match="trial 2 told, but the next index is 1"):
+        JournalFolder(tmp_path)
+
+
+def test_what_was_appended_survives_the_sudden_death_of_its_writer(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from quantuner.distributed.journal import JournalFolder;"
+        "from tests.unit.records import launched, told;"
+        "j = JournalFolder(pathlib.Path(sys.argv[1]));"
+        "[j.append(r) for r in (launched(), told(0, 0.9), told(1, 0.8))];"
+        "print('told', flush=True); sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "told\n"
+        os.kill(writer.pid, signal.SIGKILL)
+    assert [trial.accuracy for trial in reopened(tmp_path).history.trials] == [0.9, 0.8]
+
+
+def test_a_reader_sees_only_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL_FILE
+    assert read_lines(path) == []
+    path.write_bytes(b'{"a":1}\n{"b"')
+    assert read_lines(path) == ['{"a":1}']
+
+
+def test_the_best_configuration_is_replaced_whole(tmp_path: Path) -> None:
+    journal = JournalFolder(tmp_path)
+    journal.describe_best({"trial": 1, "accuracy": 0.5})
+    journal.describe_best({"trial": 2, "accuracy": 0.75})
+    journal.close()
+    assert yaml.safe_load((tmp_path / BEST_FILE).read_text()) == {"trial": 2, "accuracy": 0.75}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST_FILE, JOURNAL_FILE]
+
+
+def test_a_text_is_replaced_by_renaming(tmp_path: Path) -> None:
+    path = tmp_path / "status.yaml"
+    replace_text(path, "old")
+    reader = path.open()
+    replace_text(path, "new")
+    with reader:
+        assert (reader.read(), path.read_text()) == ("old", "new")

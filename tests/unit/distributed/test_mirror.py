@@ -1,0 +1,157 @@
+"""What a search tells reaches the cluster, through any absence of the API server; a new pod goes on from there."""
+
+from pathlib import Path
+
+import pytest
+
+from quantuner.api.journal import encode, line_key, lines_of
+from quantuner.distributed.configmap import ApiRefusedError, ConfigMaps
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder
+from quantuner.distributed.mirror import LINES_PER_PATCH, Mirror
+from tests.unit.distributed.api_server import ApiServer
+from tests.unit.records import launched, told
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def mirror(folder: Path, configmaps: ConfigMaps) -> Mirror:
+    return Mirror(folder, configmaps, "journal", "result")
+
+
+def searched(folder: Path, trials: range) -> list[str]:
+    """Tells these trials into the folder's journal, with a launch before the first, and gives all lines."""
+    journal = JournalFolder(folder)
+    if not journal.history.launches:
+        journal.append(launched())
+    for index in trials:
+        journal.describe_best({"trial": index})
+        journal.append(told(index, 0.5))
+    journal.close()
+    return (folder / JOURNAL_FILE).read_text().splitlines()
+
+
+def test_lines_arrive_in_order_and_the_best_configuration_before_them(
+    api: ApiServer, mirror: Mirror, folder: Path
+) -> None:
+    mirror.restore()
+    mirror.start()
+    lines = searched(folder, range(3))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert api.maps["result"] == {"best.yaml": (folder / BEST_FILE).read_text()}
+    assert api.patches[0][0] == "result"
+
+
+def test_lines_told_while_it_runs_are_added_and_not_sent_again(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    mirror.restore()
+    mirror.start()
+    searched(folder, range(2))
+    api.wait_until("journal", 3)
+    lines = searched(folder, range(2, 4))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    sent = [key for name, keys in api.patches if name == "journal" for key in keys]
+    assert sent == [line_key(number) for number in range(len(lines))]
+
+
+def test_a_line_being_written_waits_for_its_end(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    folder.mkdir()
+    line = encode(launched())
+    (folder / JOURNAL_FILE).write_text(f"{line}\n{line[:20]}")
+    mirror.restore()
+    mirror.start()
+    mirror.finish()
+    assert api.maps["journal"] == {"000000": line}
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([500], id="an error at the first patch"),
+        pytest.param([200, 503], id="an error between best and journal"),
+        pytest.param(["hang up", 429], id="two absences of different kinds"),
+    ],
+)
+def test_everything_arrives_after_failures(
+    api: ApiServer, mirror: Mirror, folder: Path, faults: list[int | str]
+) -> None:
+    lines = searched(folder, range(3))
+    mirror.restore()
+    api.faults.extend(faults)
+    mirror.start()
+    api.wait_until_faults_are_over()
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+def test_everything_arrives_after_an_absence_that_outlasts_the_search(
+    api: ApiServer, mirror: Mirror, folder: Path
+) -> None:
+    mirror.restore()
+    mirror.start()
+    searched(folder, range(2))
+    api.wait_until("journal", 3)
+    api.close()
+    lines = searched(folder, range(2, 5))
+    api.reopen()
+    api.faults.append(500)
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+def test_a_refusal_is_logged_at_once_and_raised_at_the_end(
+    api: ApiServer, mirror: Mirror, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.restore()
+    searched(folder, range(2))
+    api.faults.append(403)
+    mirror.start()
+    with pytest.raises(ApiRefusedError, match="403 made to fail with 403"):
+        mirror.finish()
+    assert "the journal no longer reaches the cluster" in caplog.text
+
+
+def test_a_new_pod_goes_on_from_the_cluster(
+    api: ApiServer, folder: Path, tmp_path: Path, configmaps: ConfigMaps
+) -> None:
+    first = Mirror(folder, configmaps, "journal", "result")
+    first.restore()
+    first.start()
+    searched(folder, range(3))
+    first.finish()
+    anew = tmp_path / "another pod"
+    second = Mirror(anew, configmaps, "journal", "result")
+    second.restore()
+    assert (anew / JOURNAL_FILE).read_bytes() == (folder / JOURNAL_FILE).read_bytes()
+    assert (anew / BEST_FILE).read_bytes() == (folder / BEST_FILE).read_bytes()
+    before = len(api.patches)
+    second.start()
+    lines = searched(anew, range(3, 4))
+    second.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert api.patches[before:] == [("result", ["best.yaml"]), ("journal", [line_key(4)])]
+
+
+def test_a_pod_that_is_ahead_of_the_cluster_keeps_its_own(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    lines = searched(folder, range(4))
+    api.maps["journal"] = {line_key(i): lines[i] for i in range(2)}
+    mirror.restore()
+    assert (folder / JOURNAL_FILE).read_text().splitlines() == lines
+    mirror.start()
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+def test_a_long_journal_is_sent_in_several_patches(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    folder.mkdir()
+    lines = [encode(launched()), *(encode(told(index, 0.5)) for index in range(LINES_PER_PATCH + 10))]
+    (folder / JOURNAL_FILE).write_text("".join(f"{line}\n" for line in lines))
+    mirror.restore()
+    mirror.start()
+    mirror.finish()
+    assert [len(keys) for _, keys in api.patches] == [LINES_PER_PATCH, 11]
+    assert lines_of(api.maps["journal"]) == lines

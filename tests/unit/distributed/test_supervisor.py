@@ -1,0 +1,224 @@
+"""Ranks are started until the journal has ended, whatever their exit codes say. The ranks are small real programs."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import JournalError
+from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
+from quantuner.distributed.journal import JOURNAL_FILE, read_lines
+from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATE_SECONDS, Launch, Supervisor
+from tests.unit.records import TIME, launched, told
+
+TERMINATED = 128 + signal.SIGTERM
+END = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
+
+
+def python(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Launch:
+    return Launch(
+        [sys.executable, "-I", "-S", "-c", f"import os, sys, time\n{program}", *arguments],
+        {} if environment is None else environment,
+    )
+
+
+def telling(folder: Path, *records: Record, code: int = 0, says: str = "") -> Launch:
+    """Ranks that tell these records and end with this exit code."""
+    lines = "".join(f"{encode(record)}\n" for record in records)
+    program = "open(sys.argv[1], 'a').write(sys.argv[2]); print(sys.argv[3]); sys.exit(int(sys.argv[4]))"
+    return python(program, str(folder / JOURNAL_FILE), lines, says, str(code))
+
+
+class Launches:
+    """Gives one launch after the other and counts them; the last is repeated."""
+
+    def __init__(self, *launches: Launch) -> None:
+        self.launches = launches
+        self.count = 0
+
+    def __call__(self) -> Launch:
+        launch = self.launches[min(self.count, len(self.launches) - 1)]
+        self.count += 1
+        return launch
+
+
+def history(folder: Path) -> History:
+    return History.replay(read_lines(folder / JOURNAL_FILE))
+
+
+def supervise(folder: Path, *launches: Launch) -> tuple[int, int]:
+    """Exit code, and how often ranks were started."""
+    asked = Launches(*launches)
+    return Supervisor(folder, asked, relay=False).run(), asked.count
+
+
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_a_journal_that_has_ended_is_success_whatever_the_exit_code(tmp_path: Path, code: int) -> None:
+    assert supervise(tmp_path, telling(tmp_path, launched(), told(0, 0.9), END, code=code)) == (0, 1)
+
+
+def test_a_search_that_failed_by_its_journal_is_not_started_again(tmp_path: Path) -> None:
+    failed = Failed(reason="TaskRaised", message="it raised", time=TIME)
+    assert supervise(tmp_path, telling(tmp_path, launched(), failed, code=1)) == (0, 1)
+
+
+def test_an_ended_journal_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_FILE).write_text(encode(END) + "\n")
+    assert supervise(tmp_path, python("sys.exit('never')")) == (0, 0)
+
+
+def test_exit_code_0_without_an_end_is_a_loss_and_the_search_resumes(tmp_path: Path) -> None:
+    lost = telling(tmp_path, launched(), told(0, 0.9), told(1, 0.5), code=0)
+    assert supervise(tmp_path, lost, telling(tmp_path, launched(), told(2, 0.6), END)) == (0, 2)
+    assert [trial.index for trial in history(tmp_path).trials] == [0, 1, 2]
+
+
+def test_a_crash_is_resumed(tmp_path: Path) -> None:
+    crash = python("os.kill(os.getpid(), 9)")
+    whole = telling(tmp_path, launched(), told(0, 0.9), END)
+    assert supervise(tmp_path, crash, crash, whole) == (0, FRUITLESS_LAUNCHES)
+
+
+def test_launches_without_a_trial_are_given_up(tmp_path: Path) -> None:
+    fruitless = telling(tmp_path, launched(), code=3, says="the last words\n")
+    assert supervise(tmp_path, fruitless) == (0, FRUITLESS_LAUNCHES)
+    end = history(tmp_path).end
+    assert isinstance(end, Failed)
+    assert end.reason == Failure.RANKS_LOST
+    assert end.message.startswith(f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code 3)")
+    assert "last line: the last words." in end.message
+
+
+def test_every_told_trial_gives_new_patience(tmp_path: Path) -> None:
+    """Only launches in a row that tell nothing count."""
+    silent = python("sys.exit(1)")
+    fruitful = [telling(tmp_path, launched(), told(index, 0.5), code=1) for index in range(2)]
+    end = telling(tmp_path, launched(), END)
+    order = [silent, silent, fruitful[0], silent, silent, fruitful[1], silent, silent, end]
+    assert supervise(tmp_path, *order) == (0, len(order))
+
+
+def test_output_without_bounds_leaves_a_record_within_them(tmp_path: Path) -> None:
+    assert supervise(tmp_path, python("print('x' * 10**6); print(b'\\xff\\n')"))[0] == 0
+    end = history(tmp_path).end
+    assert isinstance(end, Failed)
+    assert len(encode(end)) < 8000
+
+
+def test_a_torn_line_of_dead_ranks_does_not_stop_the_next_ones(tmp_path: Path) -> None:
+    torn = python("open(sys.argv[1], 'a').write(sys.argv[2])", str(tmp_path / JOURNAL_FILE), '{"v":1,"op":"tri')
+    assert supervise(tmp_path, torn)[0] == 0
+    assert isinstance(history(tmp_path).end, Failed)
+
+
+def test_a_damaged_journal_is_not_searched_on(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_FILE).write_text("damaged\n")
+    with pytest.raises(JournalError, match="must be a JSON object"):
+        supervise(tmp_path, python("sys.exit('never')"))
+
+
+def test_ranks_get_the_launchs_environment_on_top_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "1")
+    line = encode(END)
+    program = "assert os.environ['OURS'] == '1'; open(os.environ['FILE'], 'a').write(sys.argv[1])"
+    launch = python(program, f"{line}\n", environment={"FILE": str(tmp_path / JOURNAL_FILE)})
+    assert supervise(tmp_path, launch) == (0, 1)
+
+
+def test_the_ranks_output_is_passed_on_where_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for relay in (True, False):
+        folder = tmp_path / str(relay)
+        folder.mkdir()
+        Supervisor(folder, Launches(telling(folder, END, says=f"relay {relay}")), relay=relay).run()
+    err = capfd.readouterr().err
+    assert "relay True" in err
+    assert "relay False" not in err
+
+
+# --- told to stop
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """A rank opens it to say that it runs."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def terminating(pipe: Path, number: signal.Signals) -> threading.Thread:
+    """Sends this process a signal as soon as a rank has opened the pipe."""
+
+    def send() -> None:
+        pipe.read_text()
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_ranks(tmp_path: Path, pipe: Path, number: signal.Signals) -> None:
+    program = "open(sys.argv[2], 'w').write(str(os.getpid())); open(sys.argv[1], 'w').write('runs'); time.sleep(600)"
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    sender = terminating(pipe, number)
+    assert supervise(tmp_path, python(program, str(pipe), str(tmp_path / "pid"))) == (TERMINATED, 1)
+    sender.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert {s: signal.getsignal(s) for s in before} == before
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(TERMINATE_SECONDS / 2)
+            assert not thread.is_alive(), f"{thread.name} would keep the launcher from ending"
+
+
+def test_a_signal_before_the_start_starts_nothing(tmp_path: Path) -> None:
+    def launch() -> Launch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return python("open(sys.argv[1], 'w').write('started')", str(tmp_path / "started"))
+
+    assert Supervisor(tmp_path, launch, relay=False).run() == TERMINATED
+    assert not (tmp_path / "started").exists()
+
+
+class SignallingEnvironment(Mapping[str, str]):
+    """An environment which, read at the last moment before the start, has the signal come at that moment."""
+
+    def __getitem__(self, key: str) -> str:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_signal_that_comes_while_ranks_are_being_started_ends_them(tmp_path: Path) -> None:
+    forever = python("time.sleep(600)", environment=SignallingEnvironment())
+    assert Supervisor(tmp_path, Launches(forever), relay=False).run() == TERMINATED
+
+
+def test_ranks_that_finish_when_told_to_stop_have_finished(tmp_path: Path, pipe: Path) -> None:
+    program = """
+import signal
+def end(number, frame):
+    open(sys.argv[2], 'a').write(sys.argv[3])
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1], 'w').write('runs')
+while True:
+    signal.pause()
+"""
+    sender = terminating(pipe, signal.SIGTERM)
+    launch = python(program, str(pipe), str(tmp_path / JOURNAL_FILE), encode(END) + "\n")
+    assert supervise(tmp_path, launch) == (0, 1)
+    sender.join()
