@@ -15,9 +15,9 @@ from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import load_task
 from quantuner.engine.evaluate import evaluate
 from tests.chart import dashboard
-from tests.e2e.conftest import Release
 from tests.e2e.kube import Kube, condition, has_ended, is_true
 from tests.e2e.prometheus import Prometheus
+from tests.e2e.release import Release
 from tests.e2e.tunings import EXAMPLE, example, example_code, history, local_history, told
 
 pytestmark = pytest.mark.cluster
@@ -58,7 +58,9 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
     # So does Prometheus, and every query of the dashboard has data.
     labels = f'{{namespace="{kube.namespace}",name="digits"}}'
     prometheus.until(
-        lambda: prometheus.value(f"quantuner_best_accuracy{labels}") == winner.accuracy, SCRAPED_SECONDS, "best accuracy"
+        lambda: prometheus.value(f"quantuner_best_accuracy{labels}") == winner.accuracy,
+        SCRAPED_SECONDS,
+        "best accuracy",
     )
     assert prometheus.value(f"quantuner_baseline_accuracy{labels}") == journal.trials[0].accuracy
     assert prometheus.value(f'quantuner_trials_total{{outcome="complete",{labels[1:]}') == winner.index
@@ -86,7 +88,9 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
     for kind in ("mpijob", "serviceaccount/digits-tuner", "configmap/digits-journal", "role/digits-tuner"):
         kube.run("wait", "--for=delete", kind if "/" in kind else f"{kind}/digits", "--timeout=60s")
     prometheus.until(
-        lambda: not prometheus.query(f"quantuner_best_accuracy{labels}"), SCRAPED_SECONDS, "series of a deleted resource gone"
+        lambda: not prometheus.query(f"quantuner_best_accuracy{labels}"),
+        SCRAPED_SECONDS,
+        "series of a deleted resource gone",
     )
 
 

@@ -41,5 +41,3 @@ def told(found: History) -> list[tuple[int, str, float | None]]:
 
 def local_history(workspace: Path) -> History:
     return History.replay((workspace / "journal.jsonl").read_text().splitlines())
-
-

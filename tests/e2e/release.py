@@ -1,0 +1,72 @@
+"""The operator on the test cluster as users install it: Helm and the chart."""
+
+import contextlib
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import Cluster
+from tests.e2e.kube import Kube
+
+SYSTEM = "quantuner-system"
+CHART = Path(__file__).parents[2] / "charts" / "quantuner"
+OURS = "app.kubernetes.io/name=quantuner"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """The chart as installed."""
+
+    kube: Kube
+    cluster: Cluster
+
+    def helm(self, *args: str) -> str:
+        command = [str(self.cluster.program("helm")), "--namespace", SYSTEM, *args]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.kube.environment(), timeout=180)
+        assert not done.returncode, f"helm {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    def chart(self) -> list[str]:
+        """The chart and the values that name the images of the present sources."""
+        images = self.cluster.images
+        values = [str(CHART)]
+        for key, image in (("image", images.operator), ("tuner.image", images.tuner)):
+            repository, _, tag = image.rpartition(":")
+            values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
+        return [*values, "--wait", "--timeout", "120s"]
+
+
+@contextlib.contextmanager
+def installed(cluster: Cluster) -> Iterator[Release]:
+    """`helm install`, and at the end `helm uninstall`, which leaves the CRD and nothing else."""
+    kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, SYSTEM)
+    release = Release(kube, cluster)
+    _remove_what_a_killed_run_left(kube)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
+    # --take-ownership: other tests apply the CRD by itself, and an uninstalled release leaves it.
+    release.helm("install", "quantuner", "--take-ownership", *release.chart())
+    yield release
+    release.helm("uninstall", "quantuner", "--wait")
+    left = kube.run("get", "deployments,services,serviceaccounts,pods", "-l", OURS, "-o", "name")
+    assert not left.strip(), f"helm uninstall left {left}"
+    assert kube.run("get", "crd", "quantizationtunings.quantuner.dev", "-o", "name").strip()
+    kube.run("delete", "namespace", SYSTEM)
+
+
+def _remove_what_a_killed_run_left(kube: Kube) -> None:
+    kube.run("delete", "namespace", SYSTEM, "--ignore-not-found")
+    for kind in ("clusterrole", "clusterrolebinding"):
+        kube.run("delete", kind, "-l", OURS, "--ignore-not-found")
+
+
+@contextlib.contextmanager
+def fresh_namespace(release: Release) -> Iterator[Kube]:
+    """A namespace of its own that enforces the restricted Pod Security Standard."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    kube = Kube(release.kube.kubectl, release.kube.kubeconfig, name)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    yield kube
+    kube.run("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,118 @@
+"""What a mistake gets: phase Failed, a reason to act on, the traceback in `kubectl describe`, nothing left running."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from quantuner.api.conditions import Failure
+from tests.e2e.kube import Kube, condition, has_ended, is_true
+from tests.e2e.tunings import configmap, example, history
+
+pytestmark = pytest.mark.cluster
+
+FAILED_SECONDS = 240.0
+GONE_SECONDS = "90s"
+
+MODEL = """
+import torch
+from quantuner import Task
+torch.manual_seed(0)
+DATA = [(torch.randn(8, 4), torch.zeros(8)) for _ in range(2)]
+"""
+RETURNS = """
+def task():
+    return Task(model=torch.nn.Linear(4, 2), calib_dataloader=DATA, eval_func=lambda m: {})
+"""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    name: str
+    reason: Failure
+    code: str
+    says: tuple[str, ...]
+    """Parts of the condition's message."""
+    describe: str = ""
+    """Part of `kubectl describe`: the traceback's line."""
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+MISTAKES = [
+    Mistake(
+        "import-fails",
+        Failure.TASK_IMPORT_FAILED,
+        "import nowhere_to_be_found",
+        ("No module named 'nowhere_to_be_found'", "bad.py:1"),
+        "import nowhere_to_be_found",
+    ),
+    Mistake("no-callable", Failure.TASK_CALLABLE_MISSING, "def other(): ...", ("'task'", "other")),
+    Mistake(
+        "evaluation-raises",
+        Failure.EVALUATION_FAILED,
+        MODEL + RETURNS.format("1 / 0"),
+        ("ZeroDivisionError", "bad.py:8"),
+        "ZeroDivisionError",
+    ),
+    Mistake(
+        "no-number",
+        Failure.EVALUATION_NOT_A_NUMBER,
+        MODEL + RETURNS.format("'good'"),
+        ("one number", "'good'"),
+    ),
+    Mistake(
+        "not-capturable",
+        Failure.MODEL_NOT_CAPTURABLE,
+        MODEL
+        + """
+class Branch(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else x
+
+def task():
+    return Task(model=Branch(4, 4), calib_dataloader=DATA, eval_func=lambda m: 1.0)
+""",
+        ("torch.export",),
+        "x.sum() > 0",
+    ),
+    Mistake(
+        "unknown-strategy",
+        Failure.UNKNOWN_STRATEGY,
+        MODEL + RETURNS.format("1.0"),
+        ("'basik'", "basic"),
+        spec={"tuningCriterion": {"strategy": "basik"}},
+    ),
+    Mistake(
+        "no-image",
+        Failure.IMAGE_PULL_FAILED,
+        "",
+        ("localhost/no-such-image:1",),
+        spec={"image": "localhost/no-such-image:1"},
+    ),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -> None:
+    kube.apply(
+        configmap("bad-task", bad=mistake.code),
+        example(
+            mistake.name,
+            task={"entrypoint": "bad:task", "source": {"configMap": {"name": "bad-task"}}},
+            workers=1,
+            **mistake.spec,
+        ),
+    )
+    body = kube.await_object("qtune", mistake.name, has_ended, FAILED_SECONDS, "failed")
+    assert body["status"]["phase"] == "Failed"
+    assert not is_true("Complete")(body)
+    failed = condition(body, "Failed")
+    assert failed["reason"] == mistake.reason, failed
+    for part in mistake.says:
+        assert part in failed["message"]
+    kube.run("wait", "--for=delete", f"pod/{mistake.name}-worker-0", f"--timeout={GONE_SECONDS}")
+    kube.run("wait", "--for=delete", f"mpijob/{mistake.name}", f"--timeout={GONE_SECONDS}")
+    assert not [p for p in kube.items("pods") if p["status"]["phase"] in ("Pending", "Running")]
+    assert mistake.describe in kube.run("describe", "qtune", mistake.name)
+    if mistake.reason is not Failure.IMAGE_PULL_FAILED:
+        assert history(kube, mistake.name).end is not None, "what was recorded is kept"

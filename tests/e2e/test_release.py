@@ -1,0 +1,24 @@
+"""Helm upgrades the operator under a running search, which does not notice."""
+
+import pytest
+
+from tests.e2e.kube import Kube, has_ended, is_true
+from tests.e2e.release import OURS, Release
+from tests.e2e.tunings import example, example_code, history
+
+pytestmark = pytest.mark.cluster
+
+ENDED_SECONDS = 300.0
+
+
+def test_an_upgrade_replaces_the_operator_and_not_the_search(kube: Kube, release: Release) -> None:
+    (before,) = release.kube.items("pods", "-l", OURS)
+    kube.apply(example_code(), example())
+    kube.await_object("qtune", "digits", is_true("Accepted"), ENDED_SECONDS, "accepted")
+    release.helm("upgrade", "quantuner", *release.chart(), "--set", "log.level=debug")
+    pods = [p for p in release.kube.items("pods", "-l", OURS) if "deletionTimestamp" not in p["metadata"]]
+    assert [p["metadata"]["name"] for p in pods] != [before["metadata"]["name"]]
+
+    done = kube.await_object("qtune", "digits", has_ended, ENDED_SECONDS, "complete")
+    assert is_true("Complete")(done)
+    assert len(history(kube, "digits").launches) == 1, "the search was started again"
