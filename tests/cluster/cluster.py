@@ -75,12 +75,18 @@ class Cluster:
         Processes(self.layout).stop(name, sig=sig)
 
     def start_process(self, name: str) -> None:
-        """Start a part of the cluster again; of the API server, return when it is ready."""
+        """Start a part of the cluster again; of the API server, return when it is ready.
+
+        With the API server start the parts that ended by themselves for want of it, as a
+        Deployment's would: mpi-operator does when it cannot renew its lease for 15 s.
+        """
         processes = Processes(self.layout)
         processes.start(self._daemon(name))
         if name == "apiserver":
             api = Api(self.kubeconfig)
             lifecycle.await_part(processes, name, "answers /readyz", api.is_ready)
+            for other in processes.names():
+                processes.start(self._daemon(other))
 
     def import_image(self, archive: Path) -> None:
         """Put the image of a docker or OCI archive into the node."""
