@@ -39,16 +39,16 @@ def grant(kube: Kube) -> str:
     """Creates the identity, with rights in the namespace of `kube` alone; its token."""
     rbac = "rbac.authorization.k8s.io"
     meta = {"name": ACCOUNT}
+    kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    kube.apply({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": RULES})
     kube.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": RULES},
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "RoleBinding",
             "metadata": meta,
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT},
             "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": kube.namespace}],
-        },
+        }
     )
     return kube.run("create", "token", ACCOUNT).strip()
 

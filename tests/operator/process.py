@@ -51,8 +51,8 @@ class OperatorProcess:
         self._process.terminate()
         return self.wait()
 
-    def await_end_or_quiet(self) -> None:
-        """Until the process is dead, or has reconciled and has nothing to do."""
+    def await_end_or_quiet(self) -> bool:
+        """Until the process was killed, or has reconciled and has nothing to do; whether it was killed."""
 
         def ended_or_quiet() -> bool:
             if not self.is_running():
@@ -65,7 +65,8 @@ class OperatorProcess:
         eventually(ended_or_quiet, 40, "the operator is dead or quiet")
         if self.is_running():
             self.stop()
-        self.wait()
+            return False
+        return True
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http
 import http.client
 import http.server
 import ssl
@@ -34,7 +35,7 @@ class Proxy:
         self.context = ssl.create_default_context(cadata=authority)
         self.writes: list[Write] = []
         self.after_write: Callable[[Write], None] = lambda _: None
-        """Called when the server has answered and the client does not know yet."""
+        """Called when the server has changed something and the client does not know yet."""
         self.away = False
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -67,7 +68,7 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
                 connection.request(self.command, self.path, body, headers)
                 self._answer(connection.getresponse())
-            except OSError:  # the client was killed, or a watch was dropped
+            except (OSError, http.client.HTTPException):  # the client was killed, or the server went away
                 self.close_connection = True
             finally:
                 connection.close()
@@ -76,7 +77,8 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
             if self.command in WRITES:
                 write = Write(self.command, urllib.parse.urlsplit(self.path).path, response.status)
                 proxy.writes.append(write)
-                proxy.after_write(write)
+                if response.status < http.HTTPStatus.BAD_REQUEST:
+                    proxy.after_write(write)
             self.send_response(response.status)
             for name, value in response.getheaders():
                 if name.lower() not in HOP_BY_HOP:

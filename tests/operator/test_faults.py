@@ -25,14 +25,12 @@ def created(proxy: Proxy) -> Counter[str]:
 
 
 def live_until_quiet(fragile: OperatorProcess, proxy: Proxy) -> int:
-    """Kills the operator after each of its writes and starts it again, until one life writes nothing more; how many
-    lives that took."""
+    """Kills the operator after each of its writes and starts it again, until one life changes nothing more; how
+    many lives that took."""
     proxy.after_write = lambda _: fragile.kill()
     for life in range(1, MAX_LIVES):
-        before = len(proxy.writes)
         fragile.start()
-        fragile.await_end_or_quiet()
-        if len(proxy.writes) == before:
+        if not fragile.await_end_or_quiet():
             return life
     raise AssertionError(f"still writing after {MAX_LIVES} lives: {proxy.writes}")
 
