@@ -140,6 +140,9 @@ def _running(o: Observation, ages: Ages, trouble: Trouble | None) -> Stance:
         return Stance(False, Failure.MPIJOB_REFUSED, _silence(o))
     if trouble is not None:
         return Stance(False, _reason(trouble), trouble.text)
+    words = launcher_words(o.pods)
+    if words:
+        return Stance(False, Reason.RELAUNCHING, f"{ready}; the launcher ended and is started again: {words}")
     if lasts(ages, Symptom.TOO_FEW_PODS):
         return Stance(False, Failure.POD_REFUSED, f"{ready}; {_too_few(o)}")
     return _waiting(ready)

@@ -53,33 +53,26 @@ class Pod:
     ended: str = ""
     """When that was, RFC 3339."""
 
-    @property
-    def over(self) -> bool:
-        """None of its containers runs or will run again."""
-        return self.phase in ("Succeeded", "Failed")
-
 
 def read(manifest: Mapping[str, Any]) -> Pod:
     meta, status = manifest["metadata"], manifest.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", ())}
-    containers = status.get("containerStatuses", ())
-    words, ended = _last_words(containers)
+    role = meta.get("labels", {}).get(ROLE_LABEL, "")
+    words, ended = _last_words(status.get("containerStatuses", ()))
     return Pod(
         name=meta["name"],
-        role=meta.get("labels", {}).get(ROLE_LABEL, ""),
+        role=role,
         phase=status.get("phase", "Pending"),
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in meta,
-        trouble=next(_troubles(meta["name"], containers, conditions), None),
+        trouble=next(_troubles(meta["name"], role, status), None),
         last_words=words or status.get("message", ""),
         ended=ended,
     )
 
 
-def _troubles(
-    pod: str, containers: Sequence[Mapping[str, Any]], conditions: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Trouble]:
-    for container in containers:
+def _troubles(pod: str, role: str, status: Mapping[str, Any]) -> Iterator[Trouble]:
+    for container in status.get("containerStatuses", ()):
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
         text = f"pod {pod}: {reason}: {waiting.get('message', 'no message')}"
@@ -88,9 +81,13 @@ def _troubles(
         elif reason in START_REASONS:
             words, _ = _last_words([container])
             yield Trouble(TroubleKind.START, f"{text}; it said: {words}" if words else text)
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        yield Trouble(TroubleKind.UNSCHEDULABLE, f"pod {pod}: {scheduled.get('message', 'unschedulable')}")
+    if status.get("phase") == "Failed" and role == Role.WORKER:
+        # mpi-operator recreates a pod that is missing, not one that was evicted: its launch waits for ever.
+        what = f"{status.get('reason', 'Failed')}: {status.get('message', 'no message')}"
+        yield Trouble(TroubleKind.START, f"pod {pod} has ended: {what}; delete it, and it is created anew")
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            yield Trouble(TroubleKind.UNSCHEDULABLE, f"pod {pod}: {condition.get('message', 'unschedulable')}")
 
 
 def _last_words(containers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

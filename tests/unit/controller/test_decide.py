@@ -243,6 +243,10 @@ CASES = {
         running(worker(0, False, NO_NODE), worker(1)), "Starting", {"Running": "Unschedulable"}, "0/1 nodes",
         ages={},
     ),
+    "the launcher crashed and its Job starts it again": Case(
+        running(worker(0), worker(1), launcher("Failed", last_words="OOMKilled (exit code 137)", ended=NOW)),
+        "Starting", {"Running": "Relaunching"}, "started again: OOMKilled",
+    ),
     "pods are not created": Case(
         running(worker(0)), "Starting", {"Running": "PodRefused"}, "kubectl describe mpijob digits -n ns",
         ages={Symptom.TOO_FEW_PODS: 61.0},

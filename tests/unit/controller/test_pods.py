@@ -65,6 +65,15 @@ def test_an_unschedulable_pod_gives_the_schedulers_message() -> None:
     assert (pod.trouble.kind, pod.trouble.text) == (TroubleKind.UNSCHEDULABLE, "pod digits-worker-0: 0/1 nodes")
 
 
+def test_a_worker_that_was_evicted_is_trouble_and_a_launcher_is_not() -> None:
+    evicted = manifest(phase="Failed", reason="Evicted", message="low on memory")
+    trouble = read(evicted).trouble
+    assert trouble is not None
+    assert trouble.text.startswith("pod digits-worker-0 has ended: Evicted: low on memory; delete it")
+    evicted["metadata"]["labels"] = {"training.kubeflow.org/job-role": "launcher"}
+    assert read(evicted).trouble is None
+
+
 def test_a_pod_without_a_status_is_pending() -> None:
     pod = read({"metadata": {"name": "p"}})
     assert (pod.phase, pod.ready, pod.role, pod.trouble) == ("Pending", False, "", None)
