@@ -61,7 +61,8 @@ def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured
     if not ops:
         raise SearchError(
             Failure.NOTHING_TO_QUANTIZE,
-            f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)}; give a model that has some",
+            f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)} whose weight is a parameter; "
+            "give a model that has some",
         )
     return Captured(graph, example_inputs, shapes, ops, _digest(ops, fixed))
 
@@ -76,10 +77,13 @@ def batch_dimension(inputs: tuple[Any, ...]) -> Any:
 
 
 def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
-    """(op name, op type, node). A module that is called twice gives two nodes of one name."""
+    """(op name, op type, node). A module that is called twice gives two nodes of one name.
+
+    An op whose weight is computed (weight normalization) is none: its weight cannot be stored as int8.
+    """
     for node in graph.nodes:
         type_ = _TYPE_OF_TARGET.get(node.target) if node.op == "call_function" else None
-        if type_ is not None:
+        if type_ is not None and isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
             yield _name(node, type_), type_, node
 
 
