@@ -18,6 +18,7 @@ from quantuner.engine.pt2e import (
     QuantizationAnnotation,
     QuantizationSpec,
     Quantizer,
+    SharedQuantizationSpec,
     prepare_pt2e,
 )
 from quantuner.engine.quiet import quiet
@@ -40,7 +41,7 @@ Ranges = dict[str, Range]
 
 
 class _Collector(Quantizer):  # type: ignore[misc]
-    """Puts a histogram observer before every quantizable op."""
+    """Puts a histogram observer before every quantizable op; one for all calls of a shared module."""
 
     def annotate(self, model: GraphModule) -> GraphModule:
         spec = QuantizationSpec(
@@ -50,9 +51,12 @@ class _Collector(Quantizer):  # type: ignore[misc]
             qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=HistogramObserver,
         )
-        for _, _, node in quantizable_nodes(model.graph):
+        first: dict[str, Node] = {}
+        for name, _, node in quantizable_nodes(model.graph):
+            known = first.setdefault(name, node)
+            shared = spec if known is node else SharedQuantizationSpec((known.args[0], known))
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={node.args[0]: spec}, _annotated=True
+                input_qspec_map={node.args[0]: shared}, _annotated=True
             )
         return model
 
@@ -91,6 +95,8 @@ def _batches(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
     seen = 0
     for batch in loader:
         inputs = model_inputs(batch)
+        if not all(torch.isfinite(v).all() for v in inputs if isinstance(v, torch.Tensor)):
+            raise ValueError("a batch of calib_dataloader holds NaN or infinity; correct the calibration data")
         yield inputs
         seen += samples_in(inputs)
         if seen >= samples:

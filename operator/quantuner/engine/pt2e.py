@@ -8,7 +8,6 @@ with quiet():
         MinMaxObserver,
         PerChannelMinMaxObserver,
         PlaceholderObserver,
-        allow_exported_model_train_eval,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import (
@@ -16,6 +15,7 @@ with quiet():
         QuantizationAnnotation,
         QuantizationSpec,
         Quantizer,
+        SharedQuantizationSpec,
     )
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "QuantizationAnnotation",
     "QuantizationSpec",
     "Quantizer",
-    "allow_exported_model_train_eval",
+    "SharedQuantizationSpec",
     "convert_pt2e",
     "prepare_pt2e",
 ]
