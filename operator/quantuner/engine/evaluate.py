@@ -23,7 +23,7 @@ def evaluate(model: Any, eval_func: Callable[[Any], float]) -> tuple[float, floa
     try:
         with torch.no_grad():
             value = eval_func(model)
-    except Exception as error:  # the user's evaluation
+    except (Exception, SystemExit) as error:  # the user's evaluation
         raise user_error(Failure.EVALUATION_FAILED, "eval_func", error) from error
     seconds = time.monotonic() - started
     return _number(value), seconds
