@@ -1,5 +1,6 @@
 """One task's engine: captured and calibrated once, then asked for one configuration after the other."""
 
+import copy
 import importlib.metadata
 import time
 from collections.abc import Sequence
@@ -77,8 +78,9 @@ class Engine:
         self._activations = Activations(ranges)
 
     def baseline(self) -> TrialResult:
-        """Measures the user's own fp32 model. Raises `SearchError` where its evaluation fails."""
-        accuracy, seconds = evaluate(self.task.model, self.task.eval_func)
+        """Measures the user's own fp32 model, in evaluation mode as every trial. Raises what `evaluate` raises."""
+        model = copy.deepcopy(self.task.model).eval()  # a copy: the user's is not changed
+        accuracy, seconds = evaluate(model, self.task.eval_func)
         return TrialResult(accuracy=accuracy, objectives=self._objectives(seconds, TuneConfig()), seconds=seconds)
 
     def trial(self, config: TuneConfig) -> TrialResult:
