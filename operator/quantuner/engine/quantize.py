@@ -1,6 +1,7 @@
 """A configuration made into a quantized model: torchao's prepare and convert around fixed ranges."""
 
 import copy
+import types
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from quantuner.engine.pt2e import (
     QuantizationAnnotation,
     QuantizationSpec,
     Quantizer,
-    allow_exported_model_train_eval,
     convert_pt2e,
     prepare_pt2e,
 )
@@ -36,7 +36,7 @@ _QSCHEME = {
 class Activations:
     """Scale and zero point of every op's input under every scheme, from ranges collected once.
 
-    uint8 in [0, 255]; symmetric ranges have their zero point at 128.
+    uint8 in [0, 255]; symmetric ranges have their zero point at 127, where torch has it for this range.
     """
 
     def __init__(self, ranges: Ranges) -> None:
@@ -150,6 +150,11 @@ def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
 
 
 def callable_like_a_module(model: GraphModule) -> GraphModule:
-    """Evaluation code calls `.eval()`; a captured model would refuse it."""
-    allow_exported_model_train_eval(model)
+    """`.eval()` and `.train()` give the model as it is; a captured one would refuse them, and has one mode only."""
+
+    def unchanged(self: GraphModule, *_: bool) -> GraphModule:
+        return self
+
+    for name in ("eval", "train"):
+        setattr(model, name, types.MethodType(unchanged, model))
     return model
