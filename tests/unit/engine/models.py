@@ -1,0 +1,125 @@
+"""Tiny models for the engine's tests, with fixed weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantuner.api.spec import Quantization
+from quantuner.api.task import Task
+from quantuner.engine.engine import Engine
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """The module in evaluation mode with weights from seed 0; batch norms have seen data."""
+    torch.manual_seed(0)
+    model = make()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+class Net(nn.Module):
+    """Convolution, batch norm, ReLU, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 2, 4, 4)` to `(N, 3)`, float32."""
+        y: torch.Tensor = self.head(self.stem(x).relu().flatten(1))
+        return y
+
+
+class Shared(nn.Module):
+    """One linear, called twice: first with x, then with small values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(self.fc(x).tanh())
+        return y
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:  # the line that the error must name
+            return -x
+        y: torch.Tensor = self.fc(x)
+        return y
+
+
+class Volumes(nn.Module):
+    """Every quantizable type, string padding and a dead branch included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv1d(1, 2, 3, padding="same")
+        self.two = nn.Conv2d(1, 2, 3, padding="same")
+        self.three = nn.ModuleDict({"deep": nn.Conv3d(1, 2, 1)})
+        self.last = nn.Linear(4, 2)
+        self.unused = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 4)` to `(N, 2)`."""
+        self.unused(x)
+        a = self.one(x[:, None]).sum((1, 2))
+        b = self.two(x[:, None, None].expand(-1, 1, 4, 4)).sum((1, 2, 3))
+        c = self.three["deep"](x[:, None, None, None]).sum((1, 2, 3, 4))
+        y: torch.Tensor = self.last(x) + (a + b + c)[:, None]
+        return y
+
+
+class Computed(nn.Module):
+    """A linear whose weight is computed, and one whose weight is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.full((4, 4), 0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.fc(x), self.scale * 2)
+
+
+def images(count: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def engine_of(
+    model: nn.Module,
+    *,
+    loader: Any = None,
+    eval_func: Callable[[Any], Any] | None = None,
+    approach: str = "static",
+    objectives: tuple[str, ...] = ("performance",),
+) -> Engine:
+    """An engine that evaluates the mean output on 16 images, unless told otherwise."""
+    held_out = images(16, seed=2)
+
+    def mean(candidate: Any) -> float:
+        return float(candidate(held_out).mean())
+
+    task = Task(
+        model=model,
+        calib_dataloader=[(images(), torch.zeros(8))] if loader is None else loader,
+        eval_func=eval_func or mean,
+    )
+    return Engine(task, Quantization(approach), objectives)

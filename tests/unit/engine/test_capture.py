@@ -1,0 +1,105 @@
+"""Capturing: ops have the user's names, what cannot be captured is told with the user's line."""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine.capture import capture
+from tests.unit.engine.models import Branching, Computed, Net, Shared, Volumes, images, seeded
+
+ROWS = torch.ones(3, 4)
+
+
+def named(model: nn.Module, x: torch.Tensor) -> list[tuple[str, str]]:
+    return [(op.name, op.type) for op in capture(model, (x,)).ops]
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "ops"),
+    [
+        pytest.param(Net, images(), [("stem.0", "Conv2d"), ("head", "Linear")], id="module paths, in order"),
+        pytest.param(Shared, ROWS, [("fc", "Linear")], id="a module called twice is one op"),
+        pytest.param(
+            Volumes,
+            ROWS,
+            [("one", "Conv1d"), ("two", "Conv2d"), ("three.deep", "Conv3d"), ("last", "Linear")],
+            id="every type, and no dead code",
+        ),
+        pytest.param(Computed, ROWS, [("fc", "Linear")], id="an op with a computed weight is none"),
+    ],
+)
+def test_ops_are_named_by_their_modules(
+    make: Callable[[], nn.Module], x: torch.Tensor, ops: list[tuple[str, str]]
+) -> None:
+    assert named(make(), x) == ops
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight)
+
+
+def test_a_functional_call_is_named_by_its_module_and_node() -> None:
+    assert named(nn.Sequential(Functional(), nn.ReLU()), ROWS) == [("0.linear", "Linear")]
+
+
+def test_weights_are_counted() -> None:
+    assert [op.weight_elements for op in capture(Net(), (images(),)).ops] == [4 * 2 * 3 * 3, 3 * 16]
+
+
+def test_control_flow_on_data_is_not_capturable_and_its_line_is_named() -> None:
+    with pytest.raises(SearchError) as caught:
+        capture(Branching(), (ROWS,))
+    lines, start = inspect.getsourcelines(Branching.forward)
+    number = start + next(i for i, line in enumerate(lines) if "the line that the error must name" in line)
+    assert caught.value.reason == Failure.MODEL_NOT_CAPTURABLE
+    assert caught.value.message.startswith(f"torch.export of the model raised at models.py:{number} in forward: ")
+    assert "data-dependent" in caught.value.message
+    assert "x.sum() > 0" in caught.value.traceback
+
+
+def test_a_model_without_quantizable_ops_is_refused_with_what_would_be_one() -> None:
+    with pytest.raises(SearchError, match="none of the quantizable ops Conv1d, Conv2d, Conv3d, Linear") as caught:
+        capture(nn.ReLU(), (ROWS,))
+    assert caught.value.reason == Failure.NOTHING_TO_QUANTIZE
+
+
+def test_the_graph_computes_what_the_model_does_for_any_batch() -> None:
+    model = seeded(Net)
+    graph = capture(model, (images(2),)).graph
+    for count in (1, 2, 5):
+        torch.testing.assert_close(graph(images(count)), model(images(count)))
+
+
+def test_the_model_is_captured_in_evaluation_mode_and_left_as_it_was() -> None:
+    model = seeded(Net).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = capture(model, (images(),)).graph
+    assert model.training
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    torch.testing.assert_close(graph(images()), model.eval()(images()))
+
+
+class TestDigest:
+    def test_equal_models_have_an_equal_digest(self) -> None:
+        assert capture(seeded(Net), (images(),)).digest == capture(seeded(Net), (images(3),)).digest
+
+    def test_it_changes_with_the_last_bit_of_a_weight(self) -> None:
+        model, other = seeded(Net), seeded(Net)
+        weight = other.get_parameter("head.weight").data
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
+        assert capture(model, (images(),)).digest != capture(other, (images(),)).digest
+
+    def test_it_changes_with_a_buffer(self) -> None:
+        model, other = seeded(Net), seeded(Net)
+        other.get_buffer("stem.1.running_mean")[0] += 1
+        assert capture(model, (images(),)).digest != capture(other, (images(),)).digest

@@ -1,0 +1,151 @@
+"""One task's engine: measures configurations, changes nothing of the user's, saves what it measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.journal import ERROR_LIMIT
+from quantuner.engine import artifact
+from quantuner.engine.engine import MEBI, Engine, versions
+from quantuner.space import samplers
+from quantuner.space.config import FP32, TuneConfig
+from tests.unit.engine.models import Net, engine_of, images, seeded
+
+HELD_OUT = images(16, seed=2)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    engine = engine_of(seeded(Net), objectives=("performance", "modelsize"))
+    engine.calibrate()
+    return engine
+
+
+def test_the_baseline_is_the_users_model(engine: Engine) -> None:
+    result = engine.baseline()
+    assert result.accuracy == float(seeded(Net)(HELD_OUT).mean().detach())
+    assert set(result.objectives) == {"performance", "modelsize"}
+
+
+def test_a_trial_is_measured_twice_with_the_same_bits(engine: Engine) -> None:
+    config = samplers.initial(engine.space)
+    one, other = engine.trial(config), engine.trial(config)
+    assert one.accuracy == other.accuracy != engine.baseline().accuracy
+    assert one.error == ""
+    assert one.seconds >= one.objectives["performance"] > 0
+
+
+def test_ranges_of_another_engine_give_the_same_accuracy(engine: Engine) -> None:
+    other = engine_of(seeded(Net), objectives=engine.objectives)
+    other.use_ranges(engine.calibrate())
+    config = samplers.initial(engine.space)
+    assert other.digest == engine.digest
+    assert other.trial(config).accuracy == engine.trial(config).accuracy
+
+
+def test_a_quantized_weight_takes_a_quarter_of_its_bytes(engine: Engine) -> None:
+    config = samplers.initial(engine.space)
+    whole = engine.baseline().objectives["modelsize"]
+    sizes = [engine.trial(c).objectives["modelsize"] for c in (config, config.having({"head": FP32}))]
+    assert [round((whole - size) * MEBI) for size in sizes] == [3 * (72 + 48), 3 * 72]
+
+
+def test_the_users_model_is_not_changed() -> None:
+    model = seeded(Net).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    engine = engine_of(model)
+    engine.calibrate()
+    engine.baseline()
+    engine.trial(samplers.initial(engine.space))
+    assert model.training
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_baseline_is_measured_in_evaluation_mode_as_trials_are() -> None:
+    assert engine_of(seeded(Net).train()).baseline().accuracy == engine_of(seeded(Net)).baseline().accuracy
+
+
+def test_what_is_saved_is_what_was_measured(engine: Engine, tmp_path: Path) -> None:
+    config = samplers.initial(engine.space).having({"head": FP32})
+    assert engine.save(config, tmp_path / "model") == engine.trial(config).accuracy
+    assert TuneConfig.from_plain(yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())) == config
+
+
+def test_the_saved_model_gives_the_same_bits_for_any_batch(tmp_path: Path) -> None:
+    """Every accuracy comes from the outputs: keep them instead of judging them."""
+    outputs: list[torch.Tensor] = []
+
+    def keep(model: Any) -> float:
+        outputs.append(torch.cat([model(x) for x in HELD_OUT.split([1, 4, 11])]))
+        return 0.0
+
+    engine = engine_of(seeded(Net), eval_func=keep)
+    engine.calibrate()
+    config = samplers.initial(engine.space)
+    engine.trial(config)
+    engine.save(config, tmp_path / "model")
+    assert torch.equal(*outputs)
+    again = artifact.load(tmp_path / "model")
+    assert torch.equal(again.eval()(HELD_OUT[:3]), artifact.load(tmp_path / "model")(HELD_OUT[:3]))
+
+
+def test_an_older_artifact_is_replaced_whole(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "left.over").touch()
+    engine.save(samplers.initial(engine.space), folder)
+    artifact.write_report(folder, {"accuracy": 0.5})
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.pt2", "report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.pt2 does not exist; name the folder"):
+        artifact.load(tmp_path)
+
+
+def test_a_trial_that_fails_is_a_result_with_its_error_and_line() -> None:
+    def accuracy(model: Any) -> float:
+        if isinstance(model, torch.fx.GraphModule):
+            raise RuntimeError("quantized models make me dizzy " * 50)
+        return 0.5
+
+    engine = engine_of(seeded(Net), eval_func=accuracy)
+    engine.calibrate()
+    assert engine.baseline().accuracy == 0.5
+    result = engine.trial(samplers.initial(engine.space))
+    assert result.accuracy is None
+    line = accuracy.__code__.co_firstlineno + 2
+    assert result.error.startswith(f"eval_func raised at test_engine.py:{line} in accuracy: RuntimeError: quantized")
+    assert len(result.error) <= ERROR_LIMIT
+
+
+def print_nothing(model: Any) -> None:
+    """Forgets to return the accuracy."""
+
+
+def test_a_baseline_that_fails_ends_the_search() -> None:
+    with pytest.raises(SearchError, match="must return one number, not NoneType") as caught:
+        engine_of(seeded(Net), eval_func=print_nothing).baseline()
+    assert caught.value.reason == Failure.EVALUATION_NOT_A_NUMBER
+
+
+def test_a_model_that_is_no_module_is_refused() -> None:
+    with pytest.raises(SearchError, match=r"Task\.model must be a torch\.nn\.Module, not str") as caught:
+        engine_of("model")  # type: ignore[arg-type]
+    assert caught.value.reason == Failure.TASK_INVALID
+
+
+def test_a_trial_before_calibration_is_our_own_mistake() -> None:
+    engine = engine_of(seeded(Net))
+    assert "calibrate() or use_ranges() comes before" in engine.trial(samplers.initial(engine.space)).error
+
+
+def test_versions_of_what_computed_the_accuracies() -> None:
+    assert versions()["torch"].startswith("2.13.")
+    assert set(versions()) == {"torch", "torchao", "cpu"}
