@@ -83,7 +83,7 @@ def calibrate(captured: Captured, loader: Iterable[Any], samples: int) -> Ranges
     with quiet():
         observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
     try:
-        with torch.no_grad():
+        with quiet(), torch.no_grad():  # observers warn of infinity, which becomes an error below
             for inputs in _batches(loader, samples):
                 observed(*inputs)
     except Exception as error:  # the user's loader or a shape the captured model does not take
