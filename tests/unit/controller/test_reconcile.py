@@ -1,0 +1,232 @@
+"""Whole rounds of a reconciler over HTTP, with an API server that says no in every way it can."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from quantuner.controller.act import RefusedError
+from quantuner.controller.cluster import Cluster, ClusterError
+from quantuner.controller.metrics import Table
+from quantuner.controller.objects import CONFIGMAP, TUNING, Key
+from quantuner.controller.reconcile import CONFLICT_SECONDS, Reconciler
+from quantuner.controller.symptoms import Onsets
+from tests.unit.controller.api_server import ApiServer
+from tests.unit.controller.making import NOW, SETTINGS, resource
+
+KEY = Key("ns", "digits")
+ALL = ["configmaps"] * 3 + ["mpijobs", "quantizationtunings", "rolebindings", "roles", "serviceaccounts"]
+
+
+class Bench:
+    """A server with one tuning, and a reconciler of it."""
+
+    def __init__(self, server: ApiServer, cluster: Cluster) -> None:
+        self.server = server
+        self.cluster = cluster
+        self.table = Table()
+        self._reconciler = Reconciler(cluster, SETTINGS, self.table, Onsets(lambda: 0.0), lambda: NOW)
+
+    async def round(self) -> float | None:
+        return await self._reconciler.reconcile(KEY)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.server.find("quantizationtunings", "digits")["status"]
+        return found
+
+    def condition(self, type_: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(c for c in self.status["conditions"] if c["type"] == type_)
+        return found
+
+
+def run(body: Callable[[Bench], Awaitable[None]], **spec: Any) -> None:
+    async def main() -> None:
+        server = ApiServer()
+        made = resource(**spec)
+        server.objects[TUNING.path("ns", "digits")] = made
+        async with server.serve() as cluster:
+            await body(Bench(server, cluster))
+
+    asyncio.run(main())
+
+
+def test_a_second_round_writes_nothing() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        assert bench.server.plurals() == ALL
+        assert bench.status["phase"] == "Starting"
+        await bench.round()  # sees the MPIJob, and says so
+        bench.server.writes.clear()
+        await bench.round()
+        assert bench.server.writes == []
+
+    run(body)
+
+
+def test_the_resource_itself_is_never_touched_but_for_its_status() -> None:
+    async def body(bench: Bench) -> None:
+        before = copy.deepcopy(bench.server.find("quantizationtunings", "digits"))
+        await bench.round()
+        after = bench.server.find("quantizationtunings", "digits")
+        assert after["spec"] == before["spec"]
+        assert set(after["metadata"]) == set(before["metadata"])
+
+    run(body)
+
+
+def test_what_was_created_meanwhile_by_ourselves_is_success() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        path = CONFIGMAP.path("ns", "digits-result")
+        bench.server.hidden.add(path)  # read before it was written, as a killed operator's successor may
+
+        async def reveal() -> None:
+            while "POST configmaps" not in bench.server.writes:
+                await asyncio.sleep(0)
+            bench.server.hidden.clear()
+
+        bench.server.writes.clear()
+        revealing = asyncio.create_task(reveal())
+        assert await bench.round() not in (None, CONFLICT_SECONDS)
+        await revealing
+        assert bench.server.plurals() == ALL
+
+    run(body)
+
+
+def test_what_was_created_meanwhile_by_others_is_looked_at_again() -> None:
+    async def body(bench: Bench) -> None:
+        path = CONFIGMAP.path("ns", "digits-result")
+        bench.server.objects[path] = {"metadata": {"name": "digits-result", "resourceVersion": "1"}}
+        bench.server.hidden.add(path)
+        assert await bench.round() == CONFLICT_SECONDS
+        bench.server.hidden.clear()
+        await bench.round()
+        assert bench.condition("Accepted")["reason"] == "NameConflict"
+
+    run(body)
+
+
+def test_without_mpi_operator_it_says_so_and_goes_on_when_it_is_there() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", "mpijobs"] = (404, "the server could not find the requested resource")
+        with pytest.raises(RefusedError):
+            await bench.round()
+        assert bench.condition("Accepted")["reason"] == "MPIJobRefused"
+        assert "install mpi-operator" in bench.condition("Accepted")["message"]
+        assert bench.status["phase"] == "Pending"
+        bench.server.faults.clear()
+        await bench.round()
+        assert bench.condition("Accepted")["status"] == "True"
+        assert "mpijobs" in bench.server.plurals()
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("plural", "reason"), [("roles", "Refused"), ("configmaps", "Refused"), ("mpijobs", "MPIJobRefused")]
+)
+def test_a_quota_or_missing_rights_are_said_and_tried_again(plural: str, reason: str) -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", plural] = (403, "exceeded quota: gpu")
+        with pytest.raises(RefusedError):
+            await bench.round()
+        accepted = bench.condition("Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("False", reason)
+        assert "exceeded quota: gpu" in accepted["message"]
+        assert bench.condition("Failed")["status"] == "False"
+
+    run(body)
+
+
+def test_what_is_invalid_fails_at_once_and_for_good() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", "mpijobs"] = (422, "resources.limits.cpu: Invalid value")
+        await bench.round()
+        assert bench.condition("Failed")["reason"] == "MPIJobRefused"
+        bench.server.writes.clear()
+        await bench.round()
+        assert bench.server.writes == []
+
+    run(body)
+
+
+def test_a_status_that_changed_meanwhile_is_computed_anew() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["PATCH", "quantizationtunings"] = (409, "the object has been modified")
+        assert await bench.round() == CONFLICT_SECONDS
+
+    run(body)
+
+
+def test_an_event_that_may_not_be_posted_does_not_hold_up_the_status(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", "events"] = (403, "events is forbidden")
+        await bench.round()
+        assert bench.condition("Accepted")["reason"] == "TaskConfigMapMissing"
+        assert "no event TaskConfigMapMissing" in caplog.text
+
+    run(body, task={"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}})
+
+
+def test_a_field_that_the_clusters_crd_drops_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.drops.add("workers")
+        await bench.round()
+        assert "the API server dropped status.workers" in caplog.text
+
+    run(body)
+
+
+def test_a_deleted_resource_is_forgotten_and_nothing_is_created() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        assert len(bench.table.rows()) == 1
+        path = TUNING.path("ns", "digits")
+        bench.server.objects[path]["metadata"]["deletionTimestamp"] = NOW
+        bench.server.writes.clear()
+        assert await bench.round() is None
+        assert (bench.server.writes, bench.table.rows()) == ([], [])
+        del bench.server.objects[path]
+        assert await bench.round() is None
+
+    run(body)
+
+
+def test_a_resource_that_an_older_crd_let_through_is_rejected_in_its_status() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.find("quantizationtunings", "digits")["spec"]["workers"] = 0
+        await bench.round()
+        accepted = bench.condition("Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("False", "Invalid")
+        assert "spec.workers" in accepted["message"]
+        assert bench.server.plurals() == ["quantizationtunings"]
+
+    run(body)
+
+
+def test_a_proxys_page_is_an_error_without_the_page() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["GET", "mpijobs"] = (502, "<html>secret</html>")
+        with pytest.raises(ClusterError) as caught:
+            await bench.round()
+        assert (caught.value.status, "secret" in str(caught.value)) == (502, False)
+
+    run(body)
+
+
+def test_no_api_server_is_an_error_that_says_so() -> None:
+    async def main() -> None:
+        server = ApiServer()
+        async with server.serve() as cluster:
+            pass
+        with pytest.raises(ClusterError, match="no answer from the API server"):
+            await cluster.get(TUNING, "ns", "digits")
+        await cluster.close()
+
+    asyncio.run(main())
