@@ -10,7 +10,6 @@ import sys
 import time
 
 from quantuner.api.names import journal_configmap
-from tests.cluster import ensure_images, ensure_up
 from tests.e2e.kube import Kube, Object, has_ended, is_true
 from tests.e2e.release import fresh_namespace, installed
 from tests.e2e.tunings import example, example_code, history
@@ -21,10 +20,8 @@ FIRST_TRIAL_KEY = "000002"  # line 0 is the launch, line 1 the baseline
 
 
 def main() -> None:
-    cluster = ensure_up()
-    ensure_images()
     runs = []
-    with installed(cluster) as release:
+    with installed() as release:
         for number in range(RUNS):
             with fresh_namespace(release) as kube:
                 runs.append(measure(kube))

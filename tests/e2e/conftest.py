@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.cluster import ensure_images, ensure_up
 from tests.e2e.kube import Kube
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.release import OURS, Release, fresh_namespace, installed
@@ -14,9 +13,7 @@ from tests.e2e.release import OURS, Release, fresh_namespace, installed
 
 @pytest.fixture(scope="session")
 def release() -> Iterator[Release]:
-    cluster = ensure_up()
-    ensure_images()
-    with installed(cluster) as release:
+    with installed() as release:
         yield release
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, ensure_images, ensure_up
+from tests.cluster.images import Images
 from tests.e2e.kube import Kube
 
 SYSTEM = "quantuner-system"
@@ -22,6 +23,7 @@ class Release:
 
     kube: Kube
     cluster: Cluster
+    images: Images
 
     def helm(self, *args: str) -> str:
         command = [str(self.cluster.program("helm")), "--namespace", SYSTEM, *args]
@@ -31,25 +33,26 @@ class Release:
 
     def chart(self) -> list[str]:
         """The chart and the values that name the images of the present sources."""
-        images = self.cluster.images
         values = [str(CHART)]
-        for key, image in (("image", images.operator), ("tuner.image", images.tuner)):
+        for key, image in (("image", self.images.operator), ("tuner.image", self.images.tuner)):
             repository, _, tag = image.rpartition(":")
             values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
         return [*values, "--wait", "--timeout", "120s"]
 
 
 @contextlib.contextmanager
-def installed(cluster: Cluster) -> Iterator[Release]:
-    """`helm install`, and at the end `helm uninstall`, which leaves the CRD and nothing else."""
+def installed() -> Iterator[Release]:
+    """The images built, `helm install`, and at the end `helm uninstall`, which leaves the CRD and nothing else."""
+    images, cluster = ensure_images(), ensure_up()
     kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, SYSTEM)
-    release = Release(kube, cluster)
+    release = Release(kube, cluster, images)
     _remove_what_a_killed_run_left(kube)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
-    # --take-ownership: other tests apply the CRD by itself, and an uninstalled release leaves it.
-    release.helm("install", "quantuner", "--take-ownership", *release.chart())
+    # Other tests apply the CRD by itself, and an uninstalled release leaves it: this one takes it over.
+    release.helm("install", "quantuner", "--take-ownership", "--force-conflicts", *release.chart())
     yield release
     release.helm("uninstall", "quantuner", "--wait")
+    kube.run("wait", "--for=delete", "pod", "-l", OURS, "--timeout=60s")
     left = kube.run("get", "deployments,services,serviceaccounts,pods", "-l", OURS, "-o", "name")
     assert not left.strip(), f"helm uninstall left {left}"
     assert kube.run("get", "crd", "quantizationtunings.quantuner.dev", "-o", "name").strip()
