@@ -20,6 +20,8 @@ RETRY_CAP_SECONDS = 60.0
 JITTER = 0.2  # fraction: keys that failed together must not come back together
 # Events of a burst (a journal line, then its pod, then its MPIJob) are answered by one look.
 SETTLE_SECONDS = 0.1
+# A journal of short trials changes many times a second; its status need not.
+PACE_SECONDS = 0.5
 STUCK_SECONDS = 180.0  # a reconcile is a dozen requests of at most 30 s, nearly all side by side
 
 K = TypeVar("K")
@@ -35,6 +37,11 @@ class Schedule(Generic[K]):
         self._order = itertools.count()
         self._active: dict[K, float] = {}
         self._failures: dict[K, int] = {}
+        self._ended: dict[K, float] = {}
+
+    def wake(self, key: K, now: float) -> None:
+        """Something happened to it: due when a burst has settled, and not faster than its pace."""
+        self.add(key, max(now + SETTLE_SECONDS, self._ended.get(key, float("-inf")) + PACE_SECONDS))
 
     def add(self, key: K, at: float) -> None:
         """Due at `at`, or earlier where it was due earlier already."""
@@ -56,7 +63,10 @@ class Schedule(Generic[K]):
         """It went well; None forgets the key until it is added again."""
         self._failures.pop(key, None)
         self._release(key)
-        if after is not None:
+        if after is None:
+            self._ended.pop(key, None)
+        else:
+            self._ended[key] = now
             self.add(key, now + self._spread(after))
 
     def failed(self, key: K, now: float) -> float:
@@ -112,7 +122,7 @@ class Queue(Generic[K]):
         self._tasks = [asyncio.create_task(self._serve(), name=f"reconcile-{i}") for i in range(workers)]
 
     def add(self, key: K) -> None:
-        self._schedule.add(key, self._clock() + SETTLE_SECONDS)
+        self._schedule.wake(key, self._clock())
         self._wake.set()
 
     def depth(self) -> int:

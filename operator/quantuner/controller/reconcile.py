@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -90,8 +90,11 @@ class Reconciler:
 
     async def _tell(self, key: Key, body: Manifest, composed: dict[str, Any], told: list[dict[str, Any]]) -> None:
         await act.post_events(self._cluster, key, told)
-        if await status.write(self._cluster, key, body, composed):
-            logger.info("%s is %s: %s", key, composed["phase"], _summary(composed))
+        if not await status.write(self._cluster, key, body, composed):
+            return
+        summary = _summary(composed)
+        level = logging.DEBUG if summary == _summary(body.get("status", {})) else logging.INFO
+        logger.log(level, "%s is %s", key, summary)
 
     async def _reject(self, key: Key, body: Manifest, error: InvalidResourceError) -> float:
         now = self._now()
@@ -102,8 +105,11 @@ class Reconciler:
         return RESYNC_SECONDS
 
 
-def _summary(composed: dict[str, Any]) -> str:
-    """The message of the condition that the phase comes from."""
-    messages = {c["type"]: c["message"] for c in composed["conditions"]}
-    by_phase = {"Failed": ConditionType.FAILED, "Complete": ConditionType.COMPLETE, "Pending": ConditionType.ACCEPTED}
-    return str(messages.get(by_phase.get(composed["phase"], ConditionType.RUNNING), ""))
+def _summary(told: Mapping[str, Any]) -> str:
+    """The phase and the message of the condition that it comes from."""
+    phase = told.get("phase", "")
+    messages = {c["type"]: c["message"] for c in told.get("conditions", ())}
+    return f"{phase}: {messages.get(_SPEAKS.get(phase, ConditionType.RUNNING), '')}"
+
+
+_SPEAKS = {"Failed": ConditionType.FAILED, "Complete": ConditionType.COMPLETE, "Pending": ConditionType.ACCEPTED}

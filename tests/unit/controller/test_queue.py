@@ -12,6 +12,7 @@ from quantuner.controller.queue import (
     JITTER,
     RETRY_BASE_SECONDS,
     RETRY_CAP_SECONDS,
+    SETTLE_SECONDS,
     STUCK_SECONDS,
     Queue,
     Schedule,
@@ -114,6 +115,29 @@ def test_an_event_does_not_wait_for_the_retry() -> None:
     s.failed("a", 0.0)
     s.add("a", 0.1)
     assert s.take(0.1) == "a"
+
+
+def test_a_key_that_is_woken_all_the_time_is_given_at_its_pace() -> None:
+    s = schedule()
+    s.wake("a", 0.0)
+    assert s.next_due() == SETTLE_SECONDS
+    given = []
+    for tick in range(200):
+        now = tick / 100
+        s.wake("a", now)
+        if s.take(now) is not None:
+            given.append(now)
+            s.done("a", now, after=300.0)
+    assert given == pytest.approx([0.1, 0.6, 1.1, 1.6], abs=0.011)
+
+
+def test_the_first_look_at_a_key_is_not_paced() -> None:
+    s = schedule()
+    s.wake("a", 0.0)
+    s.take(1.0)
+    s.done("a", 1.0, after=None)
+    s.wake("a", 1.0)
+    assert s.take(1.0 + SETTLE_SECONDS) == "a"
 
 
 def test_depth_counts_keys_that_wait_for_a_worker() -> None:
