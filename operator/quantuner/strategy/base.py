@@ -16,6 +16,7 @@ from quantuner.distributed.communicator import Communicator, MpiWorld
 from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
+from quantuner.space.samplers import initial
 from quantuner.strategy.search import MemoryRecorder, Recorder, Search
 
 
@@ -69,9 +70,9 @@ class TuneStrategy(ABC):
         self.last_tune_result: TrialResult | None = None
         self.last_tune_cfg: TuneConfig | None = None
         self.cur_best_acc = self.initial_best_acc()
-        self.cur_best_tuning_cfg = TuneConfig()
         self.trials_count = 0
         self.set_tuning_space(conf)
+        self.cur_best_tuning_cfg = initial(self.tuning_space)
         self._accuracies: dict[str, float | None] = {}
         self._started = self._elapsed_before = 0.0
 
@@ -121,8 +122,8 @@ class TuneStrategy(ABC):
         Returns the best accuracy and its configuration. Source: tuning order of Neural Compressor 2.x.
         """
         accuracy = self.last_tune_result.accuracy if self.last_tune_result else None
-        worse = self.conf.accuracy_criterion.better
-        if accuracy is not None and not worse(self.cur_best_acc, accuracy):
+        better = self.conf.accuracy_criterion.better
+        if accuracy is not None and not better(self.cur_best_acc, than=accuracy):
             self.cur_best_acc, self.cur_best_tuning_cfg = accuracy, op_tuning_cfg
         return self.cur_best_acc, self.cur_best_tuning_cfg
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quantuner.api import names
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import JournalError, SearchError
+from quantuner.api.errors import SearchError
 from quantuner.api.journal import LABEL_LIMIT, Finished, History, Outcome, Record, Trial, TrialState
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Told
@@ -60,8 +60,8 @@ class Search:
     def run(self, folder: Path) -> Finished:
         """Searches to the end, then saves, reloads and measures the best model in `folder`.
 
-        Raises `SearchError` where no trial succeeded or the reloaded model's accuracy differs, `JournalError`
-        where the history to resume is another search's.
+        Raises `SearchError` where no trial succeeded, the reloaded model's accuracy differs, or the history to
+        resume is another search's.
         """
         self._baseline()
         outcome = self._stages()
@@ -86,10 +86,11 @@ class Search:
 
     def _number(self, stage: Sequence[TuneConfig]) -> list[int]:
         """Indices of the stage's configurations that were not asked before, as far as the limit allows."""
+        limit = self._limit()
         asked = {config.digest for config in self.configs.values()}
         indices = []
         for config in stage:
-            if config.digest not in asked and len(self.configs) < self.strategy.conf.tuning_criterion.max_trials:
+            if config.digest not in asked and len(self.configs) < limit:
                 asked.add(config.digest)
                 index = len(self.configs) + 1
                 self.configs[index] = config
@@ -97,21 +98,21 @@ class Search:
         return indices
 
     def _replay(self, indices: list[int]) -> Outcome | None:
-        """Tells the strategy what the journal knows already."""
+        """Tells the strategy what the journal knows already; only after the last told trial the search may end."""
         told = self.recorder.history.trials
         for index in indices:
             if index >= len(told):
                 return None
             trial, config = told[index], self.configs[index]
             if trial.digest != config.digest:
-                raise JournalError(
+                raise SearchError(
+                    Failure.JOURNAL_MISMATCH,
                     f"the journal is of another search: trial {index} was configuration {trial.digest}, and is now "
-                    f"{config.digest}; start a new search"
+                    f"{config.digest}; start a new search",
                 )
             self.strategy.tell(config, trial)
-            outcome = self._decide()
-            if outcome is not None:
-                return outcome
+            if index == len(told) - 1:
+                return self._decide()
         return None
 
     def _execute(self, indices: list[int]) -> Outcome | None:
@@ -130,8 +131,11 @@ class Search:
         return decided[0] if decided else None
 
     def _exhausted_by_limit(self) -> Outcome | None:
-        limit = self.strategy.conf.tuning_criterion.max_trials
-        return Outcome.MAX_TRIALS if self.strategy.trials_count >= limit else None
+        return Outcome.MAX_TRIALS if self.strategy.trials_count >= self._limit() else None
+
+    def _limit(self) -> int:
+        """maxTrials; one that was lowered while the search was away does not undo what was told."""
+        return max(self.strategy.conf.tuning_criterion.max_trials, len(self.recorder.history.tried))
 
     def _tell(self, told: Told) -> Outcome | None:
         config = self.configs[told.index]
