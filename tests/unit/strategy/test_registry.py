@@ -1,0 +1,62 @@
+"""Strategies by name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.strategy import BasicTuneStrategy, strategy_class, strategy_registry
+from quantuner.strategy.registry import _strategies
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_tests_register() -> Iterator[None]:
+    before = dict(_strategies)
+    yield
+    _strategies.clear()
+    _strategies.update(before)
+
+
+def test_the_name_is_what_stands_before_tune_strategy_in_lower_case() -> None:
+    @strategy_registry
+    class MyOwnTuneStrategy:
+        pass
+
+    assert strategy_class("myown") is MyOwnTuneStrategy
+
+
+def test_basic_is_there() -> None:
+    assert strategy_class("basic") is BasicTuneStrategy
+
+
+@pytest.mark.parametrize("name", ["Mine", "TuneStrategy", "TuneStrategyMine"])
+def test_another_class_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"must end in TuneStrategy, as MyTuneStrategy; it is {name}$"):
+        strategy_registry(type(name, (), {}))
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'basic' is quantuner\.strategy\.basic\.BasicTuneStrategy already"):
+        strategy_registry(type("BasicTuneStrategy", (), {}))
+
+
+def test_a_module_that_is_imported_anew_replaces_its_own() -> None:
+    once, again = (type("NewTuneStrategy", (), {}) for _ in range(2))
+    strategy_registry(once)
+    assert strategy_registry(again) is again
+    assert strategy_class("new") is again
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("basc", "'basc' is not known (did you mean basic?). Known: basic. "),
+        ("zzz", "'zzz' is not known. Known: basic. A strategy of your own is registered by strategy_registry"),
+    ],
+)
+def test_an_unknown_name_lists_the_known_ones(name: str, says: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        strategy_class(name)
+    assert caught.value.reason == Failure.UNKNOWN_STRATEGY
+    assert says in caught.value.message
