@@ -68,15 +68,25 @@ def main(argv: list[str] | None = None) -> int:
 def _run(comm: Communicator, host: str, args: argparse.Namespace) -> int:
     journal = JournalFolder(args.workspace) if comm.rank == 0 else None
     try:
-        finished = _search(comm, host, args, journal)
-    except SearchError as error:  # all ranks agreed on it
+        end = _end_of(comm, host, args, journal)
+        if journal is not None and end is not None:
+            journal.append(end)
+    finally:
         if journal is not None:
-            logger.error("%s: %s", error.reason, error.message)
-            journal.append(_failure(error))
-        return 0
-    if journal is not None and finished is not None:
-        journal.append(finished)
+            journal.close()
     return 0
+
+
+def _end_of(
+    comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None
+) -> Finished | Failed | None:
+    """How the search ended; None on slaves."""
+    try:
+        return _search(comm, host, args, journal)
+    except SearchError as error:  # all ranks agreed on it
+        if comm.rank == 0:
+            logger.error("%s: %s", error.reason, error.message)
+        return _failure(error)
 
 
 def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None) -> Finished | None:
