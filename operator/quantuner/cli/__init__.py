@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from quantuner import __version__
 from quantuner.api.errors import InvalidResourceError, QuantunerError
@@ -60,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(args, console)
     except InvalidResourceError as error:
         for problem in error.problems:
-            Console(stderr=True, highlight=False).print(f"[red]error[/red] {args.file}: {problem}", soft_wrap=True)
+            Console(stderr=True, highlight=False).print(
+                f"[red]error[/red] {escape(f'{args.file}: {problem}')}", soft_wrap=True
+            )
         return EXIT_USAGE
     except (QuantunerError, OSError, yaml.YAMLError) as error:
-        Console(stderr=True, highlight=False).print(f"[red]error[/red] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
         return EXIT_USAGE
 
 
@@ -73,8 +76,8 @@ def _dispatch(args: argparse.Namespace, console: Console) -> int:
         return 0
     if args.command == "validate":
         body = admit(read_manifest(args.file))
-        console.print(f"{args.file}: valid")
-        console.print(yaml.safe_dump(body, sort_keys=False), end="")
+        console.print(f"{args.file}: valid", markup=False, soft_wrap=True)
+        console.print(yaml.safe_dump(body, sort_keys=False), end="", markup=False, soft_wrap=True)
         return 0
     if args.command == "report":
         return show(args.workspace, console)

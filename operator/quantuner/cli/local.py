@@ -9,13 +9,13 @@ import yaml
 from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
-from quantuner.api.journal import Finished, History
+from quantuner.api.journal import Finished
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
 from quantuner.distributed import mpirun
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text
 from quantuner.distributed.supervisor import Launch, Supervisor
 
 
@@ -55,15 +55,14 @@ def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: 
     """A journal of this very search that has not ended is continued; any other one is kept under a new name."""
     workspace.mkdir(parents=True, exist_ok=True)
     journal = workspace / JOURNAL_FILE
-    lines = read_lines(journal)
-    history = History.replay(lines)
+    history, told = read_history(journal), bool(read_lines(journal))
     same = bool(history.launches) and history.launches[0].search == search_digest(body)
-    if lines and same and history.end is None and not fresh:
-        console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True)
-    elif lines:
+    if told and same and history.end is None and not fresh:
+        console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)
+    elif told:
         kept = _free_name(workspace)
         journal.rename(kept)
-        console.print(f"the earlier search is kept in {kept}", soft_wrap=True)
+        console.print(f"the earlier search is kept in {kept}", soft_wrap=True, markup=False)
         for name in (BEST_FILE, STATUS_FILE):
             (workspace / name).unlink(missing_ok=True)
     replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
@@ -77,11 +76,11 @@ def _free_name(workspace: Path) -> Path:
 
 
 def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int) -> int:
-    tuning, history = Tuning.from_body(body), History.replay(read_lines(workspace / JOURNAL_FILE))
+    tuning, history = Tuning.from_body(body), read_history(workspace / JOURNAL_FILE)
     status = {**body, "status": status_of(workspace, body)}
     replace_text(workspace / STATUS_FILE, yaml.safe_dump(status, sort_keys=False))
     if history.trials:
         console.print(trials_table(tuning, history))
     console.print(outcome_text(tuning, history), soft_wrap=True)
-    console.print(f"status: {workspace / STATUS_FILE}", soft_wrap=True)
+    console.print(f"status: {workspace / STATUS_FILE}", soft_wrap=True, markup=False)
     return 0 if code == 0 and isinstance(history.end, Finished) else 1

@@ -67,7 +67,7 @@ class Progress:
     def _told(self, trial: Trial) -> None:
         if not self._console.is_terminal:
             accuracy = "failed" if trial.accuracy is None else f"{trial.accuracy:.6g}"
-            self._console.print(f"trial {trial.index:4d}  {accuracy:>10s}  {trial.label}", soft_wrap=True)
+            self._console.print(f"trial {trial.index:4d}  {accuracy:>10s}  {trial.label}", soft_wrap=True, markup=False)
         self._bar.update(self._task, completed=len(self._history.tried), description=self._description())
 
     def _description(self) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from quantuner.api.conditions import phase_of
@@ -14,7 +15,7 @@ from quantuner.api.names import BEST_KEY
 from quantuner.api.result import OUTCOMES, end_conditions, search_status
 from quantuner.api.spec import Tuning
 from quantuner.api.validation import admit
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history
 from quantuner.distributed.timestamps import utc_now
 
 TUNING_FILE, STATUS_FILE = "tuning.yaml", "status.yaml"
@@ -25,7 +26,7 @@ def show(workspace: Path, console: Console) -> int:
     if not (workspace / TUNING_FILE).is_file():
         raise QuantunerError(f"{workspace} holds no {TUNING_FILE}; name the workspace of a `quantuner run`")
     body = admit(yaml.safe_load((workspace / TUNING_FILE).read_text(encoding="utf-8")))
-    history = History.replay(read_lines(workspace / JOURNAL_FILE))
+    history = read_history(workspace / JOURNAL_FILE)
     tuning = Tuning.from_body(body)
     console.print(trials_table(tuning, history))
     console.print(outcome_text(tuning, history), soft_wrap=True)
@@ -34,7 +35,7 @@ def show(workspace: Path, console: Console) -> int:
 
 def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:
     """The resource's status as the operator would write it, its configRef naming the local file."""
-    tuning, history = Tuning.from_body(body), History.replay(read_lines(workspace / JOURNAL_FILE))
+    tuning, history = Tuning.from_body(body), read_history(workspace / JOURNAL_FILE)
     best = workspace / BEST_FILE
     best_yaml = best.read_text(encoding="utf-8") if best.exists() else None
     status = search_status(tuning, history, best_yaml, {"name": str(best), "key": BEST_KEY})
@@ -61,7 +62,7 @@ def _row(tuning: Tuning, history: History, trial: Trial) -> list[str]:
     if trial.accuracy is None:
         return [
             str(trial.index),
-            f"{trial.label}: {trial.error}",
+            escape(f"{trial.label}: {trial.error}"),
             "failed",
             "",
             f"{trial.seconds:.2f}",
@@ -70,7 +71,7 @@ def _row(tuning: Tuning, history: History, trial: Trial) -> list[str]:
     loss = "" if trial.index == 0 else loss_text(tuning, history, trial.accuracy)
     return [
         str(trial.index),
-        trial.label,
+        escape(trial.label),
         f"{trial.accuracy:.6g}",
         loss,
         f"{trial.seconds:.2f}",
@@ -102,7 +103,7 @@ def outcome_text(tuning: Tuning, history: History) -> str:
     if end is None:
         return f"not finished: {len(history.tried)} trials told; `quantuner run` goes on from here"
     if not isinstance(end, Finished):
-        return f"[red]failed[/red] {end.reason}: {end.message}"
+        return f"[red]failed[/red] {escape(f'{end.reason}: {end.message}')}"
     best = history.best(tuning.accuracy_criterion.higher_is_better)
     why = OUTCOMES[end.outcome].format(best=end.best)
     if best is None or end.accuracy is None:
@@ -110,5 +111,5 @@ def outcome_text(tuning: Tuning, history: History) -> str:
     verdict = "[green]target met[/green]" if best.meets else "[yellow]target not met[/yellow]"
     return (
         f"{verdict}: {why}; its saved model was loaded again and has accuracy {end.accuracy:.6g} "
-        f"({loss_text(tuning, history, end.accuracy)} lost)\nmodel: {end.artifact}"
+        f"({loss_text(tuning, history, end.accuracy)} lost)\nmodel: {escape(end.artifact)}"
     )

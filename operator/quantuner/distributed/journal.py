@@ -61,6 +61,14 @@ def _whole(data: bytes) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
+def read_history(path: Path) -> History:
+    """What a journal that somebody else may be writing says. Raises `JournalError` with its path."""
+    try:
+        return History.replay(read_lines(path))
+    except JournalError as error:
+        raise JournalError(f"{path}: {error}; move the file away to start anew") from error
+
+
 def _repair(path: Path) -> list[str]:
     data = path.read_bytes() if path.exists() else b""
     whole = _whole(data)

@@ -14,7 +14,7 @@ from types import FrameType
 
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, History
-from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
+from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
 from quantuner.distributed.timestamps import utc_now
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Supervisor:
                 self._give_up(code, tail)
 
     def _history(self) -> History:
-        return History.replay(read_lines(self._folder / JOURNAL_FILE))
+        return read_history(self._folder / JOURNAL_FILE)
 
     def _start(self, launch: Launch) -> tuple[int, list[str]]:
         logger.info("starting %s", " ".join(launch.command))
