@@ -1,0 +1,211 @@
+"""`quantuner run` and `report`, whole: real ranks, real searches of a tiny model."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quantuner.api.conditions import Failure
+from quantuner.api.journal import Failed, Finished, History, Outcome
+from quantuner.cli import main
+from quantuner.distributed.journal import read_history
+from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
+from tests.unit.strategy.judged import essence
+
+
+@dataclass
+class Run:
+    """A `quantuner run` that has ended."""
+
+    workspace: Path
+    code: int
+    out: str
+
+    @property
+    def history(self) -> History:
+        return read_history(self.workspace / "journal.jsonl")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = yaml.safe_load((self.workspace / "status.yaml").read_text())["status"]
+        return status
+
+    @property
+    def end(self) -> Finished:
+        end = self.history.end
+        assert isinstance(end, Finished)
+        return end
+
+
+def run(capsys: pytest.CaptureFixture[str], file: Path, workspace: Path, *arguments: str) -> Run:
+    code = main(["run", str(file), "--workspace", str(workspace), *arguments])
+    return Run(workspace, code, capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole search in series, its output thrown away."""
+    folder = tmp_path_factory.mktemp("serial")
+    code = main(["run", str(written(folder)), "--workers", "0", "--workspace", str(folder / "workspace")])
+    return Run(folder / "workspace", code, "")
+
+
+def test_a_search_in_series(serial: Run) -> None:
+    assert serial.code == 0
+    assert (serial.end.outcome, serial.end.best) == (Outcome.TARGET_MET, TRIALS)
+    assert [trial.index for trial in serial.history.trials] == list(range(TRIALS + 1))
+    assert [launch.ranks for launch in serial.history.launches] == [1]
+    assert (serial.workspace / "model" / "model.pt2").is_file()
+
+
+def test_its_status_is_what_a_cluster_would_show(serial: Run) -> None:
+    status, best = serial.status, serial.history.trials[TRIALS]
+    assert status["phase"] == "Complete"
+    assert status["baseline"]["accuracy"] == 1.0
+    assert status["trials"] == {"completed": TRIALS, "failed": 0, "running": 0, "max": 100}
+    assert status["best"] == {
+        "trial": TRIALS,
+        "accuracy": best.accuracy,
+        "meetsCriterion": True,
+        "objectives": best.objectives,
+        "config": {"defaults": {"Linear": "fp32"}, "exceptions": {}},
+        "configRef": {"name": str(serial.workspace / "best.yaml"), "key": "best.yaml"},
+        "artifact": str(serial.workspace / "model"),
+    }
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "TargetMet": "True", "Complete": "True", "Failed": "False"
+    }  # fmt: skip
+    assert status["startTime"] <= status["completionTime"]
+
+
+def test_slaves_give_the_same_history_and_winner(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parallel = run(capsys, written(tmp_path), tmp_path / "workspace", "--workers", "2")
+    assert parallel.code == 0
+    assert [launch.ranks for launch in parallel.history.launches] == [3]
+    assert {trial.rank for trial in parallel.history.tried} == {1, 2}
+    assert essence(parallel.history.trials) == essence(serial.history.trials)
+    assert (parallel.end.best, parallel.end.accuracy) == (serial.end.best, serial.end.accuracy)
+    assert parallel.history.launches[0].model == serial.history.launches[0].model
+    assert yaml.safe_load((parallel.workspace / "best.yaml").read_text()) == yaml.safe_load(
+        (serial.workspace / "best.yaml").read_text()
+    )
+    assert "3 ranks, 2 quantizable ops" in parallel.out
+    assert "target met: trial 7 meets the accuracy criterion" in parallel.out
+    assert "◀ best" in parallel.out
+
+
+@pytest.fixture
+def interrupted(serial: Run, tmp_path: Path) -> Path:
+    """The workspace of the same search, ended in the middle of the line that tells its fourth trial."""
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    lines = (serial.workspace / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (workspace / "journal.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:30])
+    return workspace
+
+
+def test_an_interrupted_search_goes_on_without_repeating_a_told_trial(
+    serial: Run, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (interrupted / "journal.jsonl").read_bytes()
+    continued = run(capsys, written(tmp_path), interrupted, "--workers", "0")
+    assert continued.code == 0
+    assert "going on after 3 told trials" in continued.out
+    assert (interrupted / "journal.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert essence(continued.history.trials) == essence(serial.history.trials)
+    assert (continued.end.best, continued.end.accuracy) == (serial.end.best, serial.end.accuracy)
+    assert len(continued.history.launches) == 2
+
+
+def test_a_finished_search_is_kept_and_another_one_started(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    (workspace / "journal.1.jsonl").write_text("an even earlier one\n")
+    again = run(capsys, written(tmp_path, tuningCriterion={"maxTrials": 1}), workspace, "--workers", "0")
+    assert again.code == 0
+    assert (workspace / "journal.1.jsonl").read_text() == "an even earlier one\n"
+    assert (workspace / "journal.2.jsonl").read_bytes() == (serial.workspace / "journal.jsonl").read_bytes()
+    assert (again.end.outcome, len(again.history.tried)) == (Outcome.MAX_TRIALS, 1)
+    assert again.status["phase"] == "Complete"
+    assert "target not met: maxTrials is reached" in again.out
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("failed")
+    file = written(folder, entrypoint="tiny:broken")
+    code = main(["run", str(file), "--workers", "0", "--workspace", str(folder / "workspace")])
+    return Run(folder / "workspace", code, "")
+
+
+def test_a_task_that_raises_fails_with_reason_and_line(failed: Run) -> None:
+    assert failed.code == 1
+    end = failed.history.end
+    assert isinstance(end, Failed)
+    assert end.reason == Failure.TASK_RAISED
+    assert end.message == (
+        f"calling tiny:broken raised at tiny.py:{BROKEN_LINE} in broken: "
+        "TypeError: list indices must be integers or slices, not str"
+    )
+    assert 'values["[/tmp]"]' in end.traceback
+    assert failed.status["phase"] == "Failed"
+    conditions = {c["type"]: c for c in failed.status["conditions"]}
+    assert (conditions["Failed"]["status"], conditions["Failed"]["reason"]) == ("True", "TaskRaised")
+
+
+# --- report
+
+
+def test_a_report_shows_every_trial_and_the_winner(serial: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(serial.workspace)]) == 0
+    out = capsys.readouterr().out
+    for trial in serial.history.trials:
+        assert trial.label in out
+    assert "target met: trial 7 meets the accuracy criterion" in out
+    assert f"model: {serial.workspace / 'model'}" in out
+
+
+def test_a_report_of_an_interrupted_search_says_how_to_go_on(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (interrupted / "journal.jsonl").read_bytes()
+    assert main(["report", str(interrupted)]) == 0
+    assert "not finished: 3 trials told; `quantuner run` goes on from here" in capsys.readouterr().out
+    assert (interrupted / "journal.jsonl").read_bytes() == before
+
+
+def test_a_report_of_a_failed_search(failed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(failed.workspace)]) == 1
+    assert f"failed TaskRaised: calling tiny:broken raised at tiny.py:{BROKEN_LINE}" in capsys.readouterr().out
+
+
+def test_errors_with_brackets_are_shown_as_they_are(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    lines = (workspace / "journal.jsonl").read_text().splitlines()[:2]
+    trial = '{"v":1,"op":"trial","index":1,"digest":"d","state":"failed","label":"x","error":"KeyError: [/a]"}'
+    end = '{"v":1,"op":"fail","reason":"TaskRaised","message":"shape [4, 4] and [/b]"}'
+    (workspace / "journal.jsonl").write_text("\n".join([*lines, trial, end]) + "\n")
+    assert main(["report", str(workspace)]) == 1
+    out = capsys.readouterr().out
+    assert "x: KeyError: [/a]" in out
+    assert "failed TaskRaised: shape [4, 4] and [/b]" in out
+
+
+def test_a_folder_that_is_no_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no tuning.yaml; name the workspace of a `quantuner run`" in capsys.readouterr().err
+
+
+def test_the_tests_left_nothing_in_the_working_folder() -> None:
+    assert "workspace" not in os.listdir()  # noqa: PTH208 - the names are all there is to know

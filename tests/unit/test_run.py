@@ -1,0 +1,190 @@
+"""A rank's main. In this process without MPI, and as real ranks that must agree before they search."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quantuner import run
+from quantuner.api.conditions import Failure
+from quantuner.api.journal import NOT_KEPT, Failed, Finished, History
+from quantuner.distributed import mpirun
+from quantuner.distributed.journal import JournalFolder, read_history
+from quantuner.strategy.registry import _strategies
+from tests.unit.records import launched, manifest
+
+TASK = """
+import os
+import torch
+from torch import nn
+from quantuner import Task
+from quantuner.strategy import TuneStrategy, strategy_registry
+
+RANK = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
+{top}
+
+@strategy_registry
+class UserOwnTuneStrategy(TuneStrategy):
+    def stages(self):
+        from quantuner.space.samplers import initial
+        yield [initial(self.tuning_space)]
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    data = torch.ones(4, 4)
+    return Task(model=model, calib_dataloader=[data], eval_func=lambda m: float(m(data).sum()))
+"""
+
+
+def prepared(folder: Path, *, top: str = "", **spec: Any) -> list[str]:
+    """The arguments of a rank, for a task whose module has `top` at its top."""
+    name = f"user_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(TASK.format(top=top))
+    body = manifest(
+        {
+            "task": {"entrypoint": f"{name}:make"},
+            "tuningCriterion": {"strategy": "userown"},
+            "accuracyCriterion": {"tolerableLoss": 0.9},
+            **spec,
+        }
+    )
+    (folder / "tuning.yaml").write_text(yaml.safe_dump(body))
+    workspace = folder / "workspace"
+    return ["--tuning", str(folder / "tuning.yaml"), "--code", str(folder), "--workspace", str(workspace)]
+
+
+def history(folder: Path) -> History:
+    return read_history(folder / "workspace" / "journal.jsonl")
+
+
+def failure(folder: Path) -> Failed:
+    end = history(folder).end
+    assert isinstance(end, Failed)
+    return end
+
+
+# --- in this process
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_users_modules() -> Iterator[None]:
+    path, strategies = list(sys.path), dict(_strategies)
+    yield
+    sys.path[:] = path
+    _strategies.clear()
+    _strategies.update(strategies)
+    for name in [name for name in sys.modules if name.startswith("user_")]:
+        del sys.modules[name]
+
+
+def test_a_search_with_the_users_own_strategy(tmp_path: Path) -> None:
+    assert run.main([*prepared(tmp_path), "--serial"]) == 0
+    end = history(tmp_path).end
+    assert isinstance(end, Finished)
+    assert (end.best, end.artifact) == (1, str(tmp_path / "workspace" / "model"))
+    report = yaml.safe_load((tmp_path / "workspace" / "model" / "report.json").read_text())
+    assert (report["trial"], report["accuracy"], report["outcome"]) == (1, end.accuracy, "target-met")
+    assert report["model"] == history(tmp_path).launches[0].model
+
+
+def test_a_journal_that_has_ended_is_not_added_to(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path), "--serial"]
+    run.main(arguments)
+    before = (tmp_path / "workspace" / "journal.jsonl").read_bytes()
+    assert run.main(arguments) == 1
+    assert (tmp_path / "workspace" / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("output", "artifact"),
+    [
+        (None, NOT_KEPT),
+        ({"persistentVolumeClaim": {"claimName": "models"}}, "persistentvolumeclaim/models/digits/model"),
+        ({"persistentVolumeClaim": {"claimName": "m"}, "path": "a/b"}, "persistentvolumeclaim/m/a/b/model"),
+    ],
+    ids=["no output", "a claim", "a claim and a path"],
+)
+def test_in_a_pod_the_model_is_named_by_its_volume(tmp_path: Path, output: Any, artifact: str) -> None:
+    spec = {} if output is None else {"output": output}
+    arguments = [*prepared(tmp_path, **spec), "--serial", "--in-pod", "--output", str(tmp_path / "claim")]
+    assert run.main(arguments) == 0
+    end = history(tmp_path).end
+    assert isinstance(end, Finished)
+    assert end.artifact == artifact
+    assert (tmp_path / "claim" / "model" / "model.pt2").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "says"),
+    [
+        pytest.param(
+            {"tuningCriterion": {"strategy": "bayes"}}, Failure.UNKNOWN_STRATEGY, "'bayes' is not known", id="strategy"
+        ),
+        pytest.param(
+            {"quantization": {"opNames": [{"pattern": "conv1", "weight": {"dtype": ["fp32"]}}]}},
+            Failure.OVERRIDE_MATCHES_NOTHING,
+            "'conv1' matches none of the 1 names as a whole; the nearest is 0",
+            id="override",
+        ),
+        pytest.param(
+            {"task": {"entrypoint": "user_no:make"}}, Failure.TASK_IMPORT_FAILED, "No module named", id="task"
+        ),
+        pytest.param(
+            {"workers": 0}, Failure.INTERNAL_ERROR, "the resource cannot be read: spec.workers", id="resource"
+        ),
+    ],
+)
+def test_what_the_user_must_correct_ends_the_journal(tmp_path: Path, spec: Any, reason: Failure, says: str) -> None:
+    assert run.main([*prepared(tmp_path, **spec), "--serial"]) == 0
+    assert failure(tmp_path).reason == reason
+    assert says in failure(tmp_path).message
+
+
+def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    journal = JournalFolder(tmp_path / "workspace")
+    journal.append(launched(search="other"))
+    journal.close()
+    assert run.main([*arguments, "--serial"]) == 0
+    assert failure(tmp_path).reason == Failure.JOURNAL_MISMATCH
+    assert "the journal is of another search: search was 'other' and is now" in failure(tmp_path).message
+
+
+# --- real ranks
+
+
+def ranks(folder: Path, count: int, **prepare: Any) -> subprocess.CompletedProcess[str]:
+    """Runs so many ranks to their end."""
+    launch = mpirun.local(count, mpirun.python("-m", "quantuner.run", *prepared(folder, **prepare)))
+    environment = {**os.environ, **launch.environment}
+    return subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_path: Path) -> None:
+    done = ranks(tmp_path, 3, top="if RANK == '2': raise OSError('no data on this host')")
+    assert done.returncode == 0, done.stderr
+    end = failure(tmp_path)
+    assert end.reason == Failure.TASK_IMPORT_FAILED
+    assert end.message.endswith("in <module>: OSError: no data on this host (on rank 2)")
+    assert "no data on this host" in end.traceback
+    assert history(tmp_path).launches == []
+
+
+def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:
+    done = ranks(tmp_path, 2, top="torch.manual_seed = lambda seed: torch.random.manual_seed(int(RANK))")
+    assert done.returncode == 0, done.stderr
+    assert failure(tmp_path).reason == Failure.TASK_INVALID
+    assert "rank 1 has a model other than rank 0's" in failure(tmp_path).message
+    assert "seed what the task trains or load them from a file" in failure(tmp_path).message
+
+
+def test_a_rank_that_dies_ends_the_others_and_leaves_the_journal_open(tmp_path: Path) -> None:
+    done = ranks(tmp_path, 2, top="if RANK == '1': os.kill(os.getpid(), 9)")
+    assert done.returncode != 0
+    assert history(tmp_path).end is None
