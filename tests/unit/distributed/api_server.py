@@ -40,6 +40,13 @@ def service_account(folder: Path, pem: Path, token: str = TOKEN) -> Path:
     return folder
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that does not trust the certificate hangs up, as it should."""
+
+
 class ApiServer:
     """ConfigMaps by name. `faults` are answered, one a request, before requests are served again."""
 
@@ -56,8 +63,7 @@ class ApiServer:
     def _start(self, port: int) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._pem)
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
-        self._server.daemon_threads = False
+        self._server = _Server(("127.0.0.1", port), _handler_of(self))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
