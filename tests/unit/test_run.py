@@ -167,11 +167,11 @@ def ranks(folder: Path, count: int, **prepare: Any) -> subprocess.CompletedProce
 
 
 def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_path: Path) -> None:
-    done = ranks(tmp_path, 3, top="if RANK == '2': raise OSError('no data on this host')")
+    done = ranks(tmp_path, 2, top="if RANK == '1': raise OSError('no data on this host')")
     assert done.returncode == 0, done.stderr
     end = failure(tmp_path)
     assert end.reason == Failure.TASK_IMPORT_FAILED
-    assert end.message.endswith("in <module>: OSError: no data on this host (on rank 2)")
+    assert end.message.endswith("in <module>: OSError: no data on this host (on rank 1)")
     assert "no data on this host" in end.traceback
     assert history(tmp_path).launches == []
 

@@ -48,7 +48,7 @@ def until(history: History, trials: int, **changes: Any) -> History:
 # --- resuming
 
 
-@pytest.mark.parametrize("told_before", [0, 1, 7, 16, 17, 18, 19])
+@pytest.mark.parametrize("told_before", [0, 7, 17, 19])
 def test_a_resumed_search_repeats_no_told_trial_and_ends_the_same(
     engine: Engine, judge: Judge, tmp_path: Path, whole: tuple[History, Finished], told_before: int
 ) -> None:
