@@ -111,7 +111,9 @@ def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -
     for part in mistake.says:
         assert part in failed["message"]
     kube.run("wait", "--for=delete", f"pod/{mistake.name}-worker-0", f"--timeout={GONE_SECONDS}")
-    kube.run("wait", "--for=delete", f"mpijob/{mistake.name}", f"--timeout={GONE_SECONDS}")
+    for pod in kube.items("pods", "-l", "training.kubeflow.org/job-role=launcher"):  # kept for its logs, ended
+        ended = "--for=jsonpath={.status.phase}=Succeeded"
+        kube.run("wait", ended, f"pod/{pod['metadata']['name']}", f"--timeout={GONE_SECONDS}")
     assert not [p for p in kube.items("pods") if p["status"]["phase"] in ("Pending", "Running")]
     assert mistake.describe in kube.run("describe", "qtune", mistake.name)
     if mistake.reason is not Failure.IMAGE_PULL_FAILED:
