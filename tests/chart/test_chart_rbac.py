@@ -10,16 +10,16 @@ from tests.chart.helm import NAME, NAMESPACE, Helm, Rendered, nested
 Rights = Mapping[str, set[str]]
 
 SERVING = {
-    "quantuner.dev/quantizationtunings": {"get", "list", "watch", "patch"},
+    "quantuner.dev/quantizationtunings": {"get", "list", "watch"},
     "quantuner.dev/quantizationtunings/status": {"patch"},
     "quantuner.dev/quantizationtunings/finalizers": {"update"},
     "kubeflow.org/mpijobs": {"get", "list", "watch", "create", "delete"},
-    "/configmaps": {"get", "list", "watch", "create", "patch", "delete"},
+    "/configmaps": {"get", "list", "watch", "create", "patch"},
     "/serviceaccounts": {"get", "create", "patch"},
     "rbac.authorization.k8s.io/roles": {"get", "create", "patch"},
     "rbac.authorization.k8s.io/rolebindings": {"get", "create", "patch"},
-    "/pods": {"get", "list", "watch"},
-    "/events": {"create", "patch"},
+    "/pods": {"list", "watch"},
+    "/events": {"create"},
 }
 SCANNING = {
     "apiextensions.k8s.io/customresourcedefinitions": {"list", "watch"},

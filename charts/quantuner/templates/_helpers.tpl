@@ -45,10 +45,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* What the operator does to the objects of its namespaces: of a ClusterRole, or of a Role in each namespace. */}}
 {{- define "quantuner.rules" -}}
-# The resources it serves. patch: annotations that Kopf may keep; spec is never written.
+# The resources it serves; only their status is written.
 - apiGroups: [quantuner.dev]
   resources: [quantizationtunings]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [quantuner.dev]
   resources: [quantizationtunings/status]
   verbs: [patch]
@@ -65,7 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # gives: nobody can grant what he does not have.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 # The launcher's identity, which may write its own journal and result by name. Owner references delete it.
 - apiGroups: [""]
   resources: [serviceaccounts]
@@ -76,9 +76,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Why ranks do not start (image, scheduling, refused container) stands in their pods' status.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
-# What kubectl describe shows. patch counts a repeated event up.
+  verbs: [list, watch]
+# What kubectl describe shows.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}

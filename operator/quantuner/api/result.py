@@ -41,12 +41,21 @@ def search_status(
             "meetsCriterion": best.meets,
             "objectives": dict(best.objectives),
         }
-        described = yaml.safe_load(best_yaml) if best_yaml else None
-        if described and described["trial"] == best.index:
+        described = _described(best_yaml)
+        if described.get("trial") == best.index and "summary" in described:
             status["best"] |= {"config": described["summary"], "configRef": dict(config_ref)}
         if isinstance(history.end, Finished) and history.end.artifact:
             status["best"]["artifact"] = history.end.artifact
     return status
+
+
+def _described(best_yaml: str | None) -> Mapping[str, Any]:
+    """The best trial's description; empty where there is none, or somebody damaged it: the journal stands alone."""
+    try:
+        described = yaml.safe_load(best_yaml or "")
+    except yaml.YAMLError:
+        return {}
+    return described if isinstance(described, Mapping) else {}
 
 
 def _trials(tuning: Tuning, history: History) -> dict[str, int]:

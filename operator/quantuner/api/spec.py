@@ -153,10 +153,14 @@ class Tuning:
         return max(1, math.ceil(_cores(cpu)))
 
 
+_CPU_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3}
+
+
 def _cores(quantity: int | float | str) -> float:
     """`2`, `"1.5"` or `"500m"` as cores."""
     text = str(quantity)
-    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+    unit = _CPU_UNITS.get(text[-1])
+    return float(text) if unit is None else float(text[:-1]) * unit
 
 
 # What may change while the search goes on (the CRD's CEL rules say the same); all else is its identity.

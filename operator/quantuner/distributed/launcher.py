@@ -5,6 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
+import yaml
+
 from quantuner.distributed import mpirun
 from quantuner.distributed.configmap import ConfigMaps
 from quantuner.distributed.mirror import Mirror
@@ -42,7 +44,13 @@ def _launch(args: argparse.Namespace) -> Launch:
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]
     hosts = mpirun.answering(mpirun.read_hostfile(args.hostfile))
-    return mpirun.on_hosts(hosts, args.workspace / "hostfile", program)
+    return mpirun.on_hosts(hosts, args.workspace / "hostfile", program, _template_variables(args.tuning))
+
+
+def _template_variables(tuning: Path) -> list[str]:
+    """Names of the user's variables, which this pod has like every other."""
+    template = yaml.safe_load(tuning.read_text(encoding="utf-8"))["spec"].get("template") or {}
+    return [variable["name"] for variable in template.get("env", ())]
 
 
 if __name__ == "__main__":

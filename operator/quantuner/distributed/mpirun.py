@@ -31,14 +31,18 @@ def local(ranks: int, program: Sequence[str]) -> Launch:
     return Launch([mpiexec, "-n", str(ranks), "--map-by", ":OVERSUBSCRIBE", *_ALWAYS, *program], root)
 
 
-def on_hosts(hosts: Sequence[str], hostfile: Path, program: Sequence[str]) -> Launch:
-    """One rank on each host, rank 0 on the first. Writes `hostfile`."""
+def on_hosts(hosts: Sequence[str], hostfile: Path, program: Sequence[str], exported: Sequence[str] = ()) -> Launch:
+    """One rank on each host, rank 0 on the first. Writes `hostfile`.
+
+    `exported` names variables of this process that every rank gets: sshd starts a rank without its pod's.
+    """
     hostfile.write_text("".join(f"{host} slots=1\n" for host in hosts))
     command = [
         *(str(Path(sys.prefix) / "bin" / "mpirun"), "--prefix", sys.prefix),
         *("--hostfile", str(hostfile), "-n", str(len(hosts))),
         *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self"),  # pods share nothing but the network
         *_ALWAYS,
+        *(word for name in exported for word in ("-x", name)),
         *program,
     ]
     return Launch(command, {"PRTE_MCA_prte_default_hostfile": str(hostfile)})

@@ -171,13 +171,12 @@ class Search:
             failed = history.tried
             last = failed[-1].error if failed else "no configuration was tried"
             raise SearchError(Failure.ALL_TRIALS_FAILED, f"all {len(failed)} trials failed; the last one: {last}")
-        accuracy = self.strategy.engine.save(self.configs[best.index], folder)
+        accuracy = self._save(self.configs[best.index], folder)
         if accuracy != best.accuracy:
             raise SearchError(
                 Failure.VERIFICATION_FAILED,
                 f"trial {best.index} had accuracy {best.accuracy!r}, but its saved and reloaded model has "
-                f"{accuracy!r}; "
-                "make eval_func deterministic (fixed data, no sampling), or report this with the model",
+                f"{accuracy!r}; make eval_func deterministic (fixed data, no sampling), or report this with the model",
             )
         return Finished(
             outcome=outcome,
@@ -186,6 +185,16 @@ class Search:
             artifact=self.strategy.artifact_name or str(folder),
             time=utc_now(),
         )
+
+    def _save(self, config: TuneConfig, folder: Path) -> float:
+        try:
+            return self.strategy.engine.save(config, folder)
+        except OSError as error:
+            raise SearchError(
+                Failure.WRITE_FAILED,
+                f"the best model cannot be kept in {folder}: {error}; "
+                "give the volume space and uid 1000 the right to write",
+            ) from error
 
 
 def _trial(told: Told, digest: str, label: str, *, meets: bool = False, elapsed: float = 0.0) -> Trial:
