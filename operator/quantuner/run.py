@@ -16,10 +16,10 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import InvalidResourceError, JournalError, SearchError
 from quantuner.api.journal import NOT_KEPT, Failed, Finished, Launched
 from quantuner.api.spec import Tuning, search_digest
+from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
-from quantuner.distributed.timestamps import utc_now
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import Engine, use_threads, versions
 from quantuner.engine.entrypoint import load_task, user_error

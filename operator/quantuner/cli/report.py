@@ -14,9 +14,9 @@ from quantuner.api.journal import Finished, History, Trial
 from quantuner.api.names import BEST_KEY
 from quantuner.api.result import OUTCOMES, end_conditions, search_status
 from quantuner.api.spec import Tuning
+from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history
-from quantuner.distributed.timestamps import utc_now
 
 TUNING_FILE, STATUS_FILE = "tuning.yaml", "status.yaml"
 

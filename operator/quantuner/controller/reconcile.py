@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from quantuner.api.conditions import ConditionType, Reason
 from quantuner.api.errors import InvalidResourceError
+from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.controller import act, events, status
 from quantuner.controller.cluster import Cluster, ConflictError
@@ -24,10 +24,6 @@ from quantuner.controller.verdict import RESYNC_SECONDS, Stance, Verdict
 logger = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 0.5  # somebody else wrote: look again, and compute anew
-
-
-def utc_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Reconciler:

@@ -14,8 +14,8 @@ from types import FrameType
 
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, History
+from quantuner.api.timestamps import utc_now
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
-from quantuner.distributed.timestamps import utc_now
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from quantuner.api import names
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import LABEL_LIMIT, Finished, History, Outcome, Record, Trial, TrialState
+from quantuner.api.timestamps import utc_now
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Told
-from quantuner.distributed.timestamps import utc_now
 from quantuner.space.config import TuneConfig
 
 if TYPE_CHECKING:
