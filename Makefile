@@ -5,10 +5,10 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -26,7 +26,7 @@ lint: .venv/.installed  ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 
-unit: .venv/.installed  ## the tests that need no cluster
+unit: .venv/.installed  ## the tests that need no cluster (those of the chart want Helm, which is built)
 	$(BIN)/python -m pytest -m 'not cluster' tests
 
 test: lint images  ## every test: unit, chart, operator on a real API server, end to end on real pods

@@ -14,6 +14,7 @@ from tests.e2e.kube import Kube
 SYSTEM = "quantuner-system"
 CHART = Path(__file__).parents[2] / "charts" / "quantuner"
 OURS = "app.kubernetes.io/name=quantuner"
+TEST_VOLUME = "quantuner.dev/test-volume"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -46,12 +47,14 @@ def installed() -> Iterator[Release]:
     images, cluster = ensure_images(), ensure_up()
     kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, SYSTEM)
     release = Release(kube, cluster, images)
-    _remove_what_a_killed_run_left(kube)
+    remove_what_a_killed_run_left(kube)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
     # Other tests apply the CRD by itself, and an uninstalled release leaves it: this one takes it over.
     release.helm("install", "quantuner", "--take-ownership", "--force-conflicts", *release.chart())
-    yield release
-    release.helm("uninstall", "quantuner", "--wait")
+    try:
+        yield release
+    finally:
+        release.helm("uninstall", "quantuner", "--wait")
     kube.run("wait", "--for=delete", "pod", "-l", OURS, "--timeout=60s")
     left = kube.run("get", "deployments,services,serviceaccounts,pods", "-l", OURS, "-o", "name")
     assert not left.strip(), f"helm uninstall left {left}"
@@ -59,8 +62,10 @@ def installed() -> Iterator[Release]:
     kube.run("delete", "namespace", SYSTEM)
 
 
-def _remove_what_a_killed_run_left(kube: Kube) -> None:
+def remove_what_a_killed_run_left(kube: Kube) -> None:
+    """An operator that nobody ended would act on the next run's resources."""
     kube.run("delete", "namespace", SYSTEM, "--ignore-not-found")
+    kube.run("delete", "persistentvolumes", "-l", TEST_VOLUME, "--ignore-not-found")
     for kind in ("clusterrole", "clusterrolebinding"):
         kube.run("delete", kind, "-l", OURS, "--ignore-not-found")
 
@@ -71,5 +76,7 @@ def fresh_namespace(release: Release) -> Iterator[Kube]:
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     kube = Kube(release.kube.kubectl, release.kube.kubeconfig, name)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    yield kube
-    kube.run("delete", "namespace", name, "--wait=false")
+    try:
+        yield kube
+    finally:
+        kube.run("delete", "namespace", name, "--wait=false")

@@ -17,7 +17,7 @@ from quantuner.engine.evaluate import evaluate
 from tests.chart import dashboard
 from tests.e2e.kube import Kube, condition, has_ended, is_true
 from tests.e2e.prometheus import Prometheus
-from tests.e2e.release import Release
+from tests.e2e.release import TEST_VOLUME, Release
 from tests.e2e.tunings import EXAMPLE, example, example_code, history, local_history, told
 
 pytestmark = pytest.mark.cluster
@@ -92,6 +92,7 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
         SCRAPED_SECONDS,
         "series of a deleted resource gone",
     )
+    kube.run("delete", "persistentvolume", "-l", TEST_VOLUME, "--wait=false")
 
 
 def _run_here(manifest: Path, workspace: Path) -> None:
@@ -115,7 +116,7 @@ def _volume(kube: Kube, folder: Path) -> Path:
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": f"models-{kube.namespace}"},
+            "metadata": {"name": f"models-{kube.namespace}", "labels": {TEST_VOLUME: "true"}},
             "spec": {
                 "capacity": size,
                 "accessModes": ["ReadWriteOnce"],

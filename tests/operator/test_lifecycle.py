@@ -221,10 +221,10 @@ def test_a_foreign_object_of_our_name_is_left_alone(kube: Kube, operator: Operat
 
 
 def test_what_the_api_server_refuses_is_a_failure_with_its_words(kube: Kube, operator: OperatorProcess) -> None:
-    kube.apply(resource(template={"resources": {"limits": {"cpu": "two"}}}))
+    kube.apply(resource(template={"volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "huge"}}]}))
     body = await_tuning(kube, is_true("Failed"), "failed")
     assert condition(body, "Failed")["reason"] == "MPIJobRefused"
-    assert "resources.limits.cpu" in condition(body, "Failed")["message"]
+    assert "emptyDir.sizeLimit" in condition(body, "Failed")["message"]
     assert not kube.items("mpijobs")
 
 
