@@ -1,7 +1,8 @@
 """What the cluster adds around a search: seconds from `kubectl apply` to the first trial and to Complete.
 
 Runs the shipped example on the test cluster, some times one after the other; the last line is one JSON
-object with the medians. `search_s` is the search's own time, from the baseline's end to the last trial told.
+object with the medians. `search_s` is the search's own time, from its first evaluation (the baseline's) to the
+last trial told.
 """
 
 import json

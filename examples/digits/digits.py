@@ -54,8 +54,6 @@ class DigitNet(nn.Module):
 class Batches:
     """Calibration batches, the same at each pass."""
 
-    batch_size = BATCH
-
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.images, self.labels = images, labels
 

@@ -14,15 +14,15 @@ import yaml
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import InvalidResourceError, JournalError, SearchError
-from quantuner.api.journal import NOT_KEPT, Failed, Finished, Launched
+from quantuner.api.journal import HOSTS_LIMIT, NOT_KEPT, Failed, Finished, Launched
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import write_report
-from quantuner.engine.engine import Engine, use_threads, versions
-from quantuner.engine.entrypoint import load_task, user_error
+from quantuner.engine.engine import Engine, cpu_kind, libraries, use_threads
+from quantuner.engine.entrypoint import code_digest, load_task, user_error
 from quantuner.strategy import TuneStrategy, strategy_class
 
 logger = logging.getLogger("quantuner.run")
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     try:
         return _run(comm, comm.host, args)
-    except Exception:
+    except BaseException:
         # The ranks no longer agree on what comes next: end them all, and let the supervisor resume.
         logger.exception("this rank cannot go on")
         if isinstance(comm, MpiWorld):
@@ -96,8 +96,8 @@ def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: Jo
     strategy = _agreed(comm, lambda: _strategy(order))
     _same_everywhere(comm, strategy.engine.digest)
     hosts = comm.gather(host)
-    _on_rank_0(comm, lambda: _begin(journal, order, strategy, hosts or ()))
     strategy.engine.use_ranges(_on_rank_0(comm, strategy.engine.calibrate))
+    _on_rank_0(comm, lambda: _begin(journal, order, strategy, hosts or ()))
     strategy.comm = comm
     if journal is None:
         strategy.slave_worker_handle(comm)
@@ -106,7 +106,10 @@ def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: Jo
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)
-    write_report(strategy.folder, _report(journal, finished))
+    try:
+        write_report(strategy.folder, _report(journal, finished))
+    except OSError as error:
+        raise SearchError(Failure.WRITE_FAILED, f"the model's report cannot be written: {error}") from error
     return finished
 
 
@@ -126,7 +129,7 @@ def _report(journal: JournalFolder, finished: Finished) -> dict[str, Any]:
         "outcome": finished.outcome,
         "search": journal.history.launches[0].search,
         "model": journal.history.launches[0].model,
-        "versions": versions(),
+        "versions": {**libraries(), "cpu": cpu_kind()},
     }
 
 
@@ -152,8 +155,11 @@ def _begin(journal: JournalFolder | None, order: Order, strategy: TuneStrategy, 
         model=strategy.engine.digest,
         ops=len(strategy.engine.captured.ops),
         ranks=len(hosts),
-        hosts=tuple(hosts),
+        hosts=tuple(hosts[:HOSTS_LIMIT]),
         time=utc_now(),
+        code=code_digest(order.tuning.task, order.code),
+        ranges=strategy.engine.ranges_digest,
+        versions=", ".join(f"{name} {version}" for name, version in libraries().items()),
     )
     try:
         journal.append(launched)
@@ -167,7 +173,7 @@ def _agreed(comm: Communicator, step: Callable[[], T]) -> T:
     error: SearchError | None = None
     try:
         value = step()
-    except Exception as raised:  # sorted into the search's failures, and raised again below
+    except BaseException as raised:  # a rank that just ended would leave the others waiting
         error = _as_search_error(raised)
     errors = comm.gather(error)
     first = next(((rank, e) for rank, e in enumerate(errors or ()) if e is not None), None)
@@ -198,7 +204,7 @@ def _same_everywhere(comm: Communicator, digest: str) -> None:
         )
 
 
-def _as_search_error(error: Exception) -> SearchError:
+def _as_search_error(error: BaseException) -> SearchError:
     if isinstance(error, SearchError):
         return error
     if isinstance(error, (InvalidResourceError, OSError)):

@@ -168,7 +168,7 @@ def test_notes_lead_on(helm: Helm) -> None:
     for command in (
         f"kubectl --namespace {NAMESPACE} rollout status deployment/{NAME}",
         "kubectl get customresourcedefinition mpijobs.kubeflow.org",
-        "kubectl apply --filename examples/digits/",
+        "kubectl apply --kustomize examples/digits/",
         "kubectl get quantizationtunings --watch",
         f"port-forward service/{NAME}-metrics 9090",
         "kubectl delete customresourcedefinition quantizationtunings.quantuner.dev",

@@ -16,7 +16,7 @@ from quantuner.api.journal import NOT_KEPT, Failed, Finished, History
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import JournalFolder, read_history
 from quantuner.strategy.registry import _strategies
-from tests.unit.records import launched, manifest
+from tests.unit.records import launched, manifest, told
 
 TASK = """
 import os
@@ -38,14 +38,15 @@ def make(seed=0):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 2)).eval()
     data = torch.ones(4, 4)
-    return Task(model=model, calib_dataloader=[data], eval_func=lambda m: float(m(data).sum()))
+    total = lambda m: float(m(data).sum())
+    return Task(model=model, example_inputs=(data,), calib_dataloader={loader}, eval_func=total)
 """
 
 
-def prepared(folder: Path, *, top: str = "", **spec: Any) -> list[str]:
+def prepared(folder: Path, *, top: str = "", loader: str = "[data]", **spec: Any) -> list[str]:
     """The arguments of a rank, for a task whose module has `top` at its top."""
     name = f"user_{folder.name.replace('-', '_')}"
-    (folder / f"{name}.py").write_text(TASK.format(top=top))
+    (folder / f"{name}.py").write_text(TASK.format(top=top, loader=loader))
     body = manifest(
         {
             "task": {"entrypoint": f"{name}:make"},
@@ -150,10 +151,34 @@ def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     arguments = prepared(tmp_path)
     journal = JournalFolder(tmp_path / "workspace")
     journal.append(launched(search="other"))
+    journal.append(told(0, 0.9))
     journal.close()
     assert run.main([*arguments, "--serial"]) == 0
     assert failure(tmp_path).reason == Failure.JOURNAL_MISMATCH
-    assert "the journal is of another search: search was 'other' and is now" in failure(tmp_path).message
+    assert "of another search: the resource was 'other' and is now" in failure(tmp_path).message
+
+
+SHUFFLED = "[torch.rand(4, 4, generator=torch.Generator().manual_seed(int.from_bytes(os.urandom(4))))]"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        pytest.param({}, {"top": "# changed"}, "the task's code was", id="code"),
+        pytest.param({"loader": SHUFFLED}, {"loader": SHUFFLED}, "no shuffling", id="calibration data"),
+    ],
+)
+def test_results_of_another_search_are_not_continued(tmp_path: Path, first: Any, then: Any, says: str) -> None:
+    run.main([*prepared(tmp_path, **first), "--serial"])
+    path = tmp_path / "workspace" / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))  # interrupted after the baseline
+    for name in [name for name in sys.modules if name.startswith("user_")]:
+        del sys.modules[name]
+    assert run.main([*prepared(tmp_path, **then), "--serial"]) == 0
+    assert failure(tmp_path).reason == Failure.JOURNAL_MISMATCH
+    assert says in failure(tmp_path).message
+    assert len(history(tmp_path).trials) == 1
 
 
 # --- real ranks
@@ -174,6 +199,18 @@ def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_p
     assert end.message.endswith("in <module>: OSError: no data on this host (on rank 1)")
     assert "no data on this host" in end.traceback
     assert history(tmp_path).launches == []
+
+
+def test_a_rank_that_exits_while_the_others_wait_ends_them_with_its_error(tmp_path: Path) -> None:
+    leaves = """
+class Leaves:
+    def __iter__(self):
+        raise SystemExit("no calibration data")
+"""
+    done = ranks(tmp_path, 2, top=leaves, loader="Leaves()")
+    assert done.returncode == 0, done.stderr
+    assert failure(tmp_path).reason == Failure.CALIBRATION_FAILED
+    assert "SystemExit: no calibration data" in failure(tmp_path).message
 
 
 def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:

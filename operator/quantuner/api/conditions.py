@@ -74,12 +74,12 @@ class Failure(StrEnum):
 
 
 def condition(
-    type_: ConditionType, status: bool | None, reason: str, message: str, generation: int, now: str
+    type_: ConditionType, status: bool, reason: str, message: str, generation: int, now: str
 ) -> dict[str, Any]:
-    """A condition as the API spells it; `status` None is Unknown, `now` an RFC 3339 time."""
+    """A condition as the API spells it; `now` is an RFC 3339 time."""
     return {
         "type": type_.value,
-        "status": "Unknown" if status is None else str(status),
+        "status": str(status),
         "observedGeneration": generation,
         "lastTransitionTime": now,
         "reason": str(reason),
@@ -98,18 +98,21 @@ def merge(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) ->
     return merged
 
 
+_PHASES = {
+    ConditionType.FAILED: "Failed",
+    ConditionType.COMPLETE: "Complete",
+    ConditionType.SUSPENDED: "Suspended",
+    ConditionType.RUNNING: "Running",
+    ConditionType.ACCEPTED: "Starting",
+}
+_NO_PHASE = "Pending"
+PHASES = (_NO_PHASE, *reversed(_PHASES.values()))
+
+
 def phase_of(conditions: Sequence[Mapping[str, Any]]) -> str:
-    """One word for people: Failed, Complete, Suspended, Running, Starting or Pending, the first that holds."""
-    true = {c["type"]: c for c in conditions if c["status"] == "True"}
-    for type_ in (
-        ConditionType.FAILED,
-        ConditionType.COMPLETE,
-        ConditionType.SUSPENDED,
-        ConditionType.RUNNING,
-    ):
-        if type_ in true:
-            return type_.value
-    return "Starting" if ConditionType.ACCEPTED in true else "Pending"
+    """One word for people: that of the first condition in the order of `_PHASES` that is True."""
+    true = {c["type"] for c in conditions if c["status"] == "True"}
+    return next((word for type_, word in _PHASES.items() if type_ in true), _NO_PHASE)
 
 
 def shorten(text: str, limit: int) -> str:

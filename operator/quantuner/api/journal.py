@@ -21,6 +21,7 @@ from quantuner.api import names
 from quantuner.api.errors import JournalError
 
 FORMAT = 1
+HOSTS_LIMIT = 32  # hosts that a launch names: a wide search must not fill its journal by relaunching
 LABEL_LIMIT = 60  # bytes, as the limits below
 ERROR_LIMIT = 160
 MESSAGE_LIMIT = 2000  # of the one Failed record
@@ -50,12 +51,18 @@ class Launched:
     """`search_digest` of the resource."""
     model: str
     """Digest of the captured model's ops and weights."""
+    code: str = ""
+    """Digest of the task's own modules."""
+    ranges: str = ""
+    """Digest of what calibration collected."""
+    versions: str = ""
+    """Of the libraries that compute the accuracies."""
     ops: int
     """Quantizable ops."""
     ranks: int
     """Processes, rank 0 included."""
     hosts: tuple[str, ...]
-    """Host of each rank."""
+    """Host of each rank, the first HOSTS_LIMIT of them."""
     time: str
     """RFC 3339, UTC."""
 
@@ -195,6 +202,17 @@ def lines_of(data: dict[str, str] | None) -> list[str]:
     return lines
 
 
+_IDENTITY = {
+    "search": "the resource",
+    "model": "the model (its ops and weights)",
+    "ops": "the number of quantizable ops",
+    "code": "the task's code",
+    "ranges": "what calibration collects (its data must be the same at each pass: no shuffling)",
+    "versions": "the libraries",
+}
+"""Fields of a launch that must not change between results, and what they are."""
+
+
 @dataclass
 class History:
     """What a journal says, built record by record. Only `apply` changes it."""
@@ -202,6 +220,8 @@ class History:
     launches: list[Launched] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     end: Finished | Failed | None = None
+    failures: int = 0
+    """Failed records so far; a launch may follow one, once somebody has acted."""
 
     @classmethod
     def replay(cls, lines: Iterable[str]) -> History:
@@ -212,7 +232,8 @@ class History:
 
     def apply(self, record: Record) -> None:
         """Raises `JournalError` where the record contradicts what was told before."""
-        if self.end is not None:
+        reopens = isinstance(self.end, Failed) and isinstance(record, (Launched, Failed))
+        if self.end is not None and not reopens:
             raise JournalError(f"the journal has ended; refused a further {_NAMES[type(record)]} record")
         if isinstance(record, Launched):
             self._launch(record)
@@ -222,17 +243,20 @@ class History:
             self.trials.append(record)
         else:
             self.end = record
+            self.failures += isinstance(record, Failed)
 
     def _launch(self, record: Launched) -> None:
-        if self.launches:
-            first = self.launches[0]
-            for name in ("search", "model", "ops"):
-                if getattr(first, name) != getattr(record, name):
+        if self.trials:  # before the first result there is nothing that a change could falsify
+            last = self.launches[-1]
+            for name, what in _IDENTITY.items():
+                if getattr(last, name) != getattr(record, name):
                     raise JournalError(
-                        f"the journal is of another search: {name} was {getattr(first, name)!r} and is now "
-                        f"{getattr(record, name)!r}; restore what changed or start a new search"
+                        f"the {len(self.trials)} results in the journal are of another search: {what} was "
+                        f"{getattr(last, name)!r} and is now {getattr(record, name)!r}. Restore it, or search anew: "
+                        "under another name on a cluster, with --fresh on a laptop"
                     )
         self.launches.append(record)
+        self.end = None
 
     @property
     def baseline(self) -> Trial | None:

@@ -18,7 +18,7 @@ class Task:
 
     calib_dataloader: Iterable[Any]
     """Batches to calibrate with: `(input, label)` or `input`; an input is a tensor or a tuple of tensors.
-    Its attribute `batch_size`, where there is one, says how many samples a batch has."""
+    Iterated more than once, with the same batches each time: no shuffling."""
 
     eval_func: Callable[[Any], float]
     """Takes a model that is called like `model` and returns its accuracy, a finite number."""

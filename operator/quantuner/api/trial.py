@@ -14,3 +14,5 @@ class TrialResult:
     seconds: float = 0.0
     """Wall seconds of the whole trial."""
     error: str = ""
+    traceback: str = ""
+    """Of the error; for the log and for a search that fails of it, not for the journal's line."""

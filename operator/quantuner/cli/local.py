@@ -16,7 +16,7 @@ from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text
-from quantuner.distributed.supervisor import Launch, Supervisor
+from quantuner.distributed.supervisor import Supervisor
 
 
 def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
         *("-m", "quantuner.run", "--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
     )
-    supervisor = Supervisor(workspace, lambda: _launch(ranks, program), relay=args.verbose)
+    supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, program), relay=args.verbose)
     with Progress(workspace, tuning, console):
         code = supervisor.run()
     return _conclude(workspace, body, console, code)
@@ -47,17 +47,13 @@ def _require_tuner() -> None:
         )
 
 
-def _launch(ranks: int, program: list[str]) -> Launch:
-    return mpirun.local(ranks, program)
-
-
 def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: bool) -> None:
-    """A journal of this very search that has not ended is continued; any other one is kept under a new name."""
+    """An unfinished journal of this very search is continued, a failed one too; any other is kept under a new name."""
     workspace.mkdir(parents=True, exist_ok=True)
     journal = workspace / JOURNAL_FILE
     history, told = read_history(journal), bool(read_lines(journal))
     same = bool(history.launches) and history.launches[0].search == search_digest(body)
-    if told and same and history.end is None and not fresh:
+    if told and same and not isinstance(history.end, Finished) and not fresh:
         console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)
     elif told:
         kept = _free_name(workspace)

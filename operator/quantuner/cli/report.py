@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from quantuner.api.conditions import phase_of
+from quantuner.api.conditions import ConditionType, Reason, condition, phase_of
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History, Trial
 from quantuner.api.names import BEST_KEY
@@ -34,13 +34,22 @@ def show(workspace: Path, console: Console) -> int:
 
 
 def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:
-    """The resource's status as the operator would write it, its configRef naming the local file."""
+    """The resource's status as the operator would write it at the end, its configRef naming the local file."""
     tuning, history = Tuning.from_body(body), read_history(workspace / JOURNAL_FILE)
+    now = utc_now()
     best = workspace / BEST_FILE
     best_yaml = best.read_text(encoding="utf-8") if best.exists() else None
     status = search_status(tuning, history, best_yaml, {"name": str(best), "key": BEST_KEY})
-    conditions = end_conditions(tuning, history, utc_now())
-    return {"phase": phase_of(conditions), **status, "conditions": conditions}
+    conditions = [
+        condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the resource is valid", tuning.generation, now),
+        condition(ConditionType.RUNNING, False, Reason.FINISHED, "no rank runs", tuning.generation, now),
+        condition(ConditionType.SUSPENDED, False, Reason.NOT_SUSPENDED, "", tuning.generation, now),
+        *end_conditions(tuning, history, now),
+    ]
+    status["trials"]["running"] = 0
+    workers = history.launches[-1].ranks - 1 if history.launches else 0
+    shown = {"observedGeneration": tuning.generation, "phase": phase_of(conditions), "workers": workers}
+    return {**shown, **status, "conditions": conditions}
 
 
 def trials_table(tuning: Tuning, history: History) -> Table:

@@ -25,6 +25,7 @@ ANNOTATION_TRIALS = f"{names.GROUP}/trials-at-launch"
 # On the tuning ConfigMap
 ANNOTATION_IMAGE = f"{names.GROUP}/image"  # the image the search began with
 ANNOTATION_FRUITLESS = f"{names.GROUP}/fruitless-launches"  # in a row, without a trial told
+ANNOTATION_FORGIVEN = f"{names.GROUP}/failures-forgiven"  # failures in the journal that a suspension has answered
 ANNOTATION_COUNTED = f"{names.GROUP}/last-counted"  # uid of the MPIJob counted last
 
 RBAC_GROUP = "rbac.authorization.k8s.io"

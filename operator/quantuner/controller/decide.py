@@ -87,14 +87,17 @@ def _suspend(o: Observation) -> Verdict:
     if o.mpijob is not None and state_of(o.mpijob) is not JobState.TERMINATING:
         deletes = (Delete(mpijob_id(o.tuning.name), o.mpijob["metadata"]["uid"]),)
     running = Stance(False, Reason.SUSPENDED, "spec.suspend is true")
-    return Verdict(running=running, suspended=stance, writes=_forget_fruitless(o), deletes=deletes)
+    return Verdict(running=running, suspended=stance, writes=_forgive(o), deletes=deletes)
 
 
-def _forget_fruitless(o: Observation) -> tuple[Merge, ...]:
-    if annotation(o.tuning_configmap, build.ANNOTATION_FRUITLESS) is None:
+def _forgive(o: Observation) -> tuple[Merge, ...]:
+    """Suspending is how a user says that he has acted: what failed before no longer counts."""
+    forgiven = str(o.history.failures) if o.history.failures else None
+    wanted = {build.ANNOTATION_FRUITLESS: None, build.ANNOTATION_COUNTED: None, build.ANNOTATION_FORGIVEN: forgiven}
+    changed = {key: value for key, value in wanted.items() if annotation(o.tuning_configmap, key) != value}
+    if o.tuning_configmap is None or not changed:
         return ()
-    patch = {"metadata": {"annotations": {build.ANNOTATION_FRUITLESS: None, build.ANNOTATION_COUNTED: None}}}
-    return (Merge(tuning_configmap_id(o.tuning.name), patch),)
+    return (Merge(tuning_configmap_id(o.tuning.name), {"metadata": {"annotations": changed}}),)
 
 
 def _fail(o: Observation, reason: str, message: str) -> Verdict:

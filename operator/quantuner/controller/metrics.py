@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from quantuner.api.conditions import PHASES
 from quantuner.api.journal import History, TrialState
 from quantuner.api.spec import Tuning
 from quantuner.controller.objects import Key
-from quantuner.controller.status import PHASES
 
 RESOURCE = ("namespace", "name")
 # A trial of a small CNN takes some tenths of a second, one of a large model minutes.

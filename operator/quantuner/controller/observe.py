@@ -9,11 +9,11 @@ from typing import Any
 
 from quantuner.api import names
 from quantuner.api.errors import JournalError
-from quantuner.api.journal import History, decode, lines_of
+from quantuner.api.journal import Failed, History, decode, lines_of
 from quantuner.api.spec import Tuning
-from quantuner.controller.build import support_ids
+from quantuner.controller import build
 from quantuner.controller.cluster import Cluster
-from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, Key, Manifest, ObjectId, is_owned
+from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, Key, Manifest, ObjectId, annotation, is_owned
 from quantuner.controller.pods import Pod, read
 
 
@@ -31,7 +31,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One look at the cluster. Nothing in it is older than the MPIJob, nothing newer than the journal."""
+    """One look at the cluster. The journal is read after the MPIJob, the resource before both."""
 
     tuning: Tuning
     admitted: Mapping[str, Any]
@@ -84,12 +84,13 @@ async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[
         cluster.list(POD, key.namespace, f"{names.LABEL_TUNING}={key.name}"),
     )
     # Read after the MPIJob: a job seen finished has written all it had to, so no end of a search is missed.
-    objects = await _existing(cluster, key, support_ids(key.name))
+    objects = await _existing(cluster, key, build.support_ids(key.name))
     if job is not None:
         objects[job_id] = job
     journal = _own_data(objects, names.journal_configmap(key.name), tuning.uid)
     result = _own_data(objects, names.result_configmap(key.name), tuning.uid)
     history, journal_error = replay(lines_of(journal))
+    _forgive(history, tuning, objects)
     return Observation(
         tuning=tuning,
         admitted=admitted,
@@ -101,6 +102,14 @@ async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[
         journal_error=journal_error,
         best_yaml=result.get(names.BEST_KEY),
     )
+
+
+def _forgive(history: History, tuning: Tuning, objects: Mapping[ObjectId, Manifest]) -> None:
+    """A failure in the journal ends a search until its user suspends it and lets it go on."""
+    configmap = objects.get(tuning_configmap_id(tuning.name))
+    forgiven = int(annotation(configmap, build.ANNOTATION_FORGIVEN) or 0)
+    if isinstance(history.end, Failed) and (tuning.suspend or history.failures <= forgiven):
+        history.end = None
 
 
 def _own_data(objects: Mapping[ObjectId, Manifest], name: str, uid: str) -> dict[str, str]:

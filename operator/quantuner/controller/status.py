@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from quantuner.api import names
-from quantuner.api.conditions import ConditionType, condition, merge
+from quantuner.api.conditions import ConditionType, condition, merge, phase_of
 from quantuner.api.journal import Failed, History
 from quantuner.api.result import end_conditions, search_status
 from quantuner.controller.cluster import Cluster
@@ -17,16 +17,6 @@ from quantuner.controller.pods import ready_workers
 from quantuner.controller.verdict import Stance, Verdict
 
 logger = logging.getLogger(__name__)
-
-_PHASES = {
-    ConditionType.FAILED: "Failed",
-    ConditionType.COMPLETE: "Complete",
-    ConditionType.SUSPENDED: "Suspended",
-    ConditionType.RUNNING: "Running",
-    ConditionType.ACCEPTED: "Starting",
-}
-_NO_PHASE = "Pending"
-PHASES = (_NO_PHASE, *reversed(_PHASES.values()))
 
 
 def compose(o: Observation, verdict: Verdict, now: str) -> dict[str, Any]:
@@ -45,11 +35,18 @@ def compose(o: Observation, verdict: Verdict, now: str) -> dict[str, Any]:
     conditions = merge(o.status.get("conditions", ()), new)
     return {
         "observedGeneration": generation,
-        "phase": phase(conditions),
+        "phase": phase_of(conditions),
         "workers": ready_workers(o.pods),
-        **search_status(o.tuning, history, o.best_yaml, ref),
+        **_searched(o, history, ref, searching=verdict.running.status),
         "conditions": conditions,
     }
+
+
+def _searched(o: Observation, history: History, ref: Mapping[str, str], *, searching: bool) -> dict[str, Any]:
+    found = search_status(o.tuning, history, o.best_yaml, ref)
+    if not searching:  # the journal's last line was written while trials ran
+        found["trials"] = {**found["trials"], "running": 0}
+    return found
 
 
 def rejected(body: Manifest, stance: Stance, now: str) -> dict[str, Any]:
@@ -59,13 +56,7 @@ def rejected(body: Manifest, stance: Stance, now: str) -> dict[str, Any]:
     accepted = _as_condition(ConditionType.ACCEPTED, stance, generation, now)
     others = [c for c in old.get("conditions", ()) if c["type"] != ConditionType.ACCEPTED]
     conditions = [*merge(old.get("conditions", ()), [accepted]), *others]
-    return {**old, "observedGeneration": generation, "phase": phase(conditions), "conditions": conditions}
-
-
-def phase(conditions: Sequence[Mapping[str, Any]]) -> str:
-    """One word for people: that of the first condition in `_PHASES` that is True."""
-    true = {c["type"] for c in conditions if c["status"] == "True"}
-    return next((word for type_, word in _PHASES.items() if type_ in true), _NO_PHASE)
+    return {**old, "observedGeneration": generation, "phase": phase_of(conditions), "conditions": conditions}
 
 
 def _with_failure(o: Observation, verdict: Verdict, now: str) -> History:

@@ -12,6 +12,9 @@ from quantuner.api.errors import QuantunerError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 REQUEST_SECONDS = 10.0
+# The same request never goes through. Any other answer may be a server that is starting, rights that are not
+# bound yet, or an object that is about to be created again.
+_FINAL = (http.client.REQUEST_ENTITY_TOO_LARGE, http.client.UNPROCESSABLE_ENTITY)
 
 
 class ApiUnavailableError(QuantunerError):
@@ -38,9 +41,10 @@ class ConfigMaps:
         found: dict[str, str] = self._request("GET", name).get("data") or {}
         return found
 
-    def add(self, name: str, data: Mapping[str, str]) -> None:
-        """Sets these keys and leaves the others. Sending the same twice does no harm."""
-        self._request("PATCH", name, {"data": dict(data)})
+    def add(self, name: str, data: Mapping[str, str]) -> dict[str, str]:
+        """Sets these keys, leaves the others, and returns all there are. Sending the same twice does no harm."""
+        found: dict[str, str] = self._request("PATCH", name, {"data": dict(data)}).get("data") or {}
+        return found
 
     def _request(self, method: str, name: str, body: Any = None) -> dict[str, Any]:
         token = (self._account / "token").read_text().strip()  # read anew: the kubelet rotates it
@@ -55,10 +59,9 @@ class ConfigMaps:
             raise ApiUnavailableError(f"{method} {path}: {error}") from error
         finally:
             connection.close()
-        if response.status == http.client.TOO_MANY_REQUESTS or response.status >= http.client.INTERNAL_SERVER_ERROR:
-            raise ApiUnavailableError(f"{method} {path}: {response.status} {response.reason}")
         if response.status >= http.client.BAD_REQUEST:
-            raise ApiRefusedError(f"{method} {path}: {response.status} {_message(text)}")
+            kind = ApiRefusedError if response.status in _FINAL else ApiUnavailableError
+            raise kind(f"{method} {path}: {response.status} {_message(text) or response.reason}")
         answer: dict[str, Any] = json.loads(text)
         return answer
 

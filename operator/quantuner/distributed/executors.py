@@ -1,5 +1,6 @@
 """Evaluate a numbered batch and tell its results in index order: in this process, or over ranks."""
 
+import collections
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,15 +71,13 @@ class Master:
         self._closed = False
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
-        end, next_to_assign, next_to_tell = first + len(payloads), first, first
+        waiting = collections.deque(enumerate(payloads, first))
         answered: dict[int, tuple[TrialResult, int]] = {}
-        while next_to_tell < end:
-            while self._free and next_to_assign < end:
-                rank = self._free.pop()
-                self._comm.send(Assign(next_to_assign, payloads[next_to_assign - first]), to=rank)
-                self._busy[rank] = next_to_assign
-                next_to_assign += 1
+        next_to_tell = first
+        self._assign(waiting)
+        while next_to_tell < first + len(payloads):
             done, rank = self._receive()
+            self._assign(waiting)  # before telling: no rank waits for the journal
             if rank in self._forgotten:
                 self._forgotten.remove(rank)
                 continue
@@ -90,6 +89,12 @@ class Master:
                     return True
                 next_to_tell += 1
         return False
+
+    def _assign(self, waiting: collections.deque[tuple[int, Any]]) -> None:
+        while self._free and waiting:
+            (index, payload), rank = waiting.popleft(), self._free.pop()
+            self._comm.send(Assign(index, payload), to=rank)
+            self._busy[rank] = index
 
     def _receive(self) -> tuple[Done, int]:
         rank, done = self._comm.receive()

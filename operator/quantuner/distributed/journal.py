@@ -1,5 +1,6 @@
 """The search's record on disk: the journal, one writer, and the best configuration beside it."""
 
+import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +19,29 @@ class JournalFolder:
     """A folder with `journal.jsonl` and `best.yaml`.
 
     Opening it reads the journal: a torn last line, whose writer died inside it and which therefore was never
-    told, is cut off; any other damage raises `JournalError`.
+    told, is cut off; any other damage raises `JournalError`, and so does a second writer.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = folder / JOURNAL_FILE
         self.best = folder / BEST_FILE
-        self.history = History.replay(_repair(self.journal))
         self._file = self.journal.open("a", encoding="utf-8")
+        try:
+            self._lock()
+            self.history = History.replay(_repair(self.journal))
+        except JournalError:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        """Until the file is closed or the process ends, however it ends."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JournalError(
+                f"another search writes {self.journal}; wait for it, end it, or name another workspace"
+            ) from error
 
     def append(self, record: Record) -> None:
         """Makes the record durable. Raises `JournalError`, and writes nothing, where it contradicts the history."""

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import yaml
@@ -32,18 +33,18 @@ def main(argv: list[str] | None = None) -> int:
     mirror.restore()
     mirror.start()
     try:
-        return Supervisor(args.workspace, lambda: _launch(args)).run()
+        return Supervisor(args.workspace, lambda stop: _launch(args, stop)).run()
     finally:
         mirror.finish()
 
 
-def _launch(args: argparse.Namespace) -> Launch:
+def _launch(args: argparse.Namespace, stop: threading.Event) -> Launch:
     program = mpirun.python("-m", "quantuner.run", "--tuning", str(args.tuning), "--workspace", str(args.workspace))
     program.append("--in-pod")
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]
-    hosts = mpirun.answering(mpirun.read_hostfile(args.hostfile))
+    hosts = mpirun.answering(mpirun.read_hostfile(args.hostfile), stop)
     return mpirun.on_hosts(hosts, args.workspace / "hostfile", program, _template_variables(args.tuning))
 
 

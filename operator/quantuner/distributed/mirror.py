@@ -30,15 +30,25 @@ class Mirror:
         self._error: Exception | None = None
 
     def restore(self) -> None:
-        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`."""
-        lines = lines_of(self._configmaps.data(self._journal))
-        best = self._configmaps.data(self._result).get(BEST_KEY)
+        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`; waits for the server."""
+        lines = lines_of(self._patiently(self._journal))
+        best = self._patiently(self._result).get(BEST_KEY)
         if len(read_lines(self._journal_file)) < len(lines):
             self._journal_file.parent.mkdir(parents=True, exist_ok=True)
             self._journal_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             if best is not None:
                 self._best_file.write_text(best, encoding="utf-8")
         self._sent, self._best_sent = len(lines), best
+
+    def _patiently(self, name: str) -> dict[str, str]:
+        delay = INTERVAL_SECONDS
+        while True:
+            try:
+                return self._configmaps.data(name)
+            except ApiUnavailableError as error:
+                logger.warning("the journal cannot be restored yet: %s", error)
+                time.sleep(delay)
+                delay = min(2 * delay, RETRY_LIMIT_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
@@ -79,5 +89,6 @@ class Mirror:
             self._best_sent = best
         while self._sent < len(lines):
             upto = min(len(lines), self._sent + LINES_PER_PATCH)
-            self._configmaps.add(self._journal, {line_key(i): lines[i] for i in range(self._sent, upto)})
-            self._sent = upto
+            kept = self._configmaps.add(self._journal, {line_key(i): lines[i] for i in range(self._sent, upto)})
+            # Somebody may have deleted the ConfigMap, and the operator created it anew: then all is sent again.
+            self._sent = upto if line_key(0) in kept else 0

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,17 +55,16 @@ def read_hostfile(path: Path) -> list[str]:
     return [words[0] for words in lines if words]
 
 
-def answering(hosts: Sequence[str]) -> list[str]:
-    """The hosts whose sshd answers, in order; waits for all of them, but no longer than HOSTS_SECONDS.
+def answering(hosts: Sequence[str], stop: threading.Event) -> list[str]:
+    """The hosts whose sshd answers, in order; waits for all of them, but no longer than HOSTS_SECONDS or `stop`.
 
     The first host is this one and needs no sshd.
     """
     deadline = time.monotonic() + HOSTS_SECONDS
     while True:
         found = [hosts[0], *(host for host in hosts[1:] if _answers(host))]
-        if len(found) == len(hosts) or time.monotonic() > deadline:
+        if len(found) == len(hosts) or time.monotonic() > deadline or stop.wait(0.5):
             return found
-        time.sleep(0.5)
 
 
 def _answers(host: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from quantuner.api.conditions import Failure
-from quantuner.api.journal import Failed, History
+from quantuner.api.journal import Failed, Finished, History
 from quantuner.api.timestamps import utc_now
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
 
@@ -36,8 +36,11 @@ class Launch:
 class Supervisor:
     """Runs launches one after the other. Made and used in the main thread, since it handles SIGTERM."""
 
-    def __init__(self, folder: Path, launch: Callable[[], Launch], *, relay: bool = True) -> None:
-        """`launch` is asked before each start, since hosts come and go; `relay` shows the ranks' output."""
+    def __init__(self, folder: Path, launch: Callable[[threading.Event], Launch], *, relay: bool = True) -> None:
+        """`launch` is asked before each start, since hosts come and go; its argument is set when it should hurry.
+
+        `relay` shows the ranks' output.
+        """
         self._folder = folder
         self._relay = relay
         self._launch = launch
@@ -47,7 +50,7 @@ class Supervisor:
 
     def run(self) -> int:
         """0 when the journal has ended, finished or failed; 128 + SIGTERM when told to stop before that."""
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             return self._until_ended()
         finally:
@@ -55,30 +58,25 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _until_ended(self) -> int:
+        if isinstance(self._history().end, Finished):  # a failed search is tried again: somebody has acted
+            return 0
         fruitless = 0
-        while True:
+        while fruitless < FRUITLESS_LAUNCHES:
             before = len(read_lines(self._folder / JOURNAL_FILE))
-            if self._history().end is not None:
-                return 0
-            launch = self._launch()
+            launch = self._launch(self._terminated)
             if self._terminated.is_set():
                 return 128 + signal.SIGTERM
             code, tail = self._start(launch)
-            history = self._history()
-            if history.end is not None:
+            lines = len(read_lines(self._folder / JOURNAL_FILE)) - before
+            if lines and self._history().end is not None:
                 return 0
             if self._terminated.is_set():
                 return 128 + signal.SIGTERM
             # A launch record alone is no progress: it is written before the first trial.
-            told = len(read_lines(self._folder / JOURNAL_FILE)) - before
-            fruitless = 0 if told > 1 else fruitless + 1
-            logger.warning(
-                "the ranks ended with exit code %s before the search did (trial %d)",
-                code,
-                len(history.trials),
-            )
-            if fruitless >= FRUITLESS_LAUNCHES:
-                self._give_up(code, tail)
+            fruitless = 0 if lines > 1 else fruitless + 1
+            logger.warning("the ranks ended with exit code %s before the search did", code)
+        self._give_up(code, tail)
+        return 0
 
     def _history(self) -> History:
         return read_history(self._folder / JOURNAL_FILE)

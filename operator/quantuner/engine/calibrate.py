@@ -1,6 +1,7 @@
 """Calibrates once: one pass over the data collects what every configuration's ranges are made from."""
 
 import copy
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch.fx import GraphModule, Node
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.capture import Captured, quantizable_nodes
-from quantuner.engine.entrypoint import user_error
+from quantuner.engine.entrypoint import users_code
 from quantuner.engine.pt2e import (
     HistogramObserver,
     QuantizationAnnotation,
@@ -38,6 +39,16 @@ class Range:
 
 Ranges = dict[str, Range]
 """Op name to the range of its activation input."""
+
+
+def ranges_digest(ranges: Ranges) -> str:
+    """16 hex digits over every bit of the ranges: equal for data that calibrates alike."""
+    sha = hashlib.sha256()
+    for name, seen in sorted(ranges.items()):
+        sha.update(name.encode())
+        for tensor in (seen.minimum, seen.maximum, seen.histogram):
+            sha.update(tensor.to(torch.float32).contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
 
 
 class _Collector(Quantizer):  # type: ignore[misc]
@@ -82,12 +93,9 @@ def calibrate(captured: Captured, loader: Iterable[Any], samples: int) -> Ranges
     """
     with quiet():
         observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
-    try:
-        with quiet(), torch.no_grad():  # observers warn of infinity, which becomes an error below
-            for inputs in _batches(loader, samples):
-                observed(*inputs)
-    except Exception as error:  # the user's loader or a shape the captured model does not take
-        raise user_error(Failure.CALIBRATION_FAILED, "calibrating", error) from error
+    with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
+        for inputs in _batches(loader, samples):  # observers warn of infinity, which becomes an error below
+            observed(*inputs)
     return {name: _range(observed, node, name) for name, _, node in quantizable_nodes(observed.graph)}
 
 
@@ -122,10 +130,8 @@ def _range(observed: GraphModule, node: Node, name: str) -> Range:
 
 def first_inputs(loader: Iterable[Any]) -> tuple[Any, ...]:
     """Inputs of the first batch. Raises `SearchError` (CalibrationFailed) where there is none."""
-    try:
+    with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
         batches = [model_inputs(batch) for batch in itertools.islice(loader, 1)]
-    except Exception as error:  # the user's loader
-        raise user_error(Failure.CALIBRATION_FAILED, "reading calib_dataloader", error) from error
     if not batches:
         raise SearchError(Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch; it must not be empty")
     return batches[0]

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.entrypoint import user_error
+from quantuner.engine.entrypoint import users_code
 from quantuner.engine.quiet import quiet
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -48,11 +48,8 @@ def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured
     """
     fixed = copy.deepcopy(model).eval()
     shapes = batch_dimension(example_inputs)
-    try:
-        with quiet(), torch.no_grad():
-            graph = torch.export.export(fixed, example_inputs, dynamic_shapes=shapes).module()
-    except Exception as error:  # whatever torch.export raises is about the user's model
-        raise user_error(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model", error) from error
+    with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
+        graph = torch.export.export(fixed, example_inputs, dynamic_shapes=shapes).module()
     if not isinstance(graph, GraphModule):
         raise TypeError(f"torch.export gave a {type(graph).__name__}, not a GraphModule")
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.metadata
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
 from quantuner.engine import artifact
-from quantuner.engine.calibrate import Ranges, calibrate, first_inputs
+from quantuner.engine.calibrate import Ranges, calibrate, first_inputs, ranges_digest
 from quantuner.engine.capture import capture
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
@@ -23,6 +24,8 @@ from quantuner.engine.quantize import Activations, quantize
 from quantuner.space.capability import Mode, OpCapability
 from quantuner.space.config import TuneConfig
 from quantuner.space.constraints import constrain
+
+logger = logging.getLogger(__name__)
 
 MEBI = 2**20
 
@@ -32,13 +35,14 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def versions() -> dict[str, str]:
-    """Of what computed the accuracies."""
-    return {
-        "torch": torch.__version__,
-        "torchao": importlib.metadata.version("torchao"),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-    }
+def libraries() -> dict[str, str]:
+    """Versions of what computes the accuracies."""
+    return {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
+
+
+def cpu_kind() -> str:
+    """The instruction set that torch computes with; sums may differ in their last bit between kinds."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 class Engine:
@@ -74,6 +78,11 @@ class Engine:
         self.use_ranges(ranges)
         return ranges
 
+    @property
+    def ranges_digest(self) -> str:
+        """Identifies the ranges in use. Raises `RuntimeError` before there are any."""
+        return ranges_digest(self._calibrated().ranges)
+
     def use_ranges(self, ranges: Ranges) -> None:
         self._activations = Activations(ranges)
 
@@ -90,8 +99,13 @@ class Engine:
             accuracy, seconds = evaluate(self._quantized(config), self.task.eval_func)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
-            seconds = time.monotonic() - started
-            return TrialResult(accuracy=None, seconds=seconds, error=shorten(known.message, ERROR_LIMIT))
+            logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
+            return TrialResult(
+                accuracy=None,
+                seconds=time.monotonic() - started,
+                error=shorten(known.message, ERROR_LIMIT),
+                traceback=known.traceback,
+            )
         return TrialResult(
             accuracy=accuracy,
             objectives=self._objectives(seconds, config),
@@ -105,9 +119,12 @@ class Engine:
         return accuracy
 
     def _quantized(self, config: TuneConfig) -> torch.fx.GraphModule:
+        return quantize(self.captured, self._calibrated(), config)
+
+    def _calibrated(self) -> Activations:
         if self._activations is None:
             raise RuntimeError("calibrate() or use_ranges() comes before the first trial")
-        return quantize(self.captured, self._activations, config)
+        return self._activations
 
     def _objectives(self, seconds: float, config: TuneConfig) -> dict[str, float]:
         saved = 3 * sum(op.weight_elements for op in self.captured.ops if _is_int8(config, op.name))

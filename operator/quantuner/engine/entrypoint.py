@@ -1,16 +1,18 @@
 """Loads the user's code and calls it for a Task; says what is wrong where it cannot."""
 
+import contextlib
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import TRACEBACK_LIMIT
-from quantuner.api.spec import TaskRef
+from quantuner.api.spec import TaskRef, digest
 from quantuner.api.task import Task
 
 SAID_LIMIT = 600  # characters of an exception's text; torch.export writes pages
@@ -24,10 +26,8 @@ def load_task(ref: TaskRef, code: Path | None) -> Task:
     if code is not None:
         sys.path.insert(0, str(code))
     module_name, _, callable_name = ref.entrypoint.partition(":")
-    try:
+    with users_code(Failure.TASK_IMPORT_FAILED, f"importing {module_name}"):
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a script calls sys.exit where it should raise
-        raise user_error(Failure.TASK_IMPORT_FAILED, f"importing {module_name}", error) from error
     factory = getattr(module, callable_name, None)
     if not callable(factory):
         found = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
@@ -36,14 +36,22 @@ def load_task(ref: TaskRef, code: Path | None) -> Task:
             f"spec.task.entrypoint names {callable_name!r}, but {module_name} ({module.__file__}) has no such "
             f"callable; it has {', '.join(found) or 'none'}",
         )
-    return _checked(_call(factory, ref), ref)
+    with users_code(Failure.TASK_RAISED, f"calling {ref.entrypoint}"):
+        task = factory(**ref.args)
+    return _checked(task, ref)
 
 
-def _call(factory: Callable[..., Any], ref: TaskRef) -> Any:
-    try:
-        return factory(**ref.args)
-    except (Exception, SystemExit) as error:
-        raise user_error(Failure.TASK_RAISED, f"calling {ref.entrypoint}", error) from error
+def code_digest(ref: TaskRef, code: Path | None) -> str:
+    """Identifies the modules that the task has loaded from the folder `code`, or else its own module."""
+    own = sys.modules[ref.entrypoint.partition(":")[0]]
+    loaded = [m for m in list(sys.modules.values()) if code is not None and _is_below(m, code)] or [own]
+    files = {m.__file__ for m in loaded if m.__file__}
+    return digest(sorted((Path(f).name, Path(f).read_text(encoding="utf-8", errors="replace")) for f in files))
+
+
+def _is_below(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return file.startswith(f"{folder}/") and "site-packages" not in file
 
 
 def _checked(task: Any, ref: TaskRef) -> Task:
@@ -54,6 +62,21 @@ def _checked(task: Any, ref: TaskRef) -> Task:
             "return Task(model=…, calib_dataloader=…, eval_func=…)",
         )
     return task
+
+
+@contextlib.contextmanager
+def users_code(reason: Failure, doing: str) -> Iterator[None]:
+    """Turns whatever the user's code raises into a `SearchError`.
+
+    SystemExit and a Rust extension's panic, too, which are no `Exception`: a rank that just ends would leave
+    the others waiting for it.
+    """
+    try:
+        yield
+    except (SearchError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise user_error(reason, doing, error) from error
 
 
 def user_error(reason: Failure, doing: str, error: BaseException) -> SearchError:

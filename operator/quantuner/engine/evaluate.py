@@ -10,7 +10,7 @@ import torch
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.entrypoint import user_error
+from quantuner.engine.entrypoint import users_code
 
 
 def evaluate(model: Any, eval_func: Callable[[Any], float]) -> tuple[float, float]:
@@ -20,11 +20,8 @@ def evaluate(model: Any, eval_func: Callable[[Any], float]) -> tuple[float, floa
     anything but one finite number.
     """
     started = time.monotonic()
-    try:
-        with torch.no_grad():
-            value = eval_func(model)
-    except (Exception, SystemExit) as error:  # the user's evaluation
-        raise user_error(Failure.EVALUATION_FAILED, "eval_func", error) from error
+    with users_code(Failure.EVALUATION_FAILED, "eval_func"), torch.no_grad():
+        value = eval_func(model)
     seconds = time.monotonic() - started
     return _number(value), seconds
 

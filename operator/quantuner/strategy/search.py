@@ -56,6 +56,7 @@ class Search:
         self.recorder = recorder
         self.configs: dict[int, TuneConfig] = {}
         """Configuration of every trial asked, by index."""
+        self._last_traceback = ""
 
     def run(self, folder: Path) -> Finished:
         """Searches to the end, then saves, reloads and measures the best model in `folder`.
@@ -144,6 +145,7 @@ class Search:
         trial = _trial(told, config.digest, label, meets=meets, elapsed=self.strategy.elapsed())
         self._describe_if_best(trial, config)
         self.recorder.append(trial)
+        self._last_traceback = told.result.traceback or self._last_traceback
         self.strategy.tell(config, trial)
         return self._decide()
 
@@ -170,13 +172,15 @@ class Search:
         if best is None:
             failed = history.tried
             last = failed[-1].error if failed else "no configuration was tried"
-            raise SearchError(Failure.ALL_TRIALS_FAILED, f"all {len(failed)} trials failed; the last one: {last}")
+            message = f"all {len(failed)} trials failed; the last one: {last}"
+            raise SearchError(Failure.ALL_TRIALS_FAILED, message, self._last_traceback)
         accuracy = self._save(self.configs[best.index], folder)
         if accuracy != best.accuracy:
             raise SearchError(
                 Failure.VERIFICATION_FAILED,
                 f"trial {best.index} had accuracy {best.accuracy!r}, but its saved and reloaded model has "
-                f"{accuracy!r}; make eval_func deterministic (fixed data, no sampling), or report this with the model",
+                f"{accuracy!r}; make eval_func deterministic (fixed data, no sampling), and give all "
+                "pods nodes of one CPU kind (template.nodeSelector)",
             )
         return Finished(
             outcome=outcome,

@@ -216,6 +216,8 @@ def test_keys_sort_as_the_lines_do() -> None:
 
 # --- the history they tell
 
+BEGUN = (launched(), told(0, 0.9))
+FAILURE = Failed(reason="TaskRaised", message="a typo")
 FINISHED = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
 
 
@@ -236,9 +238,15 @@ def test_replaying_the_lines_of_a_history_gives_that_history() -> None:
         pytest.param([FINISHED], told(0, 0.5), "the journal has ended; refused a further trial", id="after the end"),
         pytest.param([FINISHED], launched(), "refused a further launch", id="launched after the end"),
         pytest.param([FINISHED], FINISHED, "refused a further finish", id="ended twice"),
-        pytest.param([launched()], launched(search="other"), "search was '5ea4c4' and is now 'other'", id="search"),
-        pytest.param([launched()], launched(model="other"), "model was '30de1' and is now 'other'", id="model"),
-        pytest.param([launched()], launched(ops=9), "ops was 4 and is now 9", id="ops"),
+        pytest.param([*BEGUN], launched(search="other"), "the resource was '5ea4c4' and is now 'other'", id="search"),
+        pytest.param([*BEGUN], launched(model="other"), "weights. was '30de1' and is now 'other'", id="model"),
+        pytest.param([*BEGUN], launched(ops=9), "number of quantizable ops was 4 and is now 9", id="ops"),
+        pytest.param([*BEGUN], launched(code="other"), "the task's code was '' and is now 'other'", id="code"),
+        pytest.param([*BEGUN], launched(ranges="other"), "no shuffling. was '' and is now 'other'", id="ranges"),
+        pytest.param(
+            [*BEGUN], launched(versions="torch 3"), "the libraries was '' and is now 'torch 3'", id="versions"
+        ),
+        pytest.param([FAILURE], told(0, 0.5), "the journal has ended; refused a further trial", id="after a failure"),
     ],
 )
 def test_a_record_that_contradicts_the_history_is_refused(before: list[Record], refused: Record, says: str) -> None:
@@ -247,6 +255,23 @@ def test_a_record_that_contradicts_the_history_is_refused(before: list[Record], 
         history.apply(record)
     with pytest.raises(JournalError, match=says):
         history.apply(refused)
+
+
+def test_what_changes_before_the_first_result_starts_the_search_anew() -> None:
+    history = History()
+    history.apply(launched())
+    history.apply(launched(code="corrected"))
+    history.apply(told(0, 0.9))
+    assert history.launches[-1].code == "corrected"
+
+
+def test_a_launch_goes_on_after_a_failure_and_keeps_what_was_told() -> None:
+    history = History()
+    for record in (*BEGUN, FAILURE, FAILURE, launched(), told(1, 0.8)):
+        history.apply(record)
+    assert history.end is None
+    assert history.failures == 2
+    assert [t.index for t in history.trials] == [0, 1]
 
 
 def test_another_number_of_ranks_continues_the_same_search() -> None:

@@ -12,7 +12,7 @@ import yaml
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.cli import main
-from quantuner.distributed.journal import read_history
+from quantuner.distributed.journal import JournalFolder, read_history
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
 
@@ -77,7 +77,8 @@ def test_its_status_is_what_a_cluster_would_show(serial: Run) -> None:
         "artifact": str(serial.workspace / "model"),
     }
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
-        "TargetMet": "True", "Complete": "True", "Failed": "False"
+        "Accepted": "True", "Running": "False", "Suspended": "False",
+        "TargetMet": "True", "Complete": "True", "Failed": "False",
     }  # fmt: skip
     assert status["startTime"] <= status["completionTime"]
 
@@ -136,6 +137,18 @@ def test_a_finished_search_is_kept_and_another_one_started(
     assert (again.end.outcome, len(again.history.tried)) == (Outcome.MAX_TRIALS, 1)
     assert again.status["phase"] == "Complete"
     assert "target not met: maxTrials is reached" in again.out
+
+
+def test_a_failed_search_goes_on_once_somebody_has_acted(
+    serial: Run, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = JournalFolder(interrupted)
+    journal.append(Failed(reason="WriteFailed", message="the disk was full"))
+    journal.close()
+    continued = run(capsys, written(tmp_path), interrupted, "--workers", "0")
+    assert continued.code == 0
+    assert "going on after 3 told trials" in continued.out
+    assert essence(continued.history.trials) == essence(serial.history.trials)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from quantuner.api.conditions import PHASES
 from quantuner.controller.decide import decide
 from quantuner.controller.metrics import OF_OPERATOR, OF_RESOURCES, OperatorMetrics, Table, buckets
 from quantuner.controller.objects import Key
-from quantuner.controller.status import PHASES, compose
+from quantuner.controller.status import compose
 from tests.unit.controller.making import (
     FINISHED,
     NOW,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from quantuner.api.journal import Failed, encode, line_key
 from quantuner.controller.act import RefusedError
 from quantuner.controller.cluster import Cluster, ClusterError
 from quantuner.controller.metrics import Table
@@ -17,8 +18,10 @@ from quantuner.controller.reconcile import CONFLICT_SECONDS, Reconciler
 from quantuner.controller.symptoms import Onsets
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.making import NOW, SETTINGS, resource
+from tests.unit.records import launched, told
 
 KEY = Key("ns", "digits")
+FAILURE = Failed(reason="EvaluationFailed", message="a typo")
 ALL = ["configmaps"] * 3 + ["mpijobs", "quantizationtunings", "rolebindings", "roles", "serviceaccounts"]
 
 
@@ -75,6 +78,26 @@ def test_the_resource_itself_is_never_touched_but_for_its_status() -> None:
         after = bench.server.find("quantizationtunings", "digits")
         assert after["spec"] == before["spec"]
         assert set(after["metadata"]) == set(before["metadata"])
+
+    run(body)
+
+
+def test_suspending_a_failed_search_forgives_the_failure_and_keeps_what_was_told() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        lines = [encode(r) for r in (launched(), told(0, 0.9), FAILURE)]
+        bench.server.find("configmaps", "digits-journal")["data"] = {line_key(i): x for i, x in enumerate(lines)}
+        await bench.round()
+        assert bench.condition("Failed")["reason"] == FAILURE.reason
+
+        tuning = bench.server.find("quantizationtunings", "digits")
+        for suspend in (True, False):
+            tuning["spec"]["suspend"] = suspend
+            for _ in range(3):
+                await bench.round()
+        assert bench.condition("Failed")["status"] == "False"
+        assert bench.status["baseline"]["accuracy"] == 0.9
+        assert bench.server.find("mpijobs", "digits")
 
     run(body)
 

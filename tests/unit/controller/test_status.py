@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from quantuner.api.conditions import PHASES, phase_of
 from quantuner.controller.decide import decide
-from quantuner.controller.status import PHASES, compose, difference, dropped, phase, rejected
+from quantuner.controller.status import compose, difference, dropped, rejected
 from quantuner.controller.verdict import Stance
 from tests.unit.controller.making import (
     EARLIER,
@@ -79,7 +80,7 @@ def test_the_time_of_a_transition_is_that_of_a_change() -> None:
     ],
 )
 def test_the_phase_follows_from_the_conditions(true: tuple[str, ...], want: str) -> None:
-    assert phase([condition(t, "R") for t in true]) == want
+    assert phase_of([condition(t, "R") for t in true]) == want
     assert want in PHASES
 
 

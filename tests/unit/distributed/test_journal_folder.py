@@ -64,6 +64,15 @@ def test_a_record_that_contradicts_the_history_is_not_written(tmp_path: Path) ->
     assert len(read_lines(path)) == len(RECORDS)
 
 
+def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    first = JournalFolder(tmp_path)
+    with pytest.raises(JournalError, match="another search writes"):
+        JournalFolder(tmp_path)
+    first.append(RECORDS[0])
+    first.close()
+    assert reopened(tmp_path).history.launches == [RECORDS[0]]
+
+
 WHOLE = "".join(f"{encode(record)}\n" for record in RECORDS).encode()
 LAST = len(encode(RECORDS[-1]).encode()) + 1
 

@@ -108,11 +108,22 @@ def test_a_refusal_is_logged_at_once_and_raised_at_the_end(
 ) -> None:
     mirror.restore()
     searched(folder, range(2))
-    api.faults.append(403)
+    api.faults.append(413)
     mirror.start()
-    with pytest.raises(ApiRefusedError, match="403 made to fail with 403"):
+    with pytest.raises(ApiRefusedError, match="413 made to fail with 413"):
         mirror.finish()
     assert "the journal no longer reaches the cluster" in caplog.text
+
+
+def test_a_journal_that_somebody_deleted_is_sent_again_whole(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    mirror.restore()
+    lines = searched(folder, range(3))
+    mirror.start()
+    api.wait_until("journal", len(lines))
+    api.maps["journal"].clear()  # deleted, and created anew by the operator
+    lines = searched(folder, range(3, 5))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
 
 
 def test_a_new_pod_goes_on_from_the_cluster(

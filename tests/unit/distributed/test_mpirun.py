@@ -59,9 +59,9 @@ def test_a_host_answers_when_its_sshd_greets() -> None:
     with server:
         thread = threading.Thread(target=greet)
         thread.start()
-        assert mpirun.answering(["launcher", "127.0.0.2"]) == ["launcher", "127.0.0.2"]
+        assert mpirun.answering(["launcher", "127.0.0.2"], threading.Event()) == ["launcher", "127.0.0.2"]
         thread.join()
 
 
 def test_the_first_host_is_this_one_and_needs_no_sshd() -> None:
-    assert mpirun.answering(["nowhere.invalid"]) == ["nowhere.invalid"]
+    assert mpirun.answering(["nowhere.invalid"], threading.Event()) == ["nowhere.invalid"]

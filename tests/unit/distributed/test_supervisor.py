@@ -41,7 +41,7 @@ class Launches:
         self.launches = launches
         self.count = 0
 
-    def __call__(self) -> Launch:
+    def __call__(self, stop: threading.Event) -> Launch:
         launch = self.launches[min(self.count, len(self.launches) - 1)]
         self.count += 1
         return launch
@@ -180,7 +180,7 @@ def test_a_signal_ends_the_ranks(tmp_path: Path, pipe: Path, number: signal.Sign
 
 
 def test_a_signal_before_the_start_starts_nothing(tmp_path: Path) -> None:
-    def launch() -> Launch:
+    def launch(stop: threading.Event) -> Launch:
         os.kill(os.getpid(), signal.SIGTERM)
         return python("open(sys.argv[1], 'w').write('started')", str(tmp_path / "started"))
 

@@ -11,7 +11,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
 from quantuner.engine import artifact
-from quantuner.engine.engine import MEBI, Engine, versions
+from quantuner.engine.engine import MEBI, Engine, cpu_kind, libraries
 from quantuner.space import samplers
 from quantuner.space.config import FP32, TuneConfig
 from tests.unit.engine.models import Net, engine_of, images, seeded
@@ -147,5 +147,6 @@ def test_a_trial_before_calibration_is_our_own_mistake() -> None:
 
 
 def test_versions_of_what_computed_the_accuracies() -> None:
-    assert versions()["torch"].startswith("2.13.")
-    assert set(versions()) == {"torch", "torchao", "cpu"}
+    assert libraries()["torch"].startswith("2.13.")
+    assert set(libraries()) == {"torch", "torchao"}
+    assert cpu_kind()
