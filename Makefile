@@ -29,7 +29,7 @@ lint: .venv/.installed  ## lint, format, types, layers
 unit: .venv/.installed  ## the tests that need no cluster (those of the chart want Helm, which is built)
 	$(BIN)/python -m pytest -m 'not cluster' tests
 
-test: lint images  ## every test: unit, chart, operator on a real API server, end to end on real pods
+test: lint  ## every test: unit, chart, operator on a real API server, end to end on real pods
 	$(BIN)/python -m pytest tests
 
 cluster-up: .venv/.installed  ## a real one-node Kubernetes for the tests (or QUANTUNER_TEST_KUBECONFIG)

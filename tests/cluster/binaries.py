@@ -1,7 +1,5 @@
 """The programs of the cluster: built once from the pinned modules, then found in the cache."""
 
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,13 +8,13 @@ from pathlib import Path
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.fingerprint import files_below, fingerprint
+from tests.cluster.go import go_command
 from tests.cluster.layout import PINS, Layout
-from tests.cluster.system import find, run
+from tests.cluster.system import run
 
 KUBERNETES = "v1.34.4"
 MPI_OPERATOR = "github.com/kubeflow/mpi-operator"
 MPIJOB_CRD = "mpijobs.yaml"
-OLDEST_GO = (1, 26)
 
 _VERSION = "k8s.io/component-base/version"
 _CLIENT_VERSION = "k8s.io/client-go/pkg/version"
@@ -52,9 +50,13 @@ class Binaries:
 
 def obtain(layout: Layout, say: Callable[[str], None]) -> Binaries:
     """All programs of the cluster, those that the cache lacks built or downloaded first."""
+
+    def go() -> str:  # looked for only where something is built
+        return go_command(layout, say)
+
     return Binaries(
-        kubernetes=_cached(layout, "kubernetes", KUBERNETES_FLAGS, _build_kubernetes, say),
-        addons=_cached(layout, "addons", ADDON_FLAGS, _build_addons, say),
+        kubernetes=_cached(layout, "kubernetes", KUBERNETES_FLAGS, lambda to: _build_kubernetes(go(), to), say),
+        addons=_cached(layout, "addons", ADDON_FLAGS, lambda to: _build_addons(go(), to), say),
         monitoring=_cached(layout, "monitoring", "prometheus", _download_prometheus, say),
     )
 
@@ -85,16 +87,16 @@ def _cached(
     return folder
 
 
-def _build_kubernetes(folder: Path) -> None:
-    _go("install", "-ldflags", KUBERNETES_FLAGS, "tool", pins="kubernetes", into=folder)
+def _build_kubernetes(go: str, folder: Path) -> None:
+    _go(go, "install", "-ldflags", KUBERNETES_FLAGS, "tool", pins="kubernetes", into=folder)
     # etcd's main package is called server, which says little in a list of processes.
     (folder / "server").rename(folder / "etcd")
-    _go("build", "-ldflags", "-s -w", "-o", str(folder / "pause"), "main.go", pins="pause")
+    _go(go, "build", "-ldflags", "-s -w", "-o", str(folder / "pause"), "main.go", pins="pause")
 
 
-def _build_addons(folder: Path) -> None:
-    _go("install", "-ldflags", ADDON_FLAGS, "tool", pins="addons", into=folder)
-    module = _go("list", "-m", "-f", "{{.Dir}}", MPI_OPERATOR, pins="addons").strip()
+def _build_addons(go: str, folder: Path) -> None:
+    _go(go, "install", "-ldflags", ADDON_FLAGS, "tool", pins="addons", into=folder)
+    module = _go(go, "list", "-m", "-f", "{{.Dir}}", MPI_OPERATOR, pins="addons").strip()
     shutil.copyfile(Path(module) / "manifests/base/kubeflow.org_mpijobs.yaml", folder / MPIJOB_CRD)
 
 
@@ -108,23 +110,8 @@ def _download_prometheus(folder: Path) -> None:
             shutil.copy(Path(scratch) / "usr/bin" / name, folder / name)
 
 
-def _go(*words: str, pins: str, into: Path | None = None) -> str:
-    _expect_go()
+def _go(go: str, *words: str, pins: str, into: Path | None = None) -> str:
     environment = {"CGO_ENABLED": "0", "GOWORK": "off"}
     if into is not None:
         environment["GOBIN"] = str(into)
-    return run(["go", *words], cwd=PINS / pins, environment=environment)
-
-
-def _expect_go() -> None:
-    least = ".".join(map(str, OLDEST_GO))
-    remedy = f"unpack Go {least} or newer as /usr/local/go, or put its bin folder into PATH"
-    if find("go") is None:
-        raise ClusterError(f"building the test cluster needs Go {least}, and this machine has none: {remedy}")
-    # Outside any module, so that the version is the machine's and not one that a go.mod asks for.
-    printed = run(["go", "env", "GOVERSION"], cwd=Path(os.sep))
-    version = re.match(r"go(\d+)\.(\d+)", printed)
-    if version is None or (int(version[1]), int(version[2])) < OLDEST_GO:
-        raise ClusterError(
-            f"building the test cluster needs Go {least}, and {find('go')} is {printed.strip()}: {remedy}"
-        )
+    return run([go, *words], cwd=PINS / pins, environment=environment)
