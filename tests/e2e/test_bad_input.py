@@ -24,6 +24,10 @@ RETURNS = """
 def task():
     return Task(model=torch.nn.Linear(4, 2), calib_dataloader=DATA, eval_func=lambda m: {})
 """
+ON_RANK_1 = """\
+    if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+        raise OSError("no data on this host")
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ MISTAKES = [
         MODEL + RETURNS.format("1 / 0"),
         ("ZeroDivisionError", "bad.py:8"),
         "ZeroDivisionError",
+    ),
+    Mistake(
+        "worker-raises",
+        Failure.TASK_RAISED,
+        MODEL + "import os\n" + RETURNS.format("1.0").replace("    return", ON_RANK_1 + "    return"),
+        ("OSError: no data on this host", "(on rank 1)"),
+        "no data on this host",
     ),
     Mistake(
         "no-number",

@@ -116,7 +116,6 @@ class Failed:
     reason: str
     message: str
     traceback: str = ""
-    rank: int = 0
     time: str = ""
 
     def __post_init__(self) -> None:
