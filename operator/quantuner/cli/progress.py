@@ -75,7 +75,8 @@ class Progress:
         if best is None or best.accuracy is None:
             return "baseline measured"
         loss = loss_text(self._tuning, self._history, best.accuracy)
-        return f"best {best.accuracy:.4g} ({loss} lost, trial {best.index}) · {self._left()}"
+        left = "measuring its saved model" if best.meets else self._left()
+        return f"best {best.accuracy:.4g} ({loss} lost, trial {best.index}) · {left}"
 
     def _left(self) -> str:
         """At most: the search ends earlier where a configuration meets the criterion."""
