@@ -67,7 +67,7 @@ records = (
         artifact=st.just("claim/models/digits"),
         time=st.just(TIME),
     )
-    | st.builds(Failed, reason=st.just("TaskRaised"), message=anything, traceback=anything, rank=counts)
+    | st.builds(Failed, reason=st.just("TaskRaised"), message=anything, traceback=anything)
 )
 
 
