@@ -41,6 +41,15 @@ class Outcome(StrEnum):
     EXHAUSTED = "exhausted"  # the strategy has no further configuration
     MAX_TRIALS = "max-trials"
     TIMEOUT = "timeout"
+    STOPPED = "stopped"  # by a stop rule of the user's own strategy
+
+
+class Selection(StrEnum):
+    """Which of the trials that meet the criterion wins."""
+
+    FIRST = "first"  # the lowest index
+    CHEAPEST = "cheapest"  # the lowest cost, of a strategy that goes on to quantize more after its first success
+    OBJECTIVES = "objectives"  # the best objectives, of a search with a time limit or weighted objectives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,8 @@ class Launched:
     """Host of each rank, the first HOSTS_LIMIT of them."""
     time: str
     """RFC 3339, UTC."""
+    selection: Selection = Selection.FIRST
+    """How the winner is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +97,10 @@ class Trial:
     error: str = ""
     meets: bool = False
     """Whether the accuracy meets the criterion."""
+    cost: float = 1.0
+    """Modelled latency of the quantizable ops, relative to fp32. Never measured, so always the same."""
+    size: float = 0.0
+    """Modelled MiB of parameters and buffers."""
     running: int = 0
     """Trials under way on other ranks when this one was told."""
     elapsed: float = 0.0
@@ -183,7 +198,8 @@ def _record(op: str, body: dict[str, Any]) -> Record:
     if op == "finish":
         return Finished(**{**body, "outcome": Outcome(body["outcome"])})
     if op == "launch":
-        return Launched(**{**body, "hosts": tuple(body["hosts"])})
+        selection = Selection(body.get("selection", Selection.FIRST))
+        return Launched(**{**body, "hosts": tuple(body["hosts"]), "selection": selection})
     return Failed(**body)
 
 

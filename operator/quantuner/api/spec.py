@@ -44,9 +44,17 @@ class Override:
 @dataclass(frozen=True)
 class Quantization:
     approach: str = "static"
-    calibration_sampling_size: int = 100
+    """static, dynamic, auto or qat."""
+    quant_level: str = "auto"
+    """auto, 0 (accuracy first) or 1 (the strategy as named)."""
+    calibration_sampling_sizes: tuple[int, ...] = (100,)
     op_types: tuple[Override, ...] = ()
     op_names: tuple[Override, ...] = ()
+    recipes: Mapping[str, Any] = field(default_factory=dict)
+    """Those the user gave, by Neural Compressor's names: `smooth_quant`, `smooth_quant_args`, …"""
+    excluded_precisions: tuple[str, ...] = ()
+    reduce_range: bool = False
+    """Activations in 7 bits, for CPUs whose 8-bit products may overflow (no VNNI)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,22 @@ class AccuracyCriterion:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What is measured beside accuracy, and how much it counts."""
+
+    name: str
+    """performance, accuracy, modelsize or footprint."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class TuningCriterion:
-    strategy: str = "basic"
+    strategy: str | None = None
+    """None where the user named none: `Quantization.quant_level` decides then."""
+    strategy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_trials: int = 100
-    timeout_seconds: int = 0
-    objectives: tuple[str, ...] = ("performance",)
+    timeout_seconds: float = 0
+    objectives: tuple[Objective, ...] = (Objective("performance"),)
 
 
 @dataclass(frozen=True)
@@ -124,15 +143,23 @@ class Tuning:
             ),
             quantization=Quantization(
                 approach=quantization["approach"],
-                calibration_sampling_size=quantization["calibrationSamplingSize"],
+                quant_level=str(quantization["quantLevel"]),
+                calibration_sampling_sizes=tuple(quantization["calibrationSamplingSizes"]),
                 op_types=tuple(Override.from_body(o) for o in quantization.get("opTypes", ())),
                 op_names=tuple(Override.from_body(o) for o in quantization.get("opNames", ())),
+                recipes={snake_case(key): value for key, value in quantization.get("recipes", {}).items()},
+                excluded_precisions=tuple(quantization.get("excludedPrecisions", ())),
+                reduce_range=quantization["reduceRange"],
             ),
             accuracy_criterion=AccuracyCriterion(
                 accuracy["criterion"], float(accuracy["tolerableLoss"]), accuracy["higherIsBetter"]
             ),
             tuning_criterion=TuningCriterion(
-                tuning["strategy"], tuning["maxTrials"], tuning["timeoutSeconds"], tuple(tuning["objectives"])
+                strategy=tuning.get("strategy"),
+                strategy_kwargs=tuning["strategyKwargs"],
+                max_trials=tuning["maxTrials"],
+                timeout_seconds=tuning["timeoutSeconds"],
+                objectives=tuple(Objective(o["name"], float(o["weight"])) for o in tuning["objectives"]),
             ),
             workers=spec["workers"],
             image=spec.get("image"),
@@ -140,6 +167,12 @@ class Tuning:
             output=Output(output["persistentVolumeClaim"]["claimName"], output.get("path", name)) if output else None,
             template=spec.get("template", {}),
         )
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy that searches: the one the user named, else that of the quantization level."""
+        named = self.tuning_criterion.strategy
+        return named or {"auto": "auto", "0": "conservative", "1": "basic"}[self.quantization.quant_level]
 
     @property
     def threads_per_rank(self) -> int:
@@ -186,6 +219,11 @@ def digest(value: Any) -> str:
     """16 hex digits of SHA-256 over the canonical JSON of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def snake_case(name: str) -> str:
+    """`smoothQuantArgs` as `smooth_quant_args`: Kubernetes' spelling as Python's."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 
 
 def manifest_kind(body: Any) -> str:

@@ -1,6 +1,6 @@
 """What each op of a captured model can do, in the order in which a search tries it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,7 +10,18 @@ class Mode(StrEnum):
 
     STATIC = "static"  # int8 weight, activation range from calibration
     DYNAMIC = "dynamic"  # int8 weight, activation range from each batch
+    BF16 = "bf16"
+    FP16 = "fp16"
     FP32 = "fp32"
+
+    @property
+    def is_precision(self) -> bool:
+        """Whether it computes in floating point: an op falls back to it."""
+        return self in PRECISIONS
+
+
+PRECISIONS = (Mode.BF16, Mode.FP16, Mode.FP32)
+"""In the order in which fallback tries them."""
 
 
 Options = Mapping[tuple[str, str], tuple[str, ...]]
@@ -43,12 +54,10 @@ def _weight(granularity: str) -> dict[tuple[str, str], tuple[str, ...]]:
 _CONV: Mapping[Mode, Options] = {
     Mode.STATIC: {**_ACTIVATION, **_weight("per_channel")},
     Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_tensor")},
-    Mode.FP32: {},
 }
 _LINEAR: Mapping[Mode, Options] = {
     Mode.STATIC: {**_ACTIVATION, **_weight("per_channel")},
     Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_channel")},
-    Mode.FP32: {},
 }
 BY_TYPE: Mapping[str, Mapping[Mode, Options]] = {
     "Conv1d": _CONV,
@@ -67,6 +76,8 @@ class Op:
     type: str
     """Class of the module, a key of BY_TYPE."""
     weight_elements: int = 0
+    flops: int = 0
+    """Floating-point operations on one sample, all of its calls together."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +89,21 @@ class OpCapability:
 
     @property
     def quantized_modes(self) -> tuple[Mode, ...]:
-        return tuple(m for m in self.modes if m is not Mode.FP32)
+        return tuple(m for m in self.modes if not m.is_precision)
 
 
 _APPROACH_MODES = {
-    "static": (Mode.STATIC, Mode.FP32),
-    "dynamic": (Mode.DYNAMIC, Mode.FP32),
-    "auto": (Mode.STATIC, Mode.DYNAMIC, Mode.FP32),
+    "static": (Mode.STATIC,),
+    "dynamic": (Mode.DYNAMIC,),
+    "auto": (Mode.STATIC, Mode.DYNAMIC),
+    "qat": (Mode.STATIC,),
 }
 
 
-def capability_of(op: Op, approach: str) -> OpCapability:
-    """What `op` can do under an approach: static, dynamic or auto."""
+def capability_of(op: Op, approach: str, precisions: Sequence[Mode] = (Mode.FP32,)) -> OpCapability:
+    """What `op` can do under an approach, quantized modes first; `precisions` are those the CPU is fast at."""
     modes = BY_TYPE[op.type]
-    return OpCapability(op, {mode: modes[mode] for mode in _APPROACH_MODES[approach] if mode in modes})
+    quantized = {mode: modes[mode] for mode in _APPROACH_MODES[approach] if mode in modes}
+    if approach == "qat":  # training learns with the range seen, so only minmax makes sense
+        quantized = {mode: {**options, ("activation", "algorithm"): ("minmax",)} for mode, options in quantized.items()}
+    return OpCapability(op, {**quantized, **{mode: {} for mode in PRECISIONS if mode in precisions}})

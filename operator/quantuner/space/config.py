@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quantuner.api.conditions import shorten
 from quantuner.api.spec import digest
-from quantuner.space.capability import Mode, OpCapability, Options
+from quantuner.space.capability import PRECISIONS, Mode, OpCapability, Options
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class OpConfig:
 
     def short(self) -> str:
         """What tells it from its siblings: `static/asym/kl`, `dynamic/asym/minmax`, `fp32`."""
-        if self.mode is Mode.FP32:
+        if self.mode.is_precision:
             return self.mode.value
         return f"{self.mode.value}/{self.get('activation', 'scheme')}/{self.get('activation', 'algorithm')}"
 
@@ -56,9 +56,13 @@ FP32 = OpConfig(Mode.FP32)
 
 @dataclass(frozen=True)
 class TuneConfig(Mapping[str, OpConfig]):
-    """Op name to its configuration, in the capability's order."""
+    """Op name to its configuration, in the capability's order, and what holds for the whole model."""
 
     ops: Mapping[str, OpConfig] = field(default_factory=dict)
+    calib_sampling_size: int = 0
+    """Calibration samples that ranges are made from; 0 takes the first size of the search."""
+    recipes: Mapping[str, Any] = field(default_factory=dict)
+    """Recipe to value, as `smooth_quant: True`; one that is not named has its default."""
 
     def __getitem__(self, name: str) -> OpConfig:
         return self.ops[name]
@@ -71,14 +75,28 @@ class TuneConfig(Mapping[str, OpConfig]):
 
     def having(self, changes: Mapping[str, OpConfig]) -> TuneConfig:
         """A copy with the named ops changed."""
-        return TuneConfig({name: changes.get(name, config) for name, config in self.ops.items()})
+        return replace(self, ops={name: changes.get(name, config) for name, config in self.ops.items()})
+
+    def calibrated_with(self, samples: int) -> TuneConfig:
+        return replace(self, calib_sampling_size=samples)
+
+    def with_recipes(self, recipes: Mapping[str, Any]) -> TuneConfig:
+        """A copy with the named recipes set."""
+        return replace(self, recipes={**self.recipes, **recipes})
 
     def plain(self) -> dict[str, Any]:
-        return {name: config.plain() for name, config in self.ops.items()}
+        """`{"calib_sampling_size": 100, "recipes": {…}, "ops": {"conv1": {…}, …}}`; what is not set is left out."""
+        body: dict[str, Any] = {}
+        if self.calib_sampling_size:
+            body["calib_sampling_size"] = self.calib_sampling_size
+        if self.recipes:
+            body["recipes"] = dict(self.recipes)
+        return {**body, "ops": {name: config.plain() for name, config in self.ops.items()}}
 
     @classmethod
     def from_plain(cls, body: Mapping[str, Any]) -> TuneConfig:
-        return cls({name: OpConfig.from_plain(op) for name, op in body.items()})
+        ops = {name: OpConfig.from_plain(op) for name, op in body["ops"].items()}
+        return cls(ops, body.get("calib_sampling_size", 0), dict(body.get("recipes", {})))
 
     @property
     def digest(self) -> str:
@@ -106,8 +124,10 @@ class TuneConfig(Mapping[str, OpConfig]):
         for name, short in summary["exceptions"].items():
             by_spelling.setdefault(short, []).append(name)
         parts = [f"{short}: {', '.join(names)}" for short, names in by_spelling.items()]
-        if not set(by_spelling) - {Mode.FP32.value} and parts:  # a fallback: its ops say it all
-            return shorten(parts[0], limit)
+        whole = [f"{name} {value}" for name, value in self.recipes.items() if not isinstance(value, Mapping)]
+        if not set(by_spelling) - {m.value for m in PRECISIONS} and parts:  # a fallback: its ops say it all
+            return shorten(" · ".join([*whole, *parts]), limit)
+        parts = [*whole, *parts]
         parts.append(", ".join(f"{type_} {short}" for type_, short in summary["defaults"].items()))
         return shorten(" · ".join(parts), limit)
 
