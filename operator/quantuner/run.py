@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import InvalidResourceError, JournalError, SearchError
-from quantuner.api.journal import HOSTS_LIMIT, NOT_KEPT, Failed, Finished, Launched
+from quantuner.api.errors import SearchError
+from quantuner.api.journal import NOT_KEPT, Failed, Finished
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
@@ -22,11 +21,12 @@ from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import Engine, cpu_kind, libraries, use_threads
-from quantuner.engine.entrypoint import code_digest, load_task, user_error
+from quantuner.engine.entrypoint import code_digest, load_task
 from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.ranks import agreed, on_rank_0
+from quantuner.strategy.recording import Identity
 
 logger = logging.getLogger("quantuner.run")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,23 @@ def _end_of(
 
 
 def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None) -> Finished | None:
-    order: Order = _on_rank_0(comm, lambda: _read(args))
+    order: Order = on_rank_0(comm, lambda: _read(args))
     tuning = order.tuning
     use_threads(tuning.threads_per_rank)
-    strategy = _agreed(comm, lambda: _strategy(order))
-    _same_everywhere(comm, strategy.engine.digest)
+    strategy = agreed(comm, lambda: _strategy(order))
+    strategy.share_setup(comm)
     hosts = comm.gather(host)
-    strategy.engine.use_ranges(_on_rank_0(comm, strategy.engine.calibrate))
-    _on_rank_0(comm, lambda: _begin(journal, order, strategy, hosts or ()))
-    strategy.comm = comm
+    code = on_rank_0(comm, lambda: code_digest(tuning.task, order.code))
     if journal is None:
         strategy.slave_worker_handle(comm)
         return None
     strategy.recorder = journal
+    strategy.identity = Identity(search=order.search, code=code, hosts=tuple(hosts or ()))
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)
+    if finished.best is None:  # the baseline alone took all the time
+        return finished
     try:
         write_report(strategy.folder, _report(journal, finished))
     except OSError as error:
@@ -141,75 +142,10 @@ def _read(args: argparse.Namespace) -> Order:
 def _strategy(order: Order) -> TuneStrategy:
     tuning = order.tuning
     task = load_task(tuning.task, order.code)  # first, since it may register a strategy of its own
-    chosen = strategy_class(tuning.tuning_criterion.strategy)
-    engine = Engine(task, tuning.quantization, tuning.tuning_criterion.objectives)
+    chosen = strategy_class(tuning.strategy)
+    engine = Engine(task, tuning.quantization, [o.name for o in tuning.tuning_criterion.objectives])
     strategy: TuneStrategy = chosen(engine, tuning)
     return strategy
-
-
-def _begin(journal: JournalFolder | None, order: Order, strategy: TuneStrategy, hosts: Any) -> None:
-    if journal is None:
-        return
-    launched = Launched(
-        search=order.search,
-        model=strategy.engine.digest,
-        ops=len(strategy.engine.captured.ops),
-        ranks=len(hosts),
-        hosts=tuple(hosts[:HOSTS_LIMIT]),
-        time=utc_now(),
-        code=code_digest(order.tuning.task, order.code),
-        ranges=strategy.engine.ranges_digest,
-        versions=", ".join(f"{name} {version}" for name, version in libraries().items()),
-    )
-    try:
-        journal.append(launched)
-    except JournalError as error:
-        raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
-
-
-def _agreed(comm: Communicator, step: Callable[[], T]) -> T:
-    """Runs a step on every rank; where it fails on any of them, all raise the lowest such rank's error."""
-    value: T | None = None
-    error: SearchError | None = None
-    try:
-        value = step()
-    except BaseException as raised:  # a rank that just ended would leave the others waiting
-        error = _as_search_error(raised)
-    errors = comm.gather(error)
-    first = next(((rank, e) for rank, e in enumerate(errors or ()) if e is not None), None)
-    failed = comm.broadcast(first)
-    if failed is not None:
-        rank, error = failed
-        raise SearchError(error.reason, f"{error.message} (on rank {rank})" if rank else error.message, error.traceback)
-    return value  # type: ignore[return-value]  # the step returned, since no rank failed
-
-
-def _on_rank_0(comm: Communicator, step: Callable[[], T]) -> T:
-    """Runs a step on rank 0 and gives every rank its result, or its error."""
-    value = _agreed(comm, lambda: step() if comm.rank == 0 else None)
-    result: T = comm.broadcast(value)
-    return result
-
-
-def _same_everywhere(comm: Communicator, digest: str) -> None:
-    """Raises `SearchError` on every rank where ranks captured different models."""
-    digests = comm.gather(digest)
-    other = next(((r, d) for r, d in enumerate(digests or ()) if digests and d != digests[0]), None)
-    found = comm.broadcast(other)
-    if found is not None:
-        raise SearchError(
-            Failure.TASK_INVALID,
-            f"rank {found[0]} has a model other than rank 0's (digest {found[1]}); every rank must get the same "
-            "weights: seed what the task trains or load them from a file",
-        )
-
-
-def _as_search_error(error: BaseException) -> SearchError:
-    if isinstance(error, SearchError):
-        return error
-    if isinstance(error, (InvalidResourceError, OSError)):
-        return SearchError(Failure.INTERNAL_ERROR, f"the resource cannot be read: {error}")
-    return user_error(Failure.INTERNAL_ERROR, "setting up", error)
 
 
 def _failure(error: SearchError) -> Failed:

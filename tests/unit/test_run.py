@@ -31,8 +31,7 @@ RANK = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
 @strategy_registry
 class UserOwnTuneStrategy(TuneStrategy):
     def stages(self):
-        from quantuner.space.samplers import initial
-        yield [initial(self.tuning_space)]
+        yield [self.start(100)]
 
 def make(seed=0):
     torch.manual_seed(seed)

@@ -51,11 +51,14 @@ class Failure(StrEnum):
     TASK_INVALID = "TaskInvalid"  # it returned no Task
     MODEL_NOT_CAPTURABLE = "ModelNotCapturable"
     CALIBRATION_FAILED = "CalibrationFailed"
+    TRAINING_FAILED = "TrainingFailed"
     EVALUATION_FAILED = "EvaluationFailed"
     EVALUATION_NOT_A_NUMBER = "EvaluationNotANumber"
     NOTHING_TO_QUANTIZE = "NothingToQuantize"
     OVERRIDE_MATCHES_NOTHING = "OverrideMatchesNothing"
     UNKNOWN_STRATEGY = "UnknownStrategy"
+    STRATEGY_RAISED = "StrategyRaised"
+    CONFIGURATION_INVALID = "ConfigurationInvalid"  # a strategy asked for what the space does not hold
     ALL_TRIALS_FAILED = "AllTrialsFailed"
     VERIFICATION_FAILED = "VerificationFailed"  # the reloaded model does not have the trial's accuracy
     JOURNAL_MISMATCH = "JournalMismatch"

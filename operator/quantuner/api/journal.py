@@ -261,7 +261,7 @@ class History:
             self.failures += isinstance(record, Failed)
 
     def _launch(self, record: Launched) -> None:
-        if self.trials:  # before the first result there is nothing that a change could falsify
+        if self.trials and self.launches:  # before the first result there is nothing that a change could falsify
             last = self.launches[-1]
             for name, what in _IDENTITY.items():
                 if getattr(last, name) != getattr(record, name):
@@ -281,13 +281,3 @@ class History:
     def tried(self) -> list[Trial]:
         """Trials but the baseline."""
         return self.trials[names.BASELINE_TRIAL + 1 :]
-
-    def best(self, higher_is_better: bool = True) -> Trial | None:
-        """The first trial that meets the criterion, else the most accurate, the earlier at a tie."""
-        complete = [t for t in self.tried if t.accuracy is not None]
-        sign = -1.0 if higher_is_better else 1.0
-        return min(
-            complete,
-            key=lambda t: (not t.meets, 0.0 if t.meets else sign * (t.accuracy or 0.0), t.index),
-            default=None,
-        )

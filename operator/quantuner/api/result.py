@@ -7,6 +7,7 @@ import yaml
 
 from quantuner.api.conditions import ConditionType, Reason, condition
 from quantuner.api.journal import Failed, Finished, History, Outcome
+from quantuner.api.selection import best, pareto_front
 from quantuner.api.spec import Tuning
 
 OUTCOMES = {
@@ -14,7 +15,9 @@ OUTCOMES = {
     Outcome.EXHAUSTED: "the strategy has no further configuration",
     Outcome.MAX_TRIALS: "maxTrials is reached",
     Outcome.TIMEOUT: "timeoutSeconds is reached",
+    Outcome.STOPPED: "the strategy's own stop rule ended the search",
 }
+PARETO_LIMIT = 16  # points in the status; the report beside the model has all
 
 
 def search_status(
@@ -33,16 +36,22 @@ def search_status(
     baseline = history.baseline
     if baseline is not None and baseline.accuracy is not None:
         status["baseline"] = {"accuracy": baseline.accuracy, "seconds": baseline.seconds}
-    best = history.best(tuning.accuracy_criterion.higher_is_better)
-    if best is not None:
+    winner = best(tuning, history)
+    if winner is not None:
         status["best"] = {
-            "trial": best.index,
-            "accuracy": best.accuracy,
-            "meetsCriterion": best.meets,
-            "objectives": dict(best.objectives),
+            "trial": winner.index,
+            "accuracy": winner.accuracy,
+            "meetsCriterion": winner.meets,
+            "objectives": dict(winner.objectives),
+            "cost": winner.cost,
+            "size": winner.size,
         }
+        status["pareto"] = [
+            {"trial": t.index, "accuracy": t.accuracy, "cost": t.cost, "size": t.size}
+            for t in pareto_front(history.trials, tuning.accuracy_criterion, PARETO_LIMIT)
+        ]
         described = _described(best_yaml)
-        if described.get("trial") == best.index and "summary" in described:
+        if described.get("trial") == winner.index and "summary" in described:
             status["best"] |= {"config": described["summary"], "configRef": dict(config_ref)}
         if isinstance(history.end, Finished) and history.end.artifact:
             status["best"]["artifact"] = history.end.artifact
@@ -79,7 +88,8 @@ def end_conditions(tuning: Tuning, history: History, now: str) -> list[dict[str,
             condition(ConditionType.FAILED, True, end.reason, end.message, generation, now),
         ]
     if isinstance(end, Finished):
-        met = end.outcome is Outcome.TARGET_MET
+        winner = best(tuning, history)
+        met = winner is not None and winner.meets
         why = OUTCOMES[end.outcome].format(best=end.best)
         reason = Reason.TARGET_MET if met else Reason.TARGET_NOT_MET
         return [
@@ -100,5 +110,5 @@ def _accuracies(tuning: Tuning, history: History) -> str:
     if baseline is None or baseline.accuracy is None:
         return "no baseline yet"
     text = f"baseline {baseline.accuracy:.6g}, target {criterion.target(baseline.accuracy):.6g}"
-    best = history.best(criterion.higher_is_better)
-    return text if best is None else f"{text}, best {best.accuracy:.6g} (trial {best.index})"
+    winner = best(tuning, history)
+    return text if winner is None else f"{text}, best {winner.accuracy:.6g} (trial {winner.index})"

@@ -147,8 +147,8 @@ class Tuning:
                 calibration_sampling_sizes=tuple(quantization["calibrationSamplingSizes"]),
                 op_types=tuple(Override.from_body(o) for o in quantization.get("opTypes", ())),
                 op_names=tuple(Override.from_body(o) for o in quantization.get("opNames", ())),
-                recipes={snake_case(key): value for key, value in quantization.get("recipes", {}).items()},
-                excluded_precisions=tuple(quantization.get("excludedPrecisions", ())),
+                recipes=_recipes(quantization["recipes"]),
+                excluded_precisions=tuple(quantization["excludedPrecisions"]),
                 reduce_range=quantization["reduceRange"],
             ),
             accuracy_criterion=AccuracyCriterion(
@@ -210,6 +210,7 @@ def search_digest(body: Mapping[str, Any]) -> str:
     for key in (*_MUTABLE[""], "image", "template", "output"):
         spec.pop(key, None)
     spec["task"].pop("source", None)
+    spec["quantization"]["quantLevel"] = str(spec["quantization"]["quantLevel"])  # 1 and "1" mean the same
     for key in _MUTABLE["tuningCriterion"]:
         spec["tuningCriterion"].pop(key, None)
     return digest(spec)
@@ -219,6 +220,17 @@ def digest(value: Any) -> str:
     """16 hex digits of SHA-256 over the canonical JSON of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _recipes(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipes by Neural Compressor's names; several alphas are a list, as there."""
+    recipes = {snake_case(key): value for key, value in body.items()}
+    if "smooth_quant_args" in recipes:
+        arguments = recipes.pop("smooth_quant_args")
+        alphas = list(arguments.get("alphas", ()))
+        alpha: Any = "auto" if arguments.get("autoAlpha") else alphas if len(alphas) > 1 else next(iter(alphas), None)
+        recipes["smooth_quant_args"] = {} if alpha is None else {"alpha": alpha}
+    return recipes
 
 
 def snake_case(name: str) -> str:

@@ -26,3 +26,7 @@ class Task:
     example_inputs: tuple[Any, ...] | None = None
     """Positional inputs to export the model with; None takes the first batch of `calib_dataloader`.
     Their first dimension is the batch and should be 2 or more, so that it can stay dynamic."""
+
+    train_func: Callable[[Any], Any] | None = None
+    """Trains the model it is given, in place, where `quantization.approach` is qat; seeds what it draws itself.
+    The model computes as the quantized one will, and has the user's parameters by their names."""

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from quantuner.api.journal import History, Launched, Trial, decode
+from quantuner.api.journal import History, Launched, Selection, Trial, decode
+from quantuner.api.selection import best as best_trial
 from quantuner.api.spec import Tuning
 from quantuner.cli.report import loss_text
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
@@ -71,11 +72,12 @@ class Progress:
         self._bar.update(self._task, completed=len(self._history.tried), description=self._description())
 
     def _description(self) -> str:
-        best = self._history.best(self._tuning.accuracy_criterion.higher_is_better)
+        best = best_trial(self._tuning, self._history)
         if best is None or best.accuracy is None:
             return "baseline measured"
         loss = loss_text(self._tuning, self._history, best.accuracy)
-        left = "measuring its saved model" if best.meets else self._left()
+        ends = best.meets and self._history.launches[-1].selection is Selection.FIRST
+        left = "measuring its saved model" if ends else self._left()
         return f"best {best.accuracy:.4g} ({loss} lost, trial {best.index}) · {left}"
 
     def _left(self) -> str:

@@ -13,6 +13,7 @@ from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History, Trial
 from quantuner.api.names import BEST_KEY
 from quantuner.api.result import OUTCOMES, end_conditions, search_status
+from quantuner.api.selection import best as best_trial
 from quantuner.api.spec import Tuning
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
@@ -53,7 +54,7 @@ def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def trials_table(tuning: Tuning, history: History) -> Table:
-    table = Table(title=f"{tuning.name}: {tuning.tuning_criterion.strategy}", title_justify="left")
+    table = Table(title=f"{tuning.name}: {tuning.strategy}", title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column("configuration", overflow="fold")
     table.add_column("accuracy", justify="right")
@@ -61,7 +62,7 @@ def trials_table(tuning: Tuning, history: History) -> Table:
     table.add_column("seconds", justify="right")
     table.add_column("rank", justify="right")
     table.add_column("")
-    best = history.best(tuning.accuracy_criterion.higher_is_better)
+    best = best_trial(tuning, history)
     for trial in history.trials:
         table.add_row(*_row(tuning, history, trial), "◀ best" if trial is best else "", style=_style(trial, best))
     return table
@@ -113,7 +114,7 @@ def outcome_text(tuning: Tuning, history: History) -> str:
         return f"not finished: {len(history.tried)} trials told; `quantuner run` goes on from here"
     if not isinstance(end, Finished):
         return f"[red]failed[/red] {escape(f'{end.reason}: {end.message}')}"
-    best = history.best(tuning.accuracy_criterion.higher_is_better)
+    best = best_trial(tuning, history)
     why = OUTCOMES[end.outcome].format(best=end.best)
     if best is None or end.accuracy is None:
         return why

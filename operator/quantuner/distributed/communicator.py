@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -31,14 +32,15 @@ class Communicator(Protocol):
 
 
 class MpiWorld:
-    """MPI.COMM_WORLD. Importing mpi4py initializes MPI, so it is done here, not with the module."""
+    """An MPI communicator. Importing mpi4py initializes MPI, so it is done here, not with the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, comm: Any = None) -> None:
+        """`comm` is mpi4py's; None takes MPI.COMM_WORLD."""
         from mpi4py import MPI
 
         self._any = MPI.ANY_SOURCE
         self._status = MPI.Status
-        self._comm = MPI.COMM_WORLD
+        self._comm = comm or MPI.COMM_WORLD
         self._processor = MPI.Get_processor_name()
 
     @property
@@ -95,3 +97,17 @@ class Solo:
 
     def gather(self, message: Any) -> Sequence[Any] | None:
         return [message]
+
+
+def communicator(comm: Any) -> Communicator:
+    """`comm` as the protocol needs it: one of mpi4py's is wrapped, any other is taken as it is."""
+    return MpiWorld(comm) if hasattr(comm, "Get_rank") else comm
+
+
+LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
+"""Environment variables that MPI's launchers set for the ranks they start."""
+
+
+def world() -> Communicator:
+    """All ranks where a launcher of MPI started this process, else this process alone; MPI is not initialized then."""
+    return MpiWorld() if any(name in os.environ for name in LAUNCHERS) else Solo()

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +39,18 @@ class Range:
 
 Ranges = dict[str, Range]
 """Op name to the range of its activation input."""
+Calibration = dict[int, Ranges]
+"""Number of samples to the ranges after so many."""
 
 
-def ranges_digest(ranges: Ranges) -> str:
+def ranges_digest(calibration: Calibration) -> str:
     """16 hex digits over every bit of the ranges: equal for data that calibrates alike."""
     sha = hashlib.sha256()
-    for name, seen in sorted(ranges.items()):
-        sha.update(name.encode())
-        for tensor in (seen.minimum, seen.maximum, seen.histogram):
-            sha.update(tensor.to(torch.float32).contiguous().numpy().tobytes())
+    for size, ranges in sorted(calibration.items()):
+        for name, seen in sorted(ranges.items()):
+            sha.update(f"{size} {name}".encode())
+            for tensor in (seen.minimum, seen.maximum, seen.histogram):
+                sha.update(tensor.to(torch.float32).contiguous().numpy().tobytes())
     return sha.hexdigest()[:16]
 
 
@@ -86,17 +89,32 @@ def samples_in(inputs: tuple[Any, ...]) -> int:
     return next((v.shape[0] for v in inputs if isinstance(v, torch.Tensor) and v.dim()), 1)
 
 
-def calibrate(captured: Captured, loader: Iterable[Any], samples: int) -> Ranges:
-    """Runs at least `samples` samples (or all there are) through the model and returns every op's range.
+def calibrate(captured: Captured, loader: Iterable[Any], sizes: Sequence[int]) -> Calibration:
+    """Runs the data through the model once and returns every op's range after each number of samples in `sizes`.
 
-    Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
+    Of a size that is larger than the data, the range over all of them. Raises `SearchError` (CalibrationFailed)
+    where the data raises, is empty, or is not finite.
     """
     with quiet():
         observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
-    with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
-        for inputs in _batches(loader, samples):  # observers warn of infinity, which becomes an error below
-            observed(*inputs)
-    return {name: _range(observed, node, name) for name, _, node in quantizable_nodes(observed.graph)}
+    left, seen = sorted(set(sizes)), 0
+    found: Calibration = {}
+    for inputs in calibration_inputs(loader, left[-1]):
+        with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
+            observed(*inputs)  # observers warn of infinity, which becomes an error below
+        seen += samples_in(inputs)
+        while left and seen >= left[0]:
+            found[left.pop(0)] = _ranges(observed)
+    return found | {size: _ranges(observed) for size in left}
+
+
+def calibration_inputs(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
+    """Positional inputs of the calibration batches, until `samples` samples are reached.
+
+    Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
+    """
+    with users_code(Failure.CALIBRATION_FAILED, "calibrating"):
+        yield from _batches(loader, samples)
 
 
 def _batches(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
@@ -111,6 +129,10 @@ def _batches(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
             return
     if seen == 0:
         raise ValueError("calib_dataloader gave no batch; it must be iterable more than once and not empty")
+
+
+def _ranges(observed: GraphModule) -> Ranges:
+    return {name: _range(observed, node, name) for name, _, node in quantizable_nodes(observed.graph)}
 
 
 def _range(observed: GraphModule, node: Node, name: str) -> Range:

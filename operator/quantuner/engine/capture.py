@@ -2,8 +2,9 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,9 +79,16 @@ def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
 
     An op whose weight is computed (weight normalization) is none: its weight cannot be stored as int8.
     """
+    for name, type_, node in op_nodes(graph):
+        if isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+            yield name, type_, node
+
+
+def op_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
+    """As `quantizable_nodes`, wherever the weight comes from: also in a graph that is quantized already."""
     for node in graph.nodes:
         type_ = _TYPE_OF_TARGET.get(node.target) if node.op == "call_function" else None
-        if type_ is not None and isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+        if type_ is not None:
             yield _name(node, type_), type_, node
 
 
@@ -97,10 +105,20 @@ def _name(node: Node, type_: str) -> str:
 def _ops(graph: GraphModule) -> tuple[Op, ...]:
     ops: dict[str, Op] = {}
     for name, type_, node in quantizable_nodes(graph.graph):
-        weight = node.args[1]
-        elements = weight.meta["val"].numel() if isinstance(weight, Node) and "val" in weight.meta else 0
-        ops.setdefault(name, Op(name, type_, elements))
+        weight = node.args[1].meta["val"] if isinstance(node.args[1], Node) and "val" in node.args[1].meta else None
+        if weight is None:
+            ops.setdefault(name, Op(name, type_))
+            continue
+        before = ops.get(name, Op(name, type_, weight.numel()))
+        ops[name] = replace(before, flops=before.flops + _flops(node, weight))
     return tuple(ops.values())
+
+
+def _flops(node: Node, weight: torch.Tensor) -> int:
+    """Of one call on one sample: a multiplication and an addition per weight and output position."""
+    _, *positions = node.meta["val"].shape
+    channels = weight.shape[0]  # the output has as many, whatever their dimension
+    return int(2 * math.prod(int(p) for p in positions) // channels * weight.numel())
 
 
 def _digest(ops: tuple[Op, ...], model: torch.nn.Module) -> str:

@@ -1,13 +1,18 @@
 """One task's engine: captured and calibrated once, then asked for one configuration after the other."""
 
+from __future__ import annotations
+
 import copy
 import importlib.metadata
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.fx import GraphModule
 
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
@@ -15,19 +20,25 @@ from quantuner.api.journal import ERROR_LIMIT
 from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
-from quantuner.engine import artifact
-from quantuner.engine.calibrate import Ranges, calibrate, first_inputs, ranges_digest
-from quantuner.engine.capture import capture
+from quantuner.engine import artifact, recipes
+from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
+from quantuner.engine.capture import Captured, capture
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
+from quantuner.engine.footprint import MEBI, Footprint
+from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import Activations, quantize
+from quantuner.engine.quantized import QuantizedModel
+from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.training import Training, train_quantized
+from quantuner.engine.variants import Variants
 from quantuner.space.capability import Mode, OpCapability
 from quantuner.space.config import TuneConfig
 from quantuner.space.constraints import constrain
+from quantuner.space.cost import modelled_latency
+from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
-
-MEBI = 2**20
 
 
 def use_threads(count: int) -> None:
@@ -59,7 +70,14 @@ class Engine:
             )
         self.captured = capture(task.model, task.example_inputs or first_inputs(task.calib_dataloader))
         self.space: tuple[OpCapability, ...] = constrain(self.captured.ops, quantization)
-        self._activations: Activations | None = None
+        self.recipe_ops = recipe_ops(self.captured.ops)
+        """Fallback recipe to the names of its ops."""
+        self.algorithms: Algorithms | None = None
+        """Who fills the scheduler for a trial: a strategy; None applies the configuration's own recipes."""
+        self.scheduler = AlgorithmScheduler()
+        self.probes = Probes(self)
+        self._training = Training(task.train_func)
+        self._variants = Variants(self)
         self._bytes = sum(t.numel() * t.element_size() for t in task.model.state_dict().values())
 
     @property
@@ -72,31 +90,54 @@ class Engine:
         """Op name to op type."""
         return {op.name: op.type for op in self.captured.ops}
 
-    def calibrate(self) -> Ranges:
+    # --- calibration
+
+    def calibrate(self) -> Calibration:
         """Runs the calibration data through the model; the ranges may be given to other ranks' engines."""
-        ranges = calibrate(self.captured, self.task.calib_dataloader, self.quantization.calibration_sampling_size)
-        self.use_ranges(ranges)
-        return ranges
+        sizes = self.quantization.calibration_sampling_sizes
+        calibration = calibrate(self.captured, self.task.calib_dataloader, sizes)
+        self.use_ranges(calibration)
+        return calibration
+
+    def use_ranges(self, calibration: Calibration) -> None:
+        self._variants.use(self.captured, calibration)
+
+    def ensure_calibrated(self) -> None:
+        if not self._variants.calibrated:
+            self.calibrate()
 
     @property
     def ranges_digest(self) -> str:
         """Identifies the ranges in use. Raises `RuntimeError` before there are any."""
-        return ranges_digest(self._calibrated().ranges)
+        return ranges_digest(self._variants.own.calibration)
 
-    def use_ranges(self, ranges: Ranges) -> None:
-        self._activations = Activations(ranges)
+    def train_with(self, function: Callable[[Any], Any] | None, hooks: Mapping[str, Callable[[Any], Any]]) -> None:
+        """Gives the training function, and callbacks by the names on_train_begin and on_train_end.
+
+        Raises `ValueError` for a hook of another name.
+        """
+        self._training = Training(function, hooks)
+
+    # --- measuring
 
     def baseline(self) -> TrialResult:
         """Measures the user's own fp32 model, in evaluation mode as every trial. Raises what `evaluate` raises."""
         model = copy.deepcopy(self.task.model).eval()  # a copy: the user's is not changed
-        accuracy, seconds = evaluate(model, self.task.eval_func)
-        return TrialResult(accuracy=accuracy, objectives=self._objectives(seconds, TuneConfig()), seconds=seconds)
+        return self.measure(model)
+
+    def measure(self, model: Any, config: TuneConfig | None = None) -> TrialResult:
+        """Evaluates a model, and what was configured to be measured of it. Raises what `evaluate` raises."""
+        with Footprint("footprint" in self.objectives) as footprint:
+            accuracy, seconds = evaluate(model, self.task.eval_func)
+        known = {"performance": seconds, "accuracy": accuracy, "footprint": footprint.mebi}
+        known["modelsize"] = self.size(config or TuneConfig())
+        return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
 
     def trial(self, config: TuneConfig) -> TrialResult:
         """Quantizes and measures; what fails in it is the trial's result, not an error of the search."""
         started = time.monotonic()
         try:
-            accuracy, seconds = evaluate(self._quantized(config), self.task.eval_func)
+            measured = self.measure(self.quantized(config), config)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
             logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
@@ -106,31 +147,87 @@ class Engine:
                 error=shorten(known.message, ERROR_LIMIT),
                 traceback=known.traceback,
             )
-        return TrialResult(
-            accuracy=accuracy,
-            objectives=self._objectives(seconds, config),
-            seconds=time.monotonic() - started,
-        )
+        return replace(measured, seconds=time.monotonic() - started)
 
     def save(self, config: TuneConfig, folder: Path) -> float:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy."""
-        artifact.save(folder, self._quantized(config), self.captured, config)
+        artifact.save(folder, self.quantized(config), self.captured, config)
         accuracy, _ = evaluate(artifact.load(folder), self.task.eval_func)
         return accuracy
 
-    def _quantized(self, config: TuneConfig) -> torch.fx.GraphModule:
-        return quantize(self.captured, self._calibrated(), config)
+    # --- models
 
-    def _calibrated(self) -> Activations:
-        if self._activations is None:
-            raise RuntimeError("calibrate() or use_ranges() comes before the first trial")
-        return self._activations
+    def quantized(self, config: TuneConfig) -> GraphModule:
+        """A new model, quantized as `config` says, recipes and training included."""
+        captured, activations = self._variant(config)
+        if self.quantization.approach == "qat":
+            model = train_quantized(captured, activations, config, self._training)
+        else:
+            model = quantize(captured, activations, config)
+        return self._corrected(config, captured, model)
 
-    def _objectives(self, seconds: float, config: TuneConfig) -> dict[str, float]:
-        saved = 3 * sum(op.weight_elements for op in self.captured.ops if _is_int8(config, op.name))
-        known = {"performance": seconds, "modelsize": (self._bytes - saved) / MEBI}
-        return {name: known[name] for name in self.objectives}
+    def variant(self, config: TuneConfig) -> tuple[GraphModule, Activations]:
+        """The fp32 graph that `config` quantizes, and the scales and zero points of its inputs."""
+        captured, activations = self._variant(config)
+        return captured.graph, activations
+
+    def _variant(self, config: TuneConfig) -> tuple[Captured, Activations]:
+        variant = self._variants.of(self._pre_optimized(config))
+        return variant.captured, variant.activations(config.calib_sampling_size, self.quantization)
+
+    def _pre_optimized(self, config: TuneConfig) -> Captured:
+        self.scheduler.start(self.captured.graph, self.captured.graph, self.calibration_inputs(config))
+        if self.algorithms is None:
+            self.schedule_pre_quantization(self.scheduler, config, self.captured.graph)
+        else:
+            self.algorithms.set_param_for_pre_quantization_algos(self.scheduler, config, self.captured.graph)
+        return self._variants.optimized(self.scheduler)
+
+    def _corrected(self, config: TuneConfig, optimized: Captured, model: GraphModule) -> GraphModule:
+        self.scheduler.start(optimized.graph, model, self.calibration_inputs(config))
+        if self.algorithms is None:
+            self.schedule_post_quantization(self.scheduler, config, optimized.graph, model)
+        else:
+            hook = self.algorithms.set_param_for_post_quantization_algos
+            hook(self.scheduler, config, optimized.graph, model)
+        return self.scheduler()
+
+    def schedule_pre_quantization(self, scheduler: AlgorithmScheduler, config: TuneConfig, _: GraphModule) -> None:
+        """Appends the algorithms that `config` wants before quantization: smooth quant."""
+        for algorithm in recipes.pre_quantization(config.recipes):
+            scheduler.append_algorithm(algorithm)
+
+    def schedule_post_quantization(
+        self, scheduler: AlgorithmScheduler, config: TuneConfig, _: GraphModule, __: GraphModule
+    ) -> None:
+        """Appends those that it wants after: fast bias correction, then weight correction."""
+        for algorithm in recipes.post_quantization(config.recipes):
+            scheduler.append_algorithm(algorithm)
+
+    def calibration_inputs(self, config: TuneConfig) -> Callable[[], Iterator[tuple[Any, ...]]]:
+        """Positional inputs of the calibration batches that `config` is calibrated with; a new pass at each call."""
+        samples = config.calib_sampling_size or self.quantization.calibration_sampling_sizes[0]
+        return lambda: calibration_inputs(self.task.calib_dataloader, samples)
+
+    def quantized_model(self, config: TuneConfig) -> QuantizedModel:
+        """The model of `config` as users hold it."""
+        model = self.quantized(config)
+        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, self.captured, config))
+
+    # --- what a strategy may know of a configuration without a trial
+
+    def size(self, config: TuneConfig) -> float:
+        """Modelled MiB of parameters and buffers: a quantized weight has a byte per element."""
+        saved: int = sum(
+            op.weight_elements * _saved(config[op.name].mode) for op in self.captured.ops if op.name in config
+        )
+        return float(self._bytes - saved) / MEBI
+
+    def cost(self, config: TuneConfig) -> float:
+        """Modelled latency of the quantizable ops relative to fp32."""
+        return modelled_latency(config, self.captured.ops)
 
 
-def _is_int8(config: TuneConfig, name: str) -> bool:
-    return name in config and config[name].mode is not Mode.FP32
+def _saved(mode: Mode) -> int:
+    """Bytes per element, of four."""
+    return {Mode.FP32: 0, Mode.BF16: 2, Mode.FP16: 2}.get(mode, 3)

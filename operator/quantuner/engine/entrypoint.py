@@ -73,7 +73,7 @@ def users_code(reason: Failure, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SearchError, KeyboardInterrupt):
+    except (SearchError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         raise user_error(reason, doing, error) from error

@@ -4,12 +4,13 @@ from quantuner.engine.quiet import quiet
 
 with quiet():
     from torchao.quantization.pt2e import (
+        FakeQuantize,
         HistogramObserver,
         MinMaxObserver,
         PerChannelMinMaxObserver,
         PlaceholderObserver,
     )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import (
         FixedQParamsQuantizationSpec,
         QuantizationAnnotation,
@@ -19,6 +20,7 @@ with quiet():
     )
 
 __all__ = [
+    "FakeQuantize",
     "FixedQParamsQuantizationSpec",
     "HistogramObserver",
     "MinMaxObserver",
@@ -30,4 +32,5 @@ __all__ = [
     "SharedQuantizationSpec",
     "convert_pt2e",
     "prepare_pt2e",
+    "prepare_qat_pt2e",
 ]

@@ -9,7 +9,9 @@ from torch.fx import GraphModule, Node
 
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
+from quantuner.engine.graphs import attribute
 from quantuner.engine.pt2e import (
+    FakeQuantize,
     FixedQParamsQuantizationSpec,
     HistogramObserver,
     MinMaxObserver,
@@ -36,11 +38,13 @@ _QSCHEME = {
 class Activations:
     """Scale and zero point of every op's input under every scheme, from ranges collected once.
 
-    uint8 in [0, 255]; symmetric ranges have their zero point at 127, where torch has it for this range.
+    uint8 in [0, 255], or [0, 127] where the range is reduced; a symmetric range has its zero point where torch has
+    it for these: at 127, or 63.
     """
 
-    def __init__(self, ranges: Ranges) -> None:
+    def __init__(self, ranges: Ranges, *, reduce_range: bool = False) -> None:
         self.ranges = ranges
+        self.quant_max = 127 if reduce_range else 255
         self._known: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def qparams(self, name: str, scheme: str, algorithm: str) -> tuple[float, int]:
@@ -49,21 +53,13 @@ class Activations:
         """
         key = (name, scheme, algorithm)
         if key not in self._known:
-            self._known[key] = _qparams(self.ranges[name], scheme, algorithm)
+            self._known[key] = _qparams(self.ranges[name], scheme, algorithm, self.quant_max)
         return self._known[key]
 
 
-def _qparams(seen: Range, scheme: str, algorithm: str) -> tuple[float, int]:
-    arguments: dict[str, Any] = {
-        "dtype": torch.uint8,
-        "qscheme": _QSCHEME["per_tensor", scheme],
-        "quant_min": 0,
-        "quant_max": 255,
-        "eps": EPS,
-    }
-    observer = (
-        HistogramObserver(bins=len(seen.histogram), **arguments) if algorithm == "kl" else MinMaxObserver(**arguments)
-    )
+def _qparams(seen: Range, scheme: str, algorithm: str, quant_max: int) -> tuple[float, int]:
+    bins = len(seen.histogram) if algorithm == "kl" else 0
+    observer = activation_observer(scheme, quant_max, bins)
     observer.min_val = seen.minimum.clone()
     observer.max_val = seen.maximum.clone()
     if algorithm == "kl":
@@ -72,19 +68,53 @@ def _qparams(seen: Range, scheme: str, algorithm: str) -> tuple[float, int]:
     return float(scale.item()), int(zero_point.item())
 
 
-class ConfigQuantizer(Quantizer):  # type: ignore[misc]
-    """Annotates a captured graph as one configuration says."""
+def activation_observer(scheme: str, quant_max: int, bins: int = 0) -> Any:
+    """An observer of uint8 activations: of the range's ends, or of a histogram with `bins` bins."""
+    arguments: dict[str, Any] = {
+        "dtype": torch.uint8,
+        "qscheme": _QSCHEME["per_tensor", scheme],
+        "quant_min": 0,
+        "quant_max": quant_max,
+        "eps": EPS,
+    }
+    return HistogramObserver(bins=bins, **arguments) if bins else MinMaxObserver(**arguments)
 
-    def __init__(self, config: TuneConfig, activations: Activations) -> None:
+
+def weight_observer(config: OpConfig) -> Any:
+    """An observer of an op's int8 weight, channels in dimension 0."""
+    granularity = config.get("weight", "granularity")
+    arguments: dict[str, Any] = {
+        "dtype": torch.int8,
+        "qscheme": _QSCHEME[granularity, config.get("weight", "scheme")],
+        "quant_min": -128,
+        "quant_max": 127,
+        "eps": EPS,
+    }
+    if granularity == "per_channel":
+        return PerChannelMinMaxObserver(ch_axis=0, **arguments)
+    return MinMaxObserver(**arguments)
+
+
+class ConfigQuantizer(Quantizer):  # type: ignore[misc]
+    """Annotates a captured graph as one configuration says.
+
+    For training the observers are fake quantizers: activations keep their calibrated scale, weights follow.
+    """
+
+    def __init__(self, config: TuneConfig, activations: Activations, *, training: bool = False) -> None:
         super().__init__()
+        self.training = training
         self.config = config
         self.activations = activations
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for name, _, node in quantizable_nodes(model.graph):
             config = self.config[name]
-            if config.mode is not Mode.FP32:
-                specs = {node.args[0]: self._activation(name, config), node.args[1]: _weight(config)}
+            if not config.mode.is_precision:
+                specs = {
+                    node.args[0]: self._activation(name, config),
+                    node.args[1]: _weight(config, training=self.training),
+                }
                 node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
         return model
 
@@ -98,28 +128,34 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
             return QuantizationSpec(
                 dtype=torch.uint8,
                 quant_min=0,
-                quant_max=255,
+                quant_max=self.activations.quant_max,
                 qscheme=qscheme,
                 is_dynamic=True,
                 observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=EPS),
             )
         scale, zero_point = self.activations.qparams(name, scheme, config.get("activation", "algorithm"))
         return FixedQParamsQuantizationSpec(
-            dtype=torch.uint8, scale=scale, zero_point=zero_point, quant_min=0, quant_max=255, qscheme=qscheme
+            dtype=torch.uint8,
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=0,
+            quant_max=self.activations.quant_max,
+            qscheme=qscheme,
         )
 
 
-def _weight(config: OpConfig) -> QuantizationSpec:
+def _weight(config: OpConfig, *, training: bool = False) -> QuantizationSpec:
     granularity = config.get("weight", "granularity")
     per_channel = granularity == "per_channel"
-    observer = PerChannelMinMaxObserver if per_channel else MinMaxObserver
+    observer: Any = PerChannelMinMaxObserver if per_channel else MinMaxObserver
+    constructor = FakeQuantize.with_args(observer=observer, eps=EPS) if training else observer.with_args(eps=EPS)
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
         quant_max=127,
         qscheme=_QSCHEME[granularity, config.get("weight", "scheme")],
         ch_axis=0 if per_channel else None,
-        observer_or_fake_quant_ctr=observer.with_args(eps=EPS),
+        observer_or_fake_quant_ctr=constructor,
     )
 
 
@@ -140,13 +176,7 @@ def _observe_weights(prepared: GraphModule) -> None:
     for node in prepared.graph.nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None
         if isinstance(source, Node) and source.op == "get_attr":
-            prepared.get_submodule(str(node.target))(_attribute(prepared, str(source.target)))
-
-
-def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
-    owner, _, name = path.rpartition(".")
-    value: torch.Tensor = getattr(module.get_submodule(owner), name)
-    return value
+            prepared.get_submodule(str(node.target))(attribute(prepared, str(source.target)))
 
 
 def callable_like_a_module(model: GraphModule) -> GraphModule:

@@ -2,22 +2,80 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.spec import Override, Quantization
-from quantuner.space.capability import Mode, Op, OpCapability, Options, capability_of
+from quantuner.api.spec import ATTRIBUTES, Override, Quantization
+from quantuner.space.capability import PRECISIONS, Mode, Op, OpCapability, Options, capability_of
+
+_HIGH = {mode.value for mode in PRECISIONS}
+ITEMS: Mapping[str, tuple[str, ...]] = {
+    "dtype": ("int8", "uint8", *sorted(_HIGH)),
+    "scheme": ("asym", "sym"),
+    "granularity": ("per_channel", "per_tensor"),
+    "algorithm": ("minmax", "kl"),
+}
+"""What a constraint may name, and the options that an op can have there."""
 
 
-def constrain(ops: Sequence[Op], quantization: Quantization) -> tuple[OpCapability, ...]:
+def overrides_of(body: Mapping[Any, Any]) -> tuple[Override, ...]:
+    """An op_type_dict or op_name_dict of Neural Compressor, in its order.
+
+    `{pattern: {"weight": {item: option or [options]}, "activation": {…}}}`; a pattern that is a tuple is compared
+    for equality. Raises `ValueError` that names the nearest right key for one that is wrong.
+    """
+    if not isinstance(body, Mapping):
+        raise ValueError(f"op constraints are a dict of patterns, not {type(body).__name__}")
+    return tuple(_override(pattern, constraint) for pattern, constraint in body.items())
+
+
+def _override(pattern: Any, constraint: Any) -> Override:
+    text = ".".join(re.escape(str(part)) for part in pattern) if isinstance(pattern, tuple) else str(pattern)
+    if not isinstance(constraint, Mapping) or not constraint:
+        raise ValueError(f"op constraint {pattern!r} must be a dict with weight or activation, not {constraint!r:.60}")
+    options: dict[tuple[str, str], tuple[str, ...]] = {}
+    for attribute, items in constraint.items():
+        _known(attribute, ATTRIBUTES, f"op constraint {pattern!r}")
+        for item, values in items.items():
+            _known(item, ITEMS, f"op constraint {pattern!r}, {attribute}")
+            listed = [values] if isinstance(values, str) else list(values)
+            for value in listed:
+                _known(value, ITEMS[item], f"op constraint {pattern!r}, {attribute}.{item}")
+            options[attribute, item] = tuple(listed)
+    return Override(text, options)
+
+
+def _known(given: Any, known: Iterable[str], where: str) -> None:
+    names = list(known)
+    if given not in names:
+        nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{where}: there is no {given!r}; the nearest is {nearest!r}, of {', '.join(names)}")
+
+
+def dict_of(overrides: Iterable[Override]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """The op_type_dict or op_name_dict that says the same."""
+    body: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for override in overrides:
+        for (attribute, item), values in override.options.items():
+            body.setdefault(override.pattern, {}).setdefault(attribute, {})[item] = list(values)
+    return body
+
+
+def constrain(
+    ops: Sequence[Op], quantization: Quantization, precisions: Sequence[Mode] = (Mode.FP32,)
+) -> tuple[OpCapability, ...]:
     """Capability of every op under the approach and the constraints, in the ops' order.
+
+    `precisions` are those that the machine is fast at; the user's `excluded_precisions` are left out of them.
 
     A constraint always filters the full capability of the approach, so that an op-name entry can widen
     what an op-type entry narrowed. Raises `SearchError` for a pattern that matches no op, one that is
     no regular expression, and options an op does not have.
     """
-    full = {op.name: capability_of(op, quantization.approach) for op in ops}
+    allowed = [mode for mode in precisions if mode.value not in quantization.excluded_precisions]
+    full = {op.name: capability_of(op, quantization.approach, allowed) for op in ops}
     chosen = dict(full)
     for field, overrides, key in (
         ("opTypes", quantization.op_types, lambda op: op.type),
@@ -53,13 +111,15 @@ def _matching(override: Override, ops: Iterable[Op], key: Callable[[Op], str], f
 def _filtered(full: OpCapability, current: OpCapability, override: Override, field: str) -> OpCapability:
     """`current` with the override's items replaced by what it allows of `full`."""
     dtypes = {a: set(v) for (a, item), v in override.options.items() if item == "dtype"}
-    wants_fp32 = any(values == {"fp32"} for values in dtypes.values())
-    if wants_fp32:
-        return OpCapability(full.op, {Mode.FP32: {}})
+    if any(values <= _HIGH for values in dtypes.values()):  # an op cannot be quantized by half
+        wanted = set.intersection(*(values & _HIGH for values in dtypes.values()))
+        return _not_empty(
+            OpCapability(full.op, {m: {} for m in full.modes if m.value in wanted}), full, override, field
+        )
     modes: dict[Mode, Options] = {}
     for mode, options in full.modes.items():
-        if mode is Mode.FP32:
-            if all("fp32" in values for values in dtypes.values()):  # no dtype given leaves fp32 allowed
+        if mode.is_precision:
+            if all(mode.value in values for values in dtypes.values()):  # no dtype given leaves all allowed
                 modes[mode] = {}
             continue
         base = current.modes.get(mode, options)
@@ -69,18 +129,25 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override, fie
         }
         if all(kept.values()):
             modes[mode] = kept
-    if not any(mode is not Mode.FP32 for mode in modes):
+    if all(mode.is_precision for mode in modes):
+        modes = {}
+    return _not_empty(OpCapability(full.op, modes), full, override, field)
+
+
+def _not_empty(found: OpCapability, full: OpCapability, override: Override, field: str) -> OpCapability:
+    if not found.modes:
         raise SearchError(
             Failure.OVERRIDE_MATCHES_NOTHING,
             f"quantization.{field}: the entry {override.pattern!r} leaves {full.op.name} ({full.op.type}) no option; "
             f"it can do {_spelled(full)}",
         )
-    return OpCapability(full.op, modes)
+    return found
 
 
 def _spelled(capability: OpCapability) -> str:
     return "; ".join(
         f"{mode.value}: " + ", ".join(f"{a}.{i} {'|'.join(v)}" for (a, i), v in options.items())
-        for mode, options in capability.modes.items()
         if options
+        else mode.value
+        for mode, options in capability.modes.items()
     )

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from quantuner.space.capability import Mode, OpCapability
-from quantuner.space.config import FP32, OpConfig, TuneConfig, default_config
+from quantuner.space.config import OpConfig, TuneConfig, default_config
 
 
 def initial(space: Sequence[OpCapability]) -> TuneConfig:
@@ -26,7 +26,7 @@ def op_type_wise(space: Sequence[OpCapability]) -> Iterator[TuneConfig]:
     groups: dict[tuple[str, Mode], list[OpCapability]] = {}
     for capability in space:
         mode = base[capability.op.name].mode
-        if mode is not Mode.FP32:
+        if not mode.is_precision:
             groups.setdefault((capability.op.type, mode), []).append(capability)
     choices = [_group_options(mode, members) for (_, mode), members in groups.items()]
     seen: set[str] = set()
@@ -67,22 +67,101 @@ def dynamic_where_possible(space: Sequence[OpCapability], base: TuneConfig) -> T
     )
 
 
-def fallback_candidates(space: Sequence[OpCapability], base: TuneConfig) -> list[str]:
-    """Ops that are quantized in `base` and may be fp32, from the output side."""
-    return [c.op.name for c in reversed(space) if Mode.FP32 in c.modes and base[c.op.name].mode is not Mode.FP32]
+def fallback_candidates(space: Sequence[OpCapability], base: TuneConfig, mode: Mode = Mode.FP32) -> list[str]:
+    """Ops that are quantized in `base` and may fall back to `mode`, from the output side."""
+    return [c.op.name for c in reversed(space) if mode in c.modes and not base[c.op.name].mode.is_precision]
 
 
-def one_by_one(base: TuneConfig, names: Sequence[str]) -> Iterator[TuneConfig]:
-    """`base` with one op in fp32, for each name."""
+def one_by_one(base: TuneConfig, names: Sequence[str], mode: Mode = Mode.FP32) -> Iterator[TuneConfig]:
+    """`base` with one op at a high precision, for each name."""
     for name in names:
-        yield base.having({name: FP32})
+        yield base.having({name: OpConfig(mode)})
 
 
-def accumulated(base: TuneConfig, accuracies: Mapping[str, float], *, higher_is_better: bool) -> Iterator[TuneConfig]:
-    """`base` with ever more ops in fp32, the op whose own fallback gave most accuracy first.
+def accumulated(
+    base: TuneConfig, accuracies: Mapping[str, float], *, higher_is_better: bool, mode: Mode = Mode.FP32
+) -> Iterator[TuneConfig]:
+    """`base` with ever more ops at a high precision, the op whose own fallback gave most accuracy first.
 
     Equal accuracies keep the order of `accuracies`. The first step is left out: it was tried alone.
     """
     ranked = sorted(accuracies, key=lambda name: accuracies[name], reverse=higher_is_better)
     for count in range(2, len(ranked) + 1):
-        yield base.having(dict.fromkeys(ranked[:count], FP32))
+        yield base.having(dict.fromkeys(ranked[:count], OpConfig(mode)))
+
+
+def op_wise_candidates(space: Sequence[OpCapability], *, precisions: bool = False) -> dict[str, list[OpConfig]]:
+    """Op name to its configurations in its first mode, options as nested loops with the last item fastest.
+
+    `precisions` adds those that the op may fall back to, at the end.
+    """
+    found: dict[str, list[OpConfig]] = {}
+    for capability in space:
+        mode = next(iter(capability.modes))
+        options = capability.modes[mode]
+        products = itertools.product(*options.values())
+        found[capability.op.name] = [OpConfig(mode, tuple(zip(options, picked, strict=True))) for picked in products]
+        if precisions and not mode.is_precision:
+            found[capability.op.name] += [OpConfig(m) for m in capability.modes if m.is_precision]
+    return found
+
+
+def op_wise(space: Sequence[OpCapability], *, precisions: bool = False) -> Iterator[TuneConfig]:
+    """The product over single ops, the last op fastest. Lazy: it is exponential in the number of ops."""
+    candidates = op_wise_candidates(space, precisions=precisions)
+    base = initial(space)
+    for picked in itertools.product(*candidates.values()):
+        yield base.having(dict(zip(candidates, picked, strict=True)))
+
+
+def model_wise(space: Sequence[OpCapability]) -> Iterator[TuneConfig]:
+    """Product over the united items of all ops, options in the order first seen, the last item fastest.
+
+    An op that lacks any of the options takes its default.
+    """
+    base = initial(space)
+    quantized = [c for c in space if not base[c.op.name].mode.is_precision]
+    united: dict[tuple[str, str], dict[str, None]] = {}
+    for capability in quantized:
+        for item, values in capability.modes[base[capability.op.name].mode].items():
+            united.setdefault(item, {}).update(dict.fromkeys(values))
+    seen: set[str] = set()
+    for picked in itertools.product(*united.values()):
+        options = tuple(zip(united, picked, strict=True))
+        wanted = {c.op.name: OpConfig(base[c.op.name].mode, options) for c in quantized}
+        config = base.having({c.op.name: wanted[c.op.name] for c in quantized if _allows(c, wanted[c.op.name])})
+        if config.digest not in seen:
+            seen.add(config.digest)
+            yield config
+
+
+def blocks_of(names: Sequence[str]) -> list[list[str]]:
+    """Ops grouped into the repeated blocks of a network, in the order in which the names come.
+
+    A block is what its name says: the ops that share the longest prefix that ends in a number, as `layer2.1` of
+    `layer2.1.conv1` or `encoder.layer.3` of `encoder.layer.3.attention.query`. Ops without one are in no block.
+    """
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".")[:-1]
+        while parts and not parts[-1].isdigit():
+            parts.pop()
+        if parts:
+            blocks.setdefault(".".join(parts), []).append(name)
+    return list(blocks.values())
+
+
+def block_wise(
+    base: TuneConfig, blocks: Sequence[Sequence[str]], mode: Mode = Mode.FP32, *, accumulate: bool = False
+) -> Iterator[TuneConfig]:
+    """`base` with all ops of one block at a high precision, or of ever more blocks."""
+    config = base
+    for block in blocks:
+        config = (config if accumulate else base).having(dict.fromkeys(block, OpConfig(mode)))
+        yield config
+
+
+def calibration_sizes(base: TuneConfig, sizes: Sequence[int]) -> Iterator[TuneConfig]:
+    """`base` with ranges of each number of calibration samples."""
+    for size in sizes:
+        yield base.calibrated_with(size)

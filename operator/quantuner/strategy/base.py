@@ -2,142 +2,277 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quantuner.api.journal import Finished, History, Outcome, Trial
+import yaml
+
+from quantuner.api.journal import Finished, History, Outcome, Selection
 from quantuner.api.spec import Tuning
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
-from quantuner.distributed.communicator import Communicator, MpiWorld
+from quantuner.config import Config, config_of, tuning_of
+from quantuner.distributed.communicator import Communicator, MpiWorld, Solo, communicator
 from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.engine.engine import Engine
+from quantuner.options import options
 from quantuner.space.config import TuneConfig
+from quantuner.space.forms import initial_tuning_cfg
 from quantuner.space.samplers import initial
+from quantuner.space.tree import TuningSpace
+from quantuner.strategy.judging import judged_by
+from quantuner.strategy.objectives import Objectives
+from quantuner.strategy.ranks import on_rank_0, same_everywhere
+from quantuner.strategy.reading import Reading
+from quantuner.strategy.recipes import Recipes
+from quantuner.strategy.recording import Identity, launch
+from quantuner.strategy.resuming import history_from
 from quantuner.strategy.search import MemoryRecorder, Recorder, Search
+from quantuner.strategy.state import State
+
+logger = logging.getLogger(__name__)
+
+WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
+"""Methods by which a strategy may ask; where a class defines several, the first."""
 
 
-class TuneStrategy(ABC):
+class TuneStrategy(Reading):
     """Base of all strategies, with the members of Neural Compressor 2.x's class of this name.
 
-    A subclass implements `stages`: lists of configurations whose members do not depend on each other's
-    results. Between two lists it may read `cur_best_tuning_cfg`, `accuracy_of` and `last_tune_result`;
-    all results of a list are told, in order, before the next list is asked for. So a search is the same
-    for any number of ranks.
+    A subclass defines one of these, each a generator that may read between two yields what was told so far:
+
+    - `stages()`: lists of configurations whose members do not depend on each other's results;
+    - `next_tune_cfg()`: one configuration at a time, each asked when the one before was told;
+    - `distributed_next_tune_cfg_lst(comm)`: as `stages`, in Neural Compressor's form.
+
+    All results of a list are told, in order, before the next list is asked for. So a search is the same for any
+    number of ranks, and is spread over ranks as far as its lists are long.
     """
+
+    refines = False
+    """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins."""
 
     def __init__(
         self,
         model: Any,
-        conf: Tuning,
-        q_dataloader: Any = None,
-        q_func: Callable[..., Any] | None = None,
-        eval_dataloader: Any = None,
+        conf: Tuning | Config,
+        q_dataloader: Iterable[Any] | None = None,
+        q_func: Callable[[Any], Any] | None = None,
+        eval_dataloader: Iterable[Any] | None = None,
         eval_func: Callable[[Any], float] | None = None,
-        resume: History | None = None,
-        q_hooks: Any = None,
+        resume: History | Mapping[str, Any] | str | Path | None = None,
+        q_hooks: Mapping[str, Callable[[Any], Any]] | None = None,
+        eval_metric: Any = None,
     ) -> None:
         """Captures the model and creates the tuning space.
 
-        `model` is a torch.nn.Module or an `Engine` that has one; `conf` the resource; `q_dataloader` the
-        calibration batches; `eval_func(model) -> float` the accuracy; `resume` the history to continue.
-        Raises `ValueError` for arguments that this version does not take, `SearchError` where the model
-        cannot be captured.
+        `model` is a torch.nn.Module in fp32, or an `Engine` that has one with its data; `conf` a
+        PostTrainingQuantConfig, a QuantizationAwareTrainingConfig or a parsed resource; `q_dataloader` the
+        calibration batches; `q_func(model)` trains the prepared model where the approach is training; the accuracy
+        is `eval_func(model) -> float`, or comes from `eval_dataloader` and `eval_metric`; `resume` names what
+        `setup_resume` takes; `q_hooks` has callbacks by the names on_train_begin and on_train_end.
+
+        Raises `ValueError` for arguments that do not go together, `SearchError` where the model cannot be captured
+        or the constraints do not fit it.
         """
-        for name, value in (("q_func", q_func), ("eval_dataloader", eval_dataloader), ("q_hooks", q_hooks)):
-            if value is not None:
-                raise ValueError(f"{name} is not supported yet; calibrate with q_dataloader and judge with eval_func")
-        if isinstance(model, Engine):
-            self.engine = model
-        else:
-            if eval_func is None or q_dataloader is None:
-                raise ValueError("a search needs q_dataloader (calibration batches) and eval_func (model -> accuracy)")
-            task = Task(model=model, calib_dataloader=q_dataloader, eval_func=eval_func)
-            self.engine = Engine(task, conf.quantization, conf.tuning_criterion.objectives)
         self.conf = conf
-        self.recorder: Recorder = MemoryRecorder(resume or History())
+        self.tuning: Tuning = conf if isinstance(conf, Tuning) else tuning_of(conf)
+        self.config: Config = config_of(conf) if isinstance(conf, Tuning) else conf
+        self.q_func, self.q_hooks = q_func, dict(q_hooks or {})
+        self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
+        self.eval_func = eval_func
+        self.engine = model if isinstance(model, Engine) else self._engine(model)
+        self.model: Any = self.engine.task.model
+        """What `evaluation_result` evaluates."""
+        self.framework = "pytorch"
+        self.recorder: Recorder = MemoryRecorder(History())
         """Where the search is recorded; set it before `traverse` to keep the record."""
         self.folder = Path("quantuner_workspace") / "model"
         """Where the best model is saved."""
         self.artifact_name = ""
         """How the record names that folder; empty takes its path."""
+        self.identity = Identity.of(self.tuning)
+        """What its record calls this search."""
         self.comm: Communicator | None = None
         """The ranks of `distributed_traverse`; None takes MPI's world."""
-        self.baseline: TrialResult | None = None
-        self.last_tune_result: TrialResult | None = None
-        self.last_tune_cfg: TuneConfig | None = None
-        self.cur_best_acc = self.initial_best_acc()
-        self.trials_count = 0
+        self.tune_data = {}
+        self.algo_scheduler = self.engine.scheduler
+        self.engine.algorithms = self
+        self.set_q_func()
         self.set_tuning_space(conf)
-        self.cur_best_tuning_cfg = initial(self.tuning_space)
-        self._accuracies: dict[str, float | None] = {}
+        self.objectives = Objectives(self.tuning.tuning_criterion.objectives, self.tuning.accuracy_criterion)
+        self.state = State(
+            self.objectives,
+            self.tuning.accuracy_criterion,
+            self.start(self.tuning_space.calib_sampling_sizes[0]),
+            self.initial_best_acc(),
+            self.refines,
+        )
         self._started = self._elapsed_before = 0.0
+        self.setup_resume(resume)
+
+    def _engine(self, model: Any) -> Engine:
+        if self.calib_dataloader is None:
+            raise ValueError("q_dataloader is missing; give calibration batches: (input, label) or input")
+        judge = judged_by(self.eval_func, self.eval_dataloader, self.eval_metric)
+        example = getattr(self.config, "example_inputs", None)
+        task = Task(model=model, calib_dataloader=self.calib_dataloader, eval_func=judge, example_inputs=example)
+        names = [o.name for o in self.tuning.tuning_criterion.objectives]
+        return Engine(task, self.tuning.quantization, names)
 
     # --- what a strategy decides
 
-    @abstractmethod
-    def stages(self) -> Iterator[list[TuneConfig]]:
-        """Yields lists of configurations that are independent of each other."""
+    def stages(self) -> Iterator[Iterable[TuneConfig]]:
+        """Yields lists of configurations that are independent of each other; a list may be lazy."""
+        raise NotImplementedError(f"{type(self).__name__} defines none of {', '.join(WAYS)}; define one")
 
-    def next_tune_cfg(self) -> Iterator[TuneConfig]:
-        """Yields the configurations one by one, each after the result of the one before it was told."""
+    def next_tune_cfg(self) -> Iterator[Any]:
+        """Yields configurations one by one, each after the result of the one before was told.
+
+        A configuration is a dict: (op name, op type) to OpTuningConfig, `calib_sampling_size` and, where they
+        differ from the default, `recipe_cfgs`. Every yielded dict is the receiver's own.
+        """
         for stage in self.stages():
-            yield from stage
+            for config in stage:
+                yield self.as_dict(config)
 
-    def distributed_next_tune_cfg_lst(self, comm: Communicator) -> Iterator[list[TuneConfig]]:
-        """Yields the lists that ranks evaluate together. `comm` has no influence on them, by design."""
-        yield from self.stages()
+    def distributed_next_tune_cfg_lst(self, comm: Any) -> Iterator[list[Any]]:
+        """Yields the lists of dicts that ranks evaluate together. `comm` has no influence on them, by design."""
+        for stage in self.stages():
+            yield [self.as_dict(config) for config in stage]
 
-    # --- what a strategy may ask
+    def asked(self) -> Iterator[Iterable[TuneConfig]]:
+        """The stages of this strategy, by whichever way its most derived class defines."""
+        way = next(way for cls in type(self).__mro__ for way in WAYS if way in vars(cls))
+        if way == "stages":
+            yield from self.stages()
+        elif way == "next_tune_cfg":
+            for body in self.next_tune_cfg():
+                yield [self.as_config(body)]
+        else:
+            for bodies in self.distributed_next_tune_cfg_lst(Solo()):
+                yield [self.as_config(body) for body in bodies]
 
-    def set_tuning_space(self, conf: Tuning) -> None:
-        """Creates the tuning space from the model's capability and the user's constraints."""
-        self.tuning_space = self.engine.space
+    # --- the tuning space
 
-    def initial_best_acc(self) -> float:
-        """The accuracy that every other one beats: -inf, or +inf where lower is better."""
-        return float("-inf") if self.conf.accuracy_criterion.higher_is_better else float("inf")
+    def set_tuning_space(self, conf: Any) -> None:
+        """Creates capability, tuning space and recipes from the model and the user's configuration."""
+        quantization = self.tuning.quantization
+        self.tuning_space = TuningSpace(self.engine.space, quantization.calibration_sampling_sizes)
+        self.recipes = Recipes(quantization.recipes, self.engine.recipe_ops)
 
-    def accuracy_of(self, config: TuneConfig) -> float | None:
-        """Accuracy told for `config`; None where it failed. Raises `KeyError` for one that was not told."""
-        return self._accuracies[config.digest]
+    @property
+    def seed(self) -> int:
+        """Of whatever a strategy draws: `strategy_kwargs.seed`, else `options.set_random_seed`'s."""
+        return int(self.tuning.tuning_criterion.strategy_kwargs.get("seed", options().random_seed))
 
-    def meet_acc_req(self, eval_res: TrialResult) -> bool:
-        """Whether a result's accuracy meets the criterion against the baseline; exactly on target does.
+    @property
+    def capability(self) -> dict[str, Any]:
+        """What each op can do, by op (`opwise`) and by type (`optypewise`), and the ops of each fallback recipe."""
+        opwise = {(c.op.name, c.op.type): c.modes for c in self.tuning_space.capabilities}
+        return {
+            "opwise": opwise,
+            "optypewise": {type_: modes for (_, type_), modes in reversed(opwise.items())},
+            "recipes_ops": {name: list(ops) for name, ops in self.engine.recipe_ops.items()},
+        }
 
-        Raises `RuntimeError` before the baseline is known.
+    def initial_tuning_cfg(self) -> tuple[Any, Any, Any]:
+        """(op to its first mode, mode to the items it claimed, op to its first options): where a search begins.
+
+        Source: the modes of an approach claim ops in the order static, dynamic, bf16, fp16, fp32.
         """
-        if self.baseline is None or self.baseline.accuracy is None:
-            raise RuntimeError("the baseline is measured before the first trial is judged")
-        return eval_res.accuracy is not None and self.conf.accuracy_criterion.meets(
-            eval_res.accuracy, self.baseline.accuracy
-        )
+        return initial_tuning_cfg(self.tuning_space)
 
-    def update_best_op_tuning_cfg(self, op_tuning_cfg: TuneConfig) -> tuple[float, TuneConfig]:
-        """Compares the last result with the best so far; a tie goes to the later configuration.
+    def start(self, size: int) -> TuneConfig:
+        """Every op with its first options, ranges of `size` calibration samples, and the user's recipes."""
+        return self.recipes.keep(initial(self.tuning_space.capabilities).calibrated_with(size))
 
-        Returns the best accuracy and its configuration. Source: tuning order of Neural Compressor 2.x.
+    # --- recipes
+
+    def apply_all_tuning_recipes(self, tune_cfg: Any) -> Any:
+        """`tune_cfg` with every tuned recipe at its last option: the ops of the fallback recipes in fp32.
+
+        Takes and gives a `TuneConfig` or a dict; the argument is not changed.
         """
-        accuracy = self.last_tune_result.accuracy if self.last_tune_result else None
-        better = self.conf.accuracy_criterion.better
-        if accuracy is not None and not better(self.cur_best_acc, than=accuracy):
-            self.cur_best_acc, self.cur_best_tuning_cfg = accuracy, op_tuning_cfg
-        return self.cur_best_acc, self.cur_best_tuning_cfg
+        return self._same_form(tune_cfg, self.recipes.all_applied(self.as_config(tune_cfg)))
 
-    def stop(self, timeout: float, trials_count: int) -> Outcome | None:
-        """Why the search ends after `trials_count` told trials, or None where it goes on.
+    def apply_recipe_one_by_one(self, tune_cfg: Any) -> Iterator[Any]:
+        """Yields for each tuned recipe `tune_cfg` with this recipe alone applied."""
+        for config in self.recipes.one_by_one(self.as_config(tune_cfg)):
+            yield self._same_form(tune_cfg, config)
 
-        `timeout` is in seconds of searching, 0 for no limit. The first configuration that meets the
-        criterion ends it.
+    def _same_form(self, like: Any, config: TuneConfig) -> Any:
+        return config if isinstance(like, TuneConfig) else self.as_dict(config)
+
+    def set_param_for_pre_quantization_algos(self, algo_scheduler: Any, tune_cfg: TuneConfig, fp32_model: Any) -> None:
+        """Fills the scheduler with the algorithms that change the fp32 model first: smooth quant.
+
+        `tune_cfg` is the trial's configuration, `fp32_model` the captured graph. Called for every trial, on the
+        rank that evaluates it; a subclass may append algorithms of its own.
         """
-        if self.last_tune_result is not None and self.meet_acc_req(self.last_tune_result):
+        self.engine.schedule_pre_quantization(algo_scheduler, tune_cfg, fp32_model)
+
+    def set_param_for_post_quantization_algos(
+        self, algo_scheduler: Any, tune_cfg: TuneConfig, pre_optimized_model: Any, q_model: Any
+    ) -> None:
+        """Fills the scheduler with those that correct the quantized model: fast bias correction, weight correction."""
+        self.engine.schedule_post_quantization(algo_scheduler, tune_cfg, pre_optimized_model, q_model)
+
+    def set_q_func(self) -> None:
+        """Gives the engine the training function and hooks of quantization-aware training.
+
+        Raises `ValueError` where the approach is training and there is no function, or the other way round.
+        """
+        training = self.tuning.quantization.approach == "qat"
+        function = self.q_func or self.engine.task.train_func
+        if training and function is None:
+            raise ValueError(
+                "quantization-aware training needs a training function; give q_func (or Task.train_func), "
+                "called with the prepared model"
+            )
+        if self.q_func is not None and not training:
+            raise ValueError(
+                f"q_func trains the model, but the approach is {self.tuning.quantization.approach}; "
+                "use QuantizationAwareTrainingConfig (spec.quantization.approach: qat) or leave q_func out"
+            )
+        self.engine.train_with(function, self.q_hooks)
+
+    # --- when to stop
+
+    @property
+    def selection(self) -> Selection:
+        """How the winner is chosen among the trials that meet the criterion."""
+        if self.tuning.tuning_criterion.timeout_seconds:
+            return Selection.OBJECTIVES
+        return Selection.CHEAPEST if self.refines else Selection.FIRST
+
+    def stop(self, timeout: float, trials_count: int) -> bool:
+        """Whether the search ends after `trials_count` told trials; `timeout` is in seconds of searching.
+
+        A timeout of 0 ends it at the first configuration that meets the criterion, unless the strategy refines;
+        with one it goes on for better objectives until the time is over. `max_trials` ends it in any case.
+        """
+        if self.best_tune_result is not None and not timeout and not self.re_quant:
+            return True
+        if trials_count >= self.tuning.tuning_criterion.max_trials:
+            return True
+        return self.is_late(timeout)
+
+    def is_late(self, timeout: float) -> bool:
+        """Whether a time limit is set and over."""
+        return timeout > 0 and self.elapsed() >= timeout
+
+    def outcome(self, timeout: float) -> Outcome:
+        """Why a search that `stop` ended has ended."""
+        if self.best_tune_result is not None and not timeout and not self.re_quant:
             return Outcome.TARGET_MET
-        if trials_count >= self.conf.tuning_criterion.max_trials:
+        if self.trials_count >= self.tuning.tuning_criterion.max_trials:
             return Outcome.MAX_TRIALS
-        return Outcome.TIMEOUT if timeout and self.elapsed() >= timeout else None
+        return Outcome.TIMEOUT if self.is_late(timeout) else Outcome.STOPPED
 
     def elapsed(self) -> float:
         """Seconds of searching, those of earlier launches included."""
@@ -145,13 +280,29 @@ class TuneStrategy(ABC):
 
     # --- the search
 
+    def setup_resume(self, resume: History | Mapping[str, Any] | str | Path | None) -> None:
+        """Continues a search from its record: no told trial is evaluated again.
+
+        `resume` is a History, the path of a journal or of the workspace that holds one, or `{"history": either}`.
+        Raises `JournalError` for a damaged one; one of another search is refused when the search begins.
+        """
+        if resume is not None:
+            known = history_from(resume)
+            self.recorder = MemoryRecorder(History(launches=[*known.launches], trials=[*known.trials]))
+
     def traverse(self) -> Finished:
         """Searches in this process and returns how it ended. Raises what `Search.run` raises."""
+        self.engine.ensure_calibrated()
         return self._search(Serial(self._evaluate))
 
     def distributed_traverse(self) -> Finished | None:
-        """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere."""
+        """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.
+
+        All ranks call it, with the same model and data. Raises what `share_setup` and `Search.run` raise.
+        """
         comm = self.comm or MpiWorld()
+        self.share_setup(comm)
+        self.identity.hosts = tuple(comm.gather(socket.gethostname()) or ())
         if comm.size == 1:
             return self.traverse()
         if comm.rank == 0:
@@ -159,16 +310,24 @@ class TuneStrategy(ABC):
         self.slave_worker_handle(comm)
         return None
 
-    def master_worker_handle(self, comm: Communicator) -> Finished:
+    def share_setup(self, comm: Communicator) -> None:
+        """Compares the ranks' models and gives every rank rank 0's calibrated ranges; all ranks call it.
+
+        Raises `SearchError` on every rank where the models differ or calibration fails.
+        """
+        same_everywhere(comm, self.engine.digest)
+        self.engine.use_ranges(on_rank_0(comm, self.engine.calibrate))
+
+    def master_worker_handle(self, comm: Any) -> Finished:
         """Rank 0: assigns trials to the slaves and tells their results in index order.
 
-        Raises `ValueError` for a world of one rank, and what `Search.run` raises.
+        `comm` is an MPI communicator. Raises `ValueError` for a world of one rank, and what `Search.run` raises.
         """
-        return self._search(Master(comm))
+        return self._search(Master(communicator(comm)))
 
-    def slave_worker_handle(self, comm: Communicator) -> int:
+    def slave_worker_handle(self, comm: Any) -> int:
         """Every other rank: evaluates what the master assigns, until it ends; returns how many trials."""
-        return serve(comm, self._evaluate)
+        return serve(communicator(comm), self._evaluate)
 
     def _evaluate(self, payload: dict[str, Any]) -> TrialResult:
         return self.engine.trial(TuneConfig.from_plain(payload))
@@ -178,19 +337,21 @@ class TuneStrategy(ABC):
         self._elapsed_before = told[-1].elapsed if told else 0.0
         self._started = time.monotonic()
         try:
+            launch(self)
             return Search(self, executor, self.recorder).run(self.folder)
         finally:
             executor.close()
 
-    def tell(self, config: TuneConfig, trial: Trial) -> None:
-        """Takes a told trial, live or from the journal, into what `stages` may read."""
-        self.trials_count += 1
-        self.last_tune_cfg = config
-        self.last_tune_result = TrialResult(
-            accuracy=trial.accuracy,
-            objectives=dict(trial.objectives),
-            seconds=trial.seconds,
-            error=trial.error,
-        )
-        self._accuracies[config.digest] = trial.accuracy
-        self.update_best_op_tuning_cfg(config)
+    def deploy_config(self) -> Path:
+        """Writes `deploy.yaml` beside the best model: what a deployment needs to know; returns its path."""
+        quantization = self.tuning.quantization
+        path = self.folder.parent / "deploy.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = {
+            "model": {"inputs": [], "outputs": [], "backend": "default", "quant_format": "default", "domain": "auto"},
+            "device": "cpu",
+            "approach": quantization.approach,
+            "tuning": self.winner_config.plain() if self.winner_config else None,
+        }
+        path.write_text(yaml.safe_dump(body, sort_keys=False), encoding="utf-8")
+        return path

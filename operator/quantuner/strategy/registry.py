@@ -1,13 +1,15 @@
 """Strategies by name."""
 
 import difflib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 
 _SUFFIX = "TuneStrategy"
 _strategies: dict[str, type] = {}
+RETIRED = {"sigopt": "stood on a closed service that has ended; use bayesian (a Gaussian process) or tpe"}
+"""Strategies of Neural Compressor 2.x that are refused, and what to use."""
 
 T = TypeVar("T", bound=type)
 
@@ -30,8 +32,15 @@ def strategy_registry(cls: T) -> T:
     return cls
 
 
-def strategy_class(name: str) -> type:
-    """Raises `SearchError` (UnknownStrategy) with the names there are."""
+def strategies() -> list[str]:
+    """Names of all registered strategies, sorted."""
+    return sorted(_strategies)
+
+
+def strategy_class(name: str) -> Any:
+    """The class registered as `name`. Raises `SearchError` (UnknownStrategy) with the names there are."""
+    if name in RETIRED:
+        raise SearchError(Failure.UNKNOWN_STRATEGY, f"tuningCriterion.strategy {name!r} {RETIRED[name]}")
     if name not in _strategies:
         near = difflib.get_close_matches(name, _strategies, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

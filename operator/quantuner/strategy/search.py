@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,15 +11,20 @@ from quantuner.api import names
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import LABEL_LIMIT, Finished, History, Outcome, Record, Trial, TrialState
+from quantuner.api.selection import choose
 from quantuner.api.timestamps import utc_now
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Told
+from quantuner.engine.entrypoint import users_code
 from quantuner.space.config import TuneConfig
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
 
+logger = logging.getLogger(__name__)
+
 BASELINE_DIGEST = "fp32"
+REPEATS_LIMIT = 1000  # stages in a row without a new configuration, after which a strategy is taken to be done
 
 
 class Recorder(Protocol):
@@ -54,8 +60,11 @@ class Search:
         self.strategy = strategy
         self.executor = executor
         self.recorder = recorder
+        self.criterion = strategy.tuning.tuning_criterion
         self.configs: dict[int, TuneConfig] = {}
         """Configuration of every trial asked, by index."""
+        self._asked: set[str] = set()
+        self._described: int | None = None
         self._last_traceback = ""
 
     def run(self, folder: Path) -> Finished:
@@ -65,37 +74,56 @@ class Search:
         resume is another search's.
         """
         self._baseline()
-        outcome = self._stages()
-        return self._finish(outcome, folder)
+        untried = not self.recorder.history.tried
+        late = untried and self.strategy.is_late(self.criterion.timeout_seconds)  # the baseline alone took that long
+        return self._finish(Outcome.TIMEOUT if late else self._stages(), folder)
 
     def _baseline(self) -> None:
         known = self.recorder.history.baseline
         if known is None:
             result = self.strategy.engine.baseline()
             told = Told(names.BASELINE_TRIAL, result, rank=0, running=0)
-            known = _trial(told, BASELINE_DIGEST, "fp32 baseline")
+            known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=self.strategy.engine.size(TuneConfig()))
             self.recorder.append(known)
-        self.strategy.baseline = TrialResult(accuracy=known.accuracy, seconds=known.seconds)
+        self.strategy.state.begin(
+            TrialResult(accuracy=known.accuracy, objectives=known.objectives, seconds=known.seconds)
+        )
+        self.strategy.show_baseline_info()
 
     def _stages(self) -> Outcome:
-        for stage in self.strategy.stages():
-            fresh = self._number(stage)
+        repeats = 0
+        stages = iter(self.strategy.asked())
+        while (fresh := self._next(stages)) is not None:
+            repeats = 0 if fresh else repeats + 1
             outcome = self._replay(fresh) or self._execute(fresh)
             if outcome is not None:
                 return outcome
-        return Outcome.EXHAUSTED
+            if repeats > REPEATS_LIMIT:
+                logger.warning("the strategy asked %d times for configurations that were told; it ends here", repeats)
+                break
+        return Outcome.EXHAUSTED if self.strategy.winner_config is None else Outcome.TARGET_MET
 
-    def _number(self, stage: Sequence[TuneConfig]) -> list[int]:
+    def _next(self, stages: Iterator[Iterable[TuneConfig]]) -> list[int] | None:
+        """Indices of the next stage's new configurations; None where the strategy has ended."""
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            stage = next(stages, None)
+            return None if stage is None else self._number(stage)
+
+    def _number(self, stage: Iterable[TuneConfig]) -> list[int]:
         """Indices of the stage's configurations that were not asked before, as far as the limit allows."""
         limit = self._limit()
-        asked = {config.digest for config in self.configs.values()}
         indices = []
         for config in stage:
-            if config.digest not in asked and len(self.configs) < limit:
-                asked.add(config.digest)
-                index = len(self.configs) + 1
-                self.configs[index] = config
-                indices.append(index)
+            if config.digest in self._asked:
+                if self.strategy.has_told(config):
+                    self.strategy.state.recall(config)
+                continue
+            if len(self.configs) >= limit:
+                break  # a lazy stage may be endless
+            self._asked.add(config.digest)
+            index = len(self.configs) + 1
+            self.configs[index] = config
+            indices.append(index)
         return indices
 
     def _replay(self, indices: list[int]) -> Outcome | None:
@@ -111,7 +139,7 @@ class Search:
                     f"the journal is of another search: trial {index} was configuration {trial.digest}, and is now "
                     f"{config.digest}; start a new search",
                 )
-            self.strategy.tell(config, trial)
+            self.strategy.state.tell(config, trial)
             if index == len(told) - 1:
                 return self._decide()
         return None
@@ -136,45 +164,58 @@ class Search:
 
     def _limit(self) -> int:
         """maxTrials; one that was lowered while the search was away does not undo what was told."""
-        return max(self.strategy.conf.tuning_criterion.max_trials, len(self.recorder.history.tried))
+        return max(self.criterion.max_trials, len(self.recorder.history.tried))
 
     def _tell(self, told: Told) -> Outcome | None:
-        config = self.configs[told.index]
-        meets = self.strategy.meet_acc_req(told.result)
-        label = config.label(self.strategy.engine.types, LABEL_LIMIT)
-        trial = _trial(told, config.digest, label, meets=meets, elapsed=self.strategy.elapsed())
-        self._describe_if_best(trial, config)
+        config, engine = self.configs[told.index], self.strategy.engine
+        result = self.strategy.objectives.result(told.result)
+        trial = _trial(
+            told,
+            config.digest,
+            config.label(engine.types, LABEL_LIMIT),
+            meets=self.strategy.objectives.accuracy_meet_req(result),
+            elapsed=_rounded(self.strategy.elapsed()),
+            cost=_rounded(engine.cost(config)),
+            size=_rounded(engine.size(config)),
+        )
+        self._describe_best(trial)
         self.recorder.append(trial)
         self._last_traceback = told.result.traceback or self._last_traceback
-        self.strategy.tell(config, trial)
+        self.strategy.state.tell(config, trial)
         return self._decide()
 
     def _decide(self) -> Outcome | None:
-        return self.strategy.stop(self.strategy.conf.tuning_criterion.timeout_seconds, self.strategy.trials_count)
+        timeout = self.criterion.timeout_seconds
+        stopped = self.strategy.stop(timeout, self.strategy.trials_count)
+        return self.strategy.outcome(timeout) if stopped else None
 
-    def _describe_if_best(self, trial: Trial, config: TuneConfig) -> None:
+    def _best(self, *more: Trial) -> Trial | None:
+        trials = [*self.recorder.history.trials, *more]
+        accuracy = self.strategy.tuning.accuracy_criterion
+        return choose(trials, self.strategy.selection, self.criterion.objectives, accuracy)
+
+    def _describe_best(self, trial: Trial) -> None:
         """Before the trial is recorded, so that a reader of the journal finds the best configuration there."""
-        after = History(trials=[*self.recorder.history.trials, trial])
-        best = after.best(self.strategy.conf.accuracy_criterion.higher_is_better)
-        if best is trial:
+        best = self._best(trial)
+        if best is not None and best.index != self._described:
+            config = self.configs[best.index]
             self.recorder.describe_best(
                 {
-                    "trial": trial.index,
-                    "accuracy": trial.accuracy,
+                    "trial": best.index,
+                    "accuracy": best.accuracy,
                     "summary": config.summary(self.strategy.engine.types),
                     "config": config.plain(),
                 }
             )
+            self._described = best.index
 
     def _finish(self, outcome: Outcome, folder: Path) -> Finished:
-        history = self.recorder.history
-        best = history.best(self.strategy.conf.accuracy_criterion.higher_is_better)
+        best = self._best()
         if best is None:
-            failed = history.tried
-            last = failed[-1].error if failed else "no configuration was tried"
-            message = f"all {len(failed)} trials failed; the last one: {last}"
-            raise SearchError(Failure.ALL_TRIALS_FAILED, message, self._last_traceback)
-        accuracy = self._save(self.configs[best.index], folder)
+            return self._without_best(outcome)
+        config = self.configs[best.index]
+        self.strategy.state.winner_config = config if best.meets else None
+        accuracy = self._save(config, folder)
         if accuracy != best.accuracy:
             raise SearchError(
                 Failure.VERIFICATION_FAILED,
@@ -190,6 +231,14 @@ class Search:
             time=utc_now(),
         )
 
+    def _without_best(self, outcome: Outcome) -> Finished:
+        failed = self.recorder.history.tried
+        if not failed and outcome is Outcome.TIMEOUT:  # the baseline alone took that long
+            return Finished(outcome=outcome, best=None, accuracy=None, artifact="", time=utc_now())
+        last = failed[-1].error if failed else "no configuration was tried"
+        message = f"all {len(failed)} trials failed; the last one: {last}"
+        raise SearchError(Failure.ALL_TRIALS_FAILED, message, self._last_traceback)
+
     def _save(self, config: TuneConfig, folder: Path) -> float:
         try:
             return self.strategy.engine.save(config, folder)
@@ -201,7 +250,7 @@ class Search:
             ) from error
 
 
-def _trial(told: Told, digest: str, label: str, *, meets: bool = False, elapsed: float = 0.0) -> Trial:
+def _trial(told: Told, digest: str, label: str, **more: Any) -> Trial:
     result = told.result
     return Trial(
         index=told.index,
@@ -213,9 +262,8 @@ def _trial(told: Told, digest: str, label: str, *, meets: bool = False, elapsed:
         seconds=_rounded(result.seconds),
         rank=told.rank,
         error=result.error,
-        meets=meets,
         running=told.running,
-        elapsed=_rounded(elapsed),
+        **more,
     )
 
 

@@ -281,27 +281,6 @@ def test_another_number_of_ranks_continues_the_same_search() -> None:
     assert len(history.launches) == 2
 
 
-@pytest.mark.parametrize(
-    ("told_after_baseline", "higher_is_better", "best"),
-    [
-        pytest.param([], True, None, id="nothing told"),
-        pytest.param([told(1, None)], True, None, id="only failures"),
-        pytest.param([told(1, 0.5), told(2, 0.7), told(3, 0.6)], True, 2, id="the most accurate"),
-        pytest.param([told(1, 0.5), told(2, 0.3), told(3, 0.4)], False, 2, id="the lowest where lower is better"),
-        pytest.param([told(1, 0.5), told(2, 0.5)], True, 1, id="the earlier at a tie"),
-        pytest.param([told(1, -0.5), told(2, -0.2)], True, 2, id="negative accuracies"),
-        pytest.param([told(1, 0.0), told(2, -0.2)], True, 1, id="zero is an accuracy"),
-        pytest.param([told(1, 0.5), told(2, 0.9, meets=True), told(3, 0.95, meets=True)], True, 2, id="first to meet"),
-        pytest.param([told(1, 0.99), told(2, 0.9, meets=True)], True, 2, id="meeting beats accuracy"),
-        pytest.param([told(1, None), told(2, 0.1)], True, 2, id="a failure is never best"),
-    ],
-)
-def test_the_best_trial(told_after_baseline: list[Trial], higher_is_better: bool, best: int | None) -> None:
-    history = History(trials=[told(0, 0.9), *told_after_baseline])
-    found = history.best(higher_is_better)
-    assert (found.index if found else None) == best
-
-
 def test_the_baseline_is_no_try() -> None:
     history = History(trials=[told(0, 0.9), told(1, 0.5)])
     assert history.baseline is history.trials[0]

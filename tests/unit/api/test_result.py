@@ -1,5 +1,6 @@
 """What a journal alone says about a resource's status."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ def described(trial: int) -> str:
     return yaml.safe_dump({"trial": trial, "summary": {"defaults": {"Linear": "fp32"}, "exceptions": {}}})
 
 
-TOLD = (told(0, 0.9, seconds=2.0), told(1, None), told(2, 0.89, meets=True, running=3, objectives={"performance": 0.5}))
+BEST = told(2, 0.89, meets=True, running=3, objectives={"performance": 0.5}, cost=0.25, size=1.5)
+TOLD = (told(0, 0.9, seconds=2.0, size=4.0), told(1, None), BEST)
 
 
 def test_the_status_of_a_finished_search() -> None:
@@ -35,10 +37,16 @@ def test_the_status_of_a_finished_search() -> None:
             "accuracy": 0.89,
             "meetsCriterion": True,
             "objectives": {"performance": 0.5},
+            "cost": 0.25,
+            "size": 1.5,
             "config": {"defaults": {"Linear": "fp32"}, "exceptions": {}},
             "configRef": REF,
             "artifact": "claim/digits",
         },
+        "pareto": [
+            {"trial": 2, "accuracy": 0.89, "cost": 0.25, "size": 1.5},
+            {"trial": 0, "accuracy": 0.9, "cost": 1.0, "size": 4.0},
+        ],
         "trials": {"completed": 1, "failed": 1, "running": 0, "max": 100},
     }
 
@@ -66,11 +74,14 @@ def by_type(tuning_history: History) -> dict[str, dict[str, Any]]:
     return {c["type"]: c for c in end_conditions(tuning(), tuning_history, NOW)}
 
 
+@pytest.mark.parametrize("meets", [True, False], ids=["met", "missed"])
 @pytest.mark.parametrize("outcome", Outcome)
-def test_a_search_that_ends_without_meeting_the_target_is_complete_and_not_failed(outcome: Outcome) -> None:
+def test_a_search_that_ends_without_meeting_the_target_is_complete_and_not_failed(
+    outcome: Outcome, meets: bool
+) -> None:
     end = Finished(outcome=outcome, best=2, accuracy=0.89, artifact="", time=NOW)
-    conditions = by_type(history(*TOLD, end=end))
-    met = str(outcome is Outcome.TARGET_MET)
+    conditions = by_type(history(*TOLD[:2], replace(BEST, meets=meets), end=end))
+    met = str(meets)
     assert {t: c["status"] for t, c in conditions.items()} == {"TargetMet": met, "Complete": "True", "Failed": "False"}
     assert conditions["Complete"]["message"] == OUTCOMES[outcome].format(best=2)
     assert conditions["TargetMet"]["message"] == "baseline 0.9, target 0.891, best 0.89 (trial 2)"

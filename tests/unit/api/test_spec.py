@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from quantuner.api.spec import (
     AccuracyCriterion,
+    Objective,
     Output,
     Override,
     TaskRef,
@@ -98,7 +99,7 @@ def test_every_field_arrives() -> None:
             },
             "quantization": {
                 "approach": "auto",
-                "calibrationSamplingSize": 7,
+                "calibrationSamplingSizes": [7],
                 "opTypes": [{"pattern": "Conv.*", "activation": {"scheme": ["sym", "asym"]}}],
                 "opNames": [{"pattern": "head", "weight": {"dtype": ["fp32"]}}],
             },
@@ -107,7 +108,7 @@ def test_every_field_arrives() -> None:
                 "strategy": "mine",
                 "maxTrials": 5,
                 "timeoutSeconds": 60,
-                "objectives": ["modelsize"],
+                "objectives": [{"name": "modelsize", "weight": 2}],
             },
             "workers": 3,
             "image": "tuner:1",
@@ -120,11 +121,11 @@ def test_every_field_arrives() -> None:
     parsed = Tuning.from_body(admit(body))
     assert (parsed.namespace, parsed.uid, parsed.generation) == ("team", "u-1", 4)
     assert parsed.task == TaskRef("pack.mod:make", {"width": 8}, "code")
-    assert (parsed.quantization.approach, parsed.quantization.calibration_sampling_size) == ("auto", 7)
+    assert (parsed.quantization.approach, parsed.quantization.calibration_sampling_sizes) == ("auto", (7,))
     assert parsed.quantization.op_types == (Override("Conv.*", {("activation", "scheme"): ("sym", "asym")}),)
     assert parsed.quantization.op_names == (Override("head", {("weight", "dtype"): ("fp32",)}),)
     assert parsed.accuracy_criterion == AccuracyCriterion("absolute", 2.0, False)
-    assert parsed.tuning_criterion.objectives == ("modelsize",)
+    assert parsed.tuning_criterion.objectives == (Objective("modelsize", 2),)
     assert (parsed.workers, parsed.image, parsed.suspend) == (3, "tuner:1", True)
     assert parsed.output == Output("models", "digits")
     assert parsed.template == {"nodeSelector": {"disk": "fast"}}
@@ -159,7 +160,7 @@ def test_threads_of_a_rank_come_from_the_resource(resources: dict[str, Any], thr
         pytest.param({"tuningCriterion": {"maxTrials": 3, "timeoutSeconds": 9}}, True, id="limits"),
         pytest.param({"quantization": {}}, True, id="a default written out"),
         pytest.param({"tuningCriterion": {"strategy": "other"}}, False, id="strategy"),
-        pytest.param({"tuningCriterion": {"objectives": ["modelsize"]}}, False, id="objectives"),
+        pytest.param({"tuningCriterion": {"objectives": [{"name": "modelsize"}]}}, False, id="objectives"),
         pytest.param({"quantization": {"approach": "dynamic"}}, False, id="approach"),
         pytest.param({"accuracyCriterion": {"tolerableLoss": 0.02}}, False, id="criterion"),
         pytest.param({"task": {"entrypoint": "digits:other"}}, False, id="entrypoint"),

@@ -72,6 +72,8 @@ def test_its_status_is_what_a_cluster_would_show(serial: Run) -> None:
         "accuracy": best.accuracy,
         "meetsCriterion": True,
         "objectives": best.objectives,
+        "cost": 1.0,
+        "size": best.size,
         "config": {"defaults": {"Linear": "fp32"}, "exceptions": {}},
         "configRef": {"name": str(serial.workspace / "best.yaml"), "key": "best.yaml"},
         "artifact": str(serial.workspace / "model"),

@@ -34,7 +34,7 @@ class Counting:
 def test_the_range_of_an_op_is_that_of_its_input(captured: Captured) -> None:
     model = seeded(Net)
     x = images(8)
-    ranges = calibrate(captured, [x[:4], x[4:]], 100)
+    ranges = calibrate(captured, [x[:4], x[4:]], [100])[100]
     with torch.no_grad():
         into_head = model.get_submodule("stem")(x).relu()
     assert (ranges["stem.0"].minimum, ranges["stem.0"].maximum) == (x.min(), x.max())
@@ -45,7 +45,7 @@ def test_the_range_of_an_op_is_that_of_its_input(captured: Captured) -> None:
 
 def test_a_shared_modules_range_covers_every_call() -> None:
     x = torch.full((2, 4), 100.0)
-    seen = calibrate(capture(seeded(Shared), (x,)), [x], 1)["fc"]
+    seen = calibrate(capture(seeded(Shared), (x,)), [x], [1])[1]["fc"]
     assert seen.maximum == 100
     assert seen.minimum < 0
 
@@ -55,18 +55,29 @@ def test_at_least_the_samples_asked_for_are_run_and_no_batch_more(
     captured: Captured, samples: int, batches: int
 ) -> None:
     loader = Counting(images(4), (images(4), torch.zeros(4)), [images(4), None])
-    calibrate(captured, loader, samples)
+    calibrate(captured, loader, [samples])
     assert loader.given == batches
+
+
+def test_several_sizes_are_collected_in_one_pass(captured: Captured) -> None:
+    loader = Counting(images(4), images(4, seed=5), images(4, seed=6))
+    together = calibrate(captured, loader, [8, 4, 100])
+    assert loader.given == 3
+    for size in (4, 8, 100):
+        alone = calibrate(captured, loader.batches, [size])[size]
+        for name, seen in together[size].items():
+            assert torch.equal(seen.histogram, alone[name].histogram), (size, name)
+            assert (seen.minimum, seen.maximum) == (alone[name].minimum, alone[name].maximum)
 
 
 def test_calibrating_leaves_the_graph(captured: Captured) -> None:
     before = captured.graph.code
-    calibrate(captured, [images()], 8)
+    calibrate(captured, [images()], [8])
     assert captured.graph.code == before
 
 
 def test_calibrating_twice_gives_the_same(captured: Captured) -> None:
-    one, other = (calibrate(captured, [images(4), images(4, seed=5)], 8) for _ in range(2))
+    one, other = (calibrate(captured, [images(4), images(4, seed=5)], [8])[8] for _ in range(2))
     for name in one:
         assert torch.equal(one[name].histogram, other[name].histogram)
         assert (one[name].minimum, one[name].maximum) == (other[name].minimum, other[name].maximum)
@@ -90,7 +101,7 @@ def raising() -> Iterator[Any]:
 )
 def test_data_that_cannot_calibrate_is_refused(captured: Captured, loader: Any, says: str) -> None:
     with pytest.raises(SearchError, match=says) as caught:
-        calibrate(captured, loader, 100)
+        calibrate(captured, loader, [100])
     assert caught.value.reason == Failure.CALIBRATION_FAILED
 
 
@@ -107,7 +118,7 @@ class Exploding(nn.Module):
 def test_an_overflow_inside_the_model_is_refused() -> None:
     x = torch.ones(2, 4)
     with pytest.raises(SearchError, match="not finite") as caught:
-        calibrate(capture(Exploding(), (x,)), [x], 1)
+        calibrate(capture(Exploding(), (x,)), [x], [1])
     assert caught.value.reason == Failure.CALIBRATION_FAILED
 
 

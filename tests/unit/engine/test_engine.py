@@ -11,7 +11,8 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
 from quantuner.engine import artifact
-from quantuner.engine.engine import MEBI, Engine, cpu_kind, libraries
+from quantuner.engine.engine import Engine, cpu_kind, libraries
+from quantuner.engine.footprint import MEBI
 from quantuner.space import samplers
 from quantuner.space.config import FP32, TuneConfig
 from tests.unit.engine.models import Net, engine_of, images, seeded

@@ -33,7 +33,7 @@ class Calibrated(NamedTuple):
 def net() -> Calibrated:
     model = seeded(Net)
     captured = capture(model, (CALIBRATION,))
-    return Calibrated(model, captured, calibrate(captured, [CALIBRATION], 8))
+    return Calibrated(model, captured, calibrate(captured, [CALIBRATION], [8])[8])
 
 
 def configured(net: Calibrated, mode: Mode, scheme: str = "asym", algorithm: str = "minmax") -> TuneConfig:
@@ -129,7 +129,7 @@ def test_one_op_in_fp32_leaves_the_other_quantized(net: Calibrated) -> None:
 def test_a_shared_module_is_quantized_at_every_call(mode: Mode) -> None:
     model, x = seeded(Shared), torch.linspace(-1, 1, 12).view(3, 4)
     captured = capture(model, (x,))
-    shared = Calibrated(model, captured, calibrate(captured, [x], 3))
+    shared = Calibrated(model, captured, calibrate(captured, [x], [3])[3])
     torch.testing.assert_close(run(shared, configured(shared, mode), x), model(x).detach(), rtol=0, atol=0.02)
 
 

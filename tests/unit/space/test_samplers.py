@@ -148,7 +148,7 @@ def test_one_by_one_changes_one_op_of_the_same_base_each_time() -> None:
 def test_accumulated_fallback(accuracies: dict[str, float], higher_is_better: bool, steps: list[str]) -> None:
     base = samplers.initial(space_of("static", *(Op(name, "Linear") for name in "abc")))
     tried = samplers.accumulated(base, accuracies, higher_is_better=higher_is_better)
-    assert ["".join(name for name, op in config.items() if op is FP32) for config in tried] == steps
+    assert ["".join(name for name, op in config.items() if op == FP32) for config in tried] == steps
 
 
 # --- what holds for every space
@@ -188,7 +188,7 @@ def test_accumulated_fallback_ends_with_every_candidate_in_fp32(space: tuple[OpC
     steps = list(samplers.accumulated(base, dict.fromkeys(names, 0.5), higher_is_better=True))
     assert len(steps) == max(0, len(names) - 1)
     if steps:
-        assert {name for name in names if steps[-1][name] is FP32} == set(names)
+        assert {name for name in names if steps[-1][name] == FP32} == set(names)
 
 
 @given(ops, quantizations.map(lambda q: q.approach))

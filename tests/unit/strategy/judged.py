@@ -16,6 +16,8 @@ HELD_OUT = images(16, seed=2)
 Rule = Callable[[Any], Any]
 
 STATIC = ("static/asym/kl", "static/asym/minmax", "static/sym/kl", "static/sym/minmax")
+UNTRIED = {"firstConvOrMatmulQuantization": True, "lastConvOrMatmulQuantization": True}
+"""Settles the recipes: Net's ops are its first and its last, so that both recipes together leave nothing quantized."""
 WHOLE = 19
 """Trials of a basic static search on Net that never meets its target: 16 by type, 2 alone, 1 accumulated."""
 
@@ -67,13 +69,14 @@ def searching(
     accuracy: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     strategy: type[TuneStrategy] = BasicTuneStrategy,
+    recipes: Mapping[str, Any] = UNTRIED,
 ) -> TuneStrategy:
-    """A strategy ready to traverse; by default no configuration but fp32's meets the criterion."""
+    """A strategy ready to traverse; by default no configuration but fp32's meets, and no recipe is tried."""
     conf = tuning(
         {
-            "quantization": {"approach": engine.quantization.approach},
+            "quantization": {"approach": engine.quantization.approach, "recipes": dict(recipes)},
             "accuracyCriterion": {"tolerableLoss": 0, **(accuracy or {})},
-            "tuningCriterion": dict(limits or {}),
+            "tuningCriterion": {"strategy": "basic", **(limits or {})},
         }
     )
     made = strategy(engine, conf, resume=resume)

@@ -49,7 +49,7 @@ def test_fallback_starts_from_the_best_so_far_and_ties_go_to_the_later(
         f"Conv2d fp32, Linear {last}",
         "Conv2d fp32, Linear fp32",
     ]
-    assert strategy.cur_best_tuning_cfg.label(engine.types, 60) == "Conv2d fp32, Linear fp32"
+    assert strategy.best_config.label(engine.types, 60) == "Conv2d fp32, Linear fp32"
     assert finished.best == 1  # in the record a tie goes to the earlier
 
 

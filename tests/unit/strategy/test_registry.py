@@ -51,8 +51,9 @@ def test_a_module_that_is_imported_anew_replaces_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("basc", "'basc' is not known (did you mean basic?). Known: basic. "),
-        ("zzz", "'zzz' is not known. Known: basic. A strategy of your own is registered by strategy_registry"),
+        ("basc", "'basc' is not known (did you mean basic?). Known: auto, basic, bayesian, conservative, "),
+        ("zzz", "tpe. A strategy of your own is registered by strategy_registry"),
+        ("sigopt", "'sigopt' stood on a closed service that has ended; use bayesian (a Gaussian process) or tpe"),
     ],
 )
 def test_an_unknown_name_lists_the_known_ones(name: str, says: str) -> None:

@@ -10,15 +10,17 @@ import pytest
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import Finished, History, Outcome, Record, Trial
+from quantuner.api.journal import Finished, History, Outcome, Record, Selection, Trial
+from quantuner.api.selection import choose
+from quantuner.api.spec import AccuracyCriterion
 from quantuner.api.trial import TrialResult
 from quantuner.engine.engine import Engine
 from quantuner.space.config import FP32, TuneConfig
-from quantuner.space.samplers import initial
 from quantuner.strategy import TuneStrategy
+from quantuner.strategy.objectives import Result
 from tests.unit.distributed.in_memory import World
 from tests.unit.engine.models import Net, images, seeded
-from tests.unit.records import launched, told, tuning
+from tests.unit.records import told, tuning
 from tests.unit.strategy.judged import (
     WHOLE,
     Judge,
@@ -41,7 +43,7 @@ def whole(static_engine: tuple[Engine, Judge], tmp_path_factory: pytest.TempPath
 def until(history: History, trials: int, **changes: Any) -> History:
     """The record of a search that was interrupted after the baseline and so many trials."""
     return History(
-        launches=[launched()], trials=[Trial(**{**vars(t), **changes}) for t in history.trials[: trials + 1]]
+        launches=[*history.launches], trials=[Trial(**{**vars(t), **changes}) for t in history.trials[: trials + 1]]
     )
 
 
@@ -83,7 +85,7 @@ def test_what_was_told_counts_whatever_the_limits_are_now(
 ) -> None:
     """The best trial lies in a stage after the one in which the limit would have struck."""
     interrupted = until(whole[0], 18, elapsed=60.0)
-    best = interrupted.best()
+    best = choose(interrupted.trials, Selection.FIRST, (), AccuracyCriterion())
     assert best is not None
     assert best.index > 16
     finished = ended(searching(engine, tmp_path, resume=interrupted, limits=limits))
@@ -91,7 +93,7 @@ def test_what_was_told_counts_whatever_the_limits_are_now(
 
 
 def test_a_history_of_other_configurations_is_refused(engine: Engine, tmp_path: Path) -> None:
-    other = History(trials=[told(0, 1.0), told(1, 0.5)])
+    other = History(trials=[told(index, 0.5, objectives={"performance": 1.0}) for index in (0, 1)])
     with pytest.raises(SearchError, match="trial 1 was configuration 0000000000000001, and is now") as caught:
         searching(engine, tmp_path, resume=other).traverse()
     assert caught.value.reason == Failure.JOURNAL_MISMATCH
@@ -166,8 +168,7 @@ def test_any_number_of_ranks_gives_the_same_history(engine: Engine, tmp_path: Pa
     for thread in threads:
         thread.start()
     master = searching(shared, tmp_path, limits=limits)
-    master.comm = world.comm(0)
-    finished = master.distributed_traverse()
+    finished = master.master_worker_handle(world.comm(0))
     for thread in threads:
         thread.join()
     serial = searching(engine, tmp_path, limits=limits)
@@ -216,7 +217,7 @@ def test_the_best_configuration_is_described_before_its_trial_is_recorded(
     strategy.recorder = diary
     finished = ended(strategy)
     assert diary.entries == [
-        "trial 0", "best 1", "trial 1", "best 2", "trial 2", "trial 3", "trial 4", "best 5", "trial 5"
+        "Launched", "trial 0", "best 1", "trial 1", "best 2", "trial 2", "trial 3", "trial 4", "best 5", "trial 5"
     ]  # fmt: skip
     assert (diary.best["trial"], diary.best["accuracy"]) == (finished.best, 0.6)
     assert TuneConfig.from_plain(diary.best["config"]).digest == diary.history.trials[5].digest
@@ -273,15 +274,18 @@ def test_a_baseline_that_fails_ends_the_search_before_any_trial(engine: Engine, 
 # --- strategies of one's own
 
 
+JUDGED: dict[str, Any] = {"q_dataloader": [images()], "eval_func": closeness}
+
+
 class ListedTuneStrategy(TuneStrategy):
     """Repeats itself, within a list and between lists, and asks for nothing once."""
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        base = self.tuning_space
-        first = TuneConfig({c.op.name: FP32 for c in base})
-        yield [initial(base), initial(base)]
+        base = self.start(100)
+        first = base.having(dict.fromkeys(base, FP32))
+        yield [base, base]
         yield []
-        yield [initial(base), first]
+        yield [base, first]
         assert self.accuracy_of(first) is not None
 
 
@@ -294,8 +298,9 @@ def test_a_configuration_is_tried_once_however_often_it_is_asked_for(engine: Eng
 
 def test_configurations_one_by_one_are_those_of_the_stages(engine: Engine, tmp_path: Path) -> None:
     strategy = searching(engine, tmp_path)
-    stage = next(strategy.stages())
-    assert list(itertools.islice(strategy.next_tune_cfg(), 16)) == stage
+    stage = next(filter(None, strategy.stages()))
+    one_by_one = [strategy.as_config(body) for body in itertools.islice(strategy.next_tune_cfg(), 16)]
+    assert one_by_one == stage
 
 
 def test_a_model_may_be_given_as_in_neural_compressor(tmp_path: Path) -> None:
@@ -310,11 +315,12 @@ def test_a_model_may_be_given_as_in_neural_compressor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param({"q_func": print}, "q_func is not supported yet", id="q_func"),
-        pytest.param({"eval_dataloader": []}, "eval_dataloader is not supported yet", id="eval_dataloader"),
-        pytest.param({"q_hooks": {}}, "q_hooks is not supported yet", id="q_hooks"),
-        pytest.param({"q_dataloader": []}, "a search needs q_dataloader", id="no eval_func"),
-        pytest.param({"eval_func": closeness}, "a search needs q_dataloader", id="no data"),
+        pytest.param({"q_func": print, **JUDGED}, "q_func trains the model, but the approach is static", id="q_func"),
+        pytest.param({"q_hooks": {"on_step": print}, **JUDGED}, "q_hooks may have on_train_begin and", id="q_hooks"),
+        pytest.param({"q_dataloader": []}, "nothing is given to judge the model", id="no eval_func"),
+        pytest.param({"q_dataloader": [], "eval_dataloader": [1]}, "only eval_dataloader is given", id="no metric"),
+        pytest.param({**JUDGED, "eval_metric": "MSE"}, "both judge the model; give one of them", id="two judges"),
+        pytest.param({"eval_func": closeness}, "q_dataloader is missing", id="no data"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], says: str) -> None:
@@ -323,11 +329,11 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], sa
 
 
 def test_nothing_is_judged_before_the_baseline(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the baseline is measured before the first trial is judged"):
-        searching(engine, tmp_path).meet_acc_req(TrialResult(accuracy=0.5))
+    with pytest.raises(RuntimeError, match="the baseline is measured before a result is judged"):
+        searching(engine, tmp_path).meet_acc_req(Result(0.5, []))
 
 
 def test_an_accuracy_that_was_not_told_is_not_known(engine: Engine, tmp_path: Path) -> None:
     strategy = searching(engine, tmp_path)
     with pytest.raises(KeyError):
-        strategy.accuracy_of(next(strategy.next_tune_cfg()))
+        strategy.accuracy_of(strategy.as_config(next(strategy.next_tune_cfg())))

@@ -1,0 +1,116 @@
+"""Which trial wins, and which trials nobody beats. Pure: the same for the search, the operator and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quantuner.api.journal import History, Selection, Trial
+from quantuner.api.spec import AccuracyCriterion, Objective, Tuning
+
+TINY = 1e-20  # stands for a zero that would be divided by, as in Neural Compressor
+
+
+def best(tuning: Tuning, history: History) -> Trial | None:
+    """The winner so far; where none meets the criterion the most accurate trial, the earlier at a tie.
+
+    The rule is the one that the last launch recorded.
+    """
+    selection = history.launches[-1].selection if history.launches else Selection.FIRST
+    return choose(history.trials, selection, tuning.tuning_criterion.objectives, tuning.accuracy_criterion)
+
+
+def choose(
+    trials: Sequence[Trial], selection: Selection, objectives: Sequence[Objective], criterion: AccuracyCriterion
+) -> Trial | None:
+    """The winner of `trials`, whose first is the baseline."""
+    complete = [t for t in trials[1:] if t.accuracy is not None]
+    meeting = [t for t in complete if t.meets]
+    if not meeting:
+        return _most_accurate(complete, criterion)
+    if selection is Selection.CHEAPEST:
+        return min(meeting, key=lambda t: (t.cost, t.index))
+    if selection is Selection.OBJECTIVES:
+        if len(objectives) > 1:
+            return best_result(complete, trials[0], objectives, criterion)
+        return _never_worse(meeting, objectives, criterion)
+    return meeting[0]
+
+
+def _most_accurate(trials: Sequence[Trial], criterion: AccuracyCriterion) -> Trial | None:
+    sign = -1.0 if criterion.higher_is_better else 1.0
+    return min(trials, key=lambda t: (sign * (t.accuracy or 0.0), t.index), default=None)
+
+
+def higher_is_better(objective: str, criterion: AccuracyCriterion) -> bool:
+    """Direction of an objective's values: seconds and bytes are better low, accuracy as its criterion says."""
+    return objective == "accuracy" and criterion.higher_is_better
+
+
+def no_worse(
+    values: Mapping[str, float],
+    than: Mapping[str, float],
+    objectives: Sequence[Objective],
+    criterion: AccuracyCriterion,
+) -> bool:
+    """Whether every objective is at most `than`'s, or above it where higher is better.
+
+    Source: Neural Compressor 2.x, Objective.compare, with its asymmetry: equal values pass only where lower is better.
+    """
+    return all(
+        values[o.name] > than[o.name] if higher_is_better(o.name, criterion) else values[o.name] <= than[o.name]
+        for o in objectives
+    )
+
+
+def _never_worse(meeting: Sequence[Trial], objectives: Sequence[Objective], criterion: AccuracyCriterion) -> Trial:
+    found = meeting[0]
+    for trial in meeting[1:]:
+        if no_worse(trial.objectives, found.objectives, objectives, criterion):
+            found = trial
+    return found
+
+
+def best_result(
+    complete: Sequence[Trial], baseline: Trial, objectives: Sequence[Objective], criterion: AccuracyCriterion
+) -> Trial:
+    """The trial with the highest weighted score among those that meet the criterion; the first at a tie.
+
+    Each objective is a column of baseline / value, turned so that more is better and scaled to [0, 1] over all
+    complete trials. Source: Neural Compressor 2.x, MultiObjective.best_result; there a trial that misses the
+    criterion scores 0 and may win over one that meets it, here it is left out.
+    """
+    columns = [_column(complete, baseline, o.name, criterion) for o in objectives]
+    weights = [o.weight for o in objectives]
+    scores = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in zip(*columns, strict=True)]
+    return max(
+        (trial for trial in zip(scores, complete, strict=True) if trial[1].meets), key=lambda s: (s[0], -s[1].index)
+    )[1]
+
+
+def _column(complete: Sequence[Trial], baseline: Trial, name: str, criterion: AccuracyCriterion) -> list[float]:
+    reference = baseline.objectives[name] or TINY
+    values = [t.objectives[name] or TINY for t in complete]
+    absolute = name == "accuracy" and criterion.criterion == "absolute"
+    column = [reference - v for v in values] if absolute else [reference / v for v in values]
+    if higher_is_better(name, criterion):
+        column = [max(column) + min(column) - x for x in column]
+    low, high = min(column), max(column)
+    return [(x - low) / (high - low) for x in column] if high > low else column
+
+
+def pareto_front(trials: Sequence[Trial], criterion: AccuracyCriterion, limit: int | None = None) -> list[Trial]:
+    """Trials, the baseline among them, that no other one beats in accuracy, modelled latency and modelled size.
+
+    Cheapest first; of equal trials the earliest. `limit` keeps that many, spread evenly, both ends included.
+    """
+    sign = 1.0 if criterion.higher_is_better else -1.0
+    points = [((-sign * t.accuracy, t.cost, t.size), t) for t in trials if t.accuracy is not None]
+    front: dict[tuple[float, float, float], Trial] = {}
+    for point, trial in points:
+        beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other, _ in points)
+        if not beaten:
+            front.setdefault(point, trial)
+    ordered = sorted(front.values(), key=lambda t: (t.cost, t.index))
+    if limit is None or len(ordered) <= limit:
+        return ordered
+    return [ordered[round(i * (len(ordered) - 1) / (limit - 1))] for i in range(limit)]

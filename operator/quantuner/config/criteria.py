@@ -1,0 +1,123 @@
+"""When a search is done and what it is for: accuracy and tuning criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from quantuner.config.checks import Check, Checked, near, number, one_of
+
+OBJECTIVES = ("performance", "accuracy", "modelsize", "footprint")
+
+
+class AccuracyCriterion(Checked):
+    """How much accuracy may be lost: a fraction of the baseline (`relative`), or in the metric's unit (`absolute`)."""
+
+    higher_is_better: bool
+    criterion: str
+    tolerable_loss: float
+    _checks: ClassVar[Mapping[str, Check]] = {
+        "higher_is_better": one_of(True, False),
+        "criterion": one_of("relative", "absolute"),
+        "tolerable_loss": number(),
+    }
+
+    def __init__(
+        self, higher_is_better: bool = True, criterion: str = "relative", tolerable_loss: float = 0.01
+    ) -> None:
+        self.higher_is_better = higher_is_better
+        self.criterion = criterion
+        self.tolerable_loss = tolerable_loss
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("relative", "absolute"):  # setting either chooses it
+            self.criterion, self.tolerable_loss = name, value
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def relative(self) -> float | None:
+        """The tolerable loss if the criterion is relative, else None."""
+        return self.tolerable_loss if self.criterion == "relative" else None
+
+    @property
+    def absolute(self) -> float | None:
+        return self.tolerable_loss if self.criterion == "absolute" else None
+
+
+def _objectives(value: Any) -> Any:
+    """A name, a list of names, or `{"objective": […], "weight": […], "higher_is_better": […]}`."""
+    body = value if isinstance(value, Mapping) else {"objective": value}
+    if unknown := set(body) - {"objective", "weight", "higher_is_better"}:
+        raise ValueError(f"as a dict has the keys objective, weight and higher_is_better, not {sorted(unknown)}")
+    names = body.get("objective", "performance")
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        one_of(*OBJECTIVES)(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("must name at least one objective, and each once")
+    for key in ("weight", "higher_is_better"):
+        if key in body and len(body[key]) != len(names):
+            raise ValueError(f"must give one {key} per objective: {len(names)}, not {len(body[key])}")
+    for weight in body.get("weight", ()):
+        number(least=0)(weight)
+    return value
+
+
+def _kwargs(value: Any) -> Any:
+    if value is not None and not (isinstance(value, Mapping) and all(isinstance(k, str) for k in value)):
+        raise ValueError("must be a dict with string keys, or None")
+    return value
+
+
+def _strategy(value: Any) -> Any:
+    if value == "sigopt":
+        raise ValueError("sigopt stood on a closed service that has ended; use 'bayesian' or 'tpe'")
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be the name of a strategy")
+    return value.lower()
+
+
+class TuningCriterion(Checked):
+    """Which strategy searches, how long, and for which objectives.
+
+    `strategy` reads "basic" where none is given, as in Neural Compressor; then `quant_level` decides. A strategy
+    that is given searches, also at quantization level "auto", where Neural Compressor ignored it.
+    """
+
+    strategy_kwargs: Mapping[str, Any] | None
+    timeout: float
+    max_trials: int
+    objective: Any
+    _checks: ClassVar[Mapping[str, Check]] = {
+        "strategy": _strategy,
+        "strategy_kwargs": _kwargs,
+        "timeout": number(least=0),
+        "max_trials": number(least=1, integer=True),
+        "objective": _objectives,
+    }
+
+    def __init__(
+        self,
+        strategy: str | None = None,
+        strategy_kwargs: Mapping[str, Any] | None = None,
+        timeout: float = 0,
+        max_trials: int = 100,
+        objective: str | Sequence[str] | Mapping[str, Any] = "performance",
+    ) -> None:
+        if strategy is not None:
+            self.strategy = strategy
+        self.strategy_kwargs = strategy_kwargs
+        self.timeout = timeout
+        self.max_trials = max_trials
+        self.objective = objective
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "strategy":  # not given
+            return "basic"
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{near(name, self._checks)}")
+
+    @property
+    def named_strategy(self) -> str | None:
+        """The strategy that was given; None where none was."""
+        return vars(self).get("strategy")

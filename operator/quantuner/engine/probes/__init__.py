@@ -1,0 +1,1 @@
+"""What quantization does to a model, estimated on calibration data without a trial."""

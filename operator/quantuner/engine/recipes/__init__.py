@@ -1,0 +1,28 @@
+"""Algorithms around quantization: what they are for, and which of them a configuration wants."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantuner.engine.recipes.bias_correction import FastBiasCorrection
+from quantuner.engine.recipes.scheduler import Algorithm
+from quantuner.engine.recipes.smooth_quant import DEFAULT_ALPHA, SmoothQuant
+from quantuner.engine.recipes.weight_correction import WeightCorrection
+
+__all__ = ["FastBiasCorrection", "SmoothQuant", "WeightCorrection", "post_quantization", "pre_quantization"]
+
+
+def pre_quantization(recipes: Mapping[str, Any]) -> list[Algorithm]:
+    """Algorithms on the fp32 model that a configuration's recipes name, in their order."""
+    if not recipes.get("smooth_quant"):
+        return []
+    return [SmoothQuant(recipes.get("smooth_quant_args", {}).get("alpha", DEFAULT_ALPHA))]
+
+
+def post_quantization(recipes: Mapping[str, Any]) -> list[Algorithm]:
+    """Algorithms on the quantized model, in their order."""
+    found: list[Algorithm] = []
+    if recipes.get("fast_bias_correction"):
+        found.append(FastBiasCorrection())
+    if recipes.get("weight_correction"):
+        found.append(WeightCorrection())
+    return found

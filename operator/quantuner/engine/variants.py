@@ -1,0 +1,90 @@
+"""The captured model and what pre-quantization algorithms made of it, each calibrated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from quantuner.api.spec import Quantization
+from quantuner.engine.calibrate import Calibration, calibrate
+from quantuner.engine.capture import Captured
+from quantuner.engine.quantize import Activations
+from quantuner.engine.recipes.scheduler import AlgorithmScheduler
+
+if TYPE_CHECKING:
+    from quantuner.engine.engine import Engine
+
+KEPT = 8  # variants beside the model itself; a search tries few, and each holds a copy of the weights
+
+
+@dataclass
+class Variant:
+    """An fp32 graph and its ranges."""
+
+    captured: Captured
+    calibration: Calibration
+    _activations: dict[int, Activations] = field(default_factory=dict)
+
+    def activations(self, size: int, quantization: Quantization) -> Activations:
+        """Scales and zero points from the ranges of `size` samples; 0 is the first configured size."""
+        samples = size or quantization.calibration_sampling_sizes[0]
+        if samples not in self._activations:
+            ranges = self.calibration[samples]
+            self._activations[samples] = Activations(ranges, reduce_range=quantization.reduce_range)
+        return self._activations[samples]
+
+
+class Variants:
+    """Keeps the model itself and, by their keys, the last few that algorithms changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._own: Variant | None = None
+        self._optimized: dict[str, Captured] = {}
+        self._known: dict[int, Variant] = {}
+
+    @property
+    def calibrated(self) -> bool:
+        return self._own is not None
+
+    @property
+    def own(self) -> Variant:
+        """The user's model. Raises `RuntimeError` before it is calibrated."""
+        if self._own is None:
+            raise RuntimeError("calibrate() or use_ranges() comes before the first trial")
+        return self._own
+
+    def use(self, captured: Captured, calibration: Calibration) -> None:
+        self._own = Variant(captured, calibration)
+
+    def optimized(self, scheduler: AlgorithmScheduler) -> Captured:
+        """What the scheduled algorithms make of the model; the model itself where none is scheduled.
+
+        Algorithms that all have a `key` are run once for it; one without runs for every trial.
+        """
+        captured = self._engine.captured
+        if not scheduler.algorithms:
+            return captured
+        keys = [getattr(algorithm, "key", "") for algorithm in scheduler.algorithms]
+        key = " ".join(keys) if all(keys) else ""
+        if not key:
+            self._drop(key)
+        if key not in self._optimized:
+            if len(self._optimized) >= KEPT:
+                self._drop(next(iter(self._optimized)))
+            self._optimized[key] = replace(captured, graph=scheduler())
+        return self._optimized[key]
+
+    def of(self, captured: Captured) -> Variant:
+        """A graph with its ranges; one that algorithms made is calibrated here, the same way on every rank."""
+        if captured is self._engine.captured:
+            return self.own
+        if id(captured) not in self._known:
+            engine = self._engine
+            sizes = engine.quantization.calibration_sampling_sizes
+            calibration = calibrate(captured, engine.task.calib_dataloader, sizes)
+            self._known[id(captured)] = Variant(captured, calibration)
+        return self._known[id(captured)]
+
+    def _drop(self, key: str) -> None:
+        self._known.pop(id(self._optimized.pop(key, None)), None)

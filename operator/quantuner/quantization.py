@@ -1,0 +1,133 @@
+"""`fit`: quantizes a model in this process (or in all ranks of an MPI world), without a resource.
+
+Source of the arguments and their meaning: neural_compressor.quantization.fit, 2.x.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from quantuner.api.journal import Finished
+from quantuner.api.timestamps import utc_now
+from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
+from quantuner.distributed.communicator import Communicator, world
+from quantuner.distributed.journal import JournalFolder
+from quantuner.engine.quantized import QuantizedModel, load
+from quantuner.engine.recording import recorded_batches
+from quantuner.options import options
+from quantuner.space.config import TuneConfig
+from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.recording import kept_in
+
+__all__ = ["fit", "load"]
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    model: Any,
+    conf: PostTrainingQuantConfig | QuantizationAwareTrainingConfig,
+    calib_dataloader: Iterable[Any] | None = None,
+    calib_func: Callable[[Any], Any] | None = None,
+    eval_func: Callable[[Any], float] | None = None,
+    eval_dataloader: Iterable[Any] | None = None,
+    eval_metric: Any = None,
+    q_func: Callable[[Any], Any] | None = None,
+    q_hooks: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> QuantizedModel | None:
+    """Searches for the configuration of `conf` that keeps the accuracy, and returns the quantized model.
+
+    `model` is a torch.nn.Module in fp32; it is not changed. Calibration batches come from `calib_dataloader`, or
+    from `calib_func(model)`, which runs the model on them. Accuracy is `eval_func(model) -> float`, or comes from
+    `eval_dataloader` and `eval_metric`. Without any of these nothing is searched: the model is quantized with the
+    default configuration. `q_func(model)` trains where the configuration asks for training.
+
+    Under `mpirun` all ranks call it with the same arguments, search together, and each gets the model.
+
+    Returns None where no configuration meets the accuracy criterion; the log says how near the best came, and the
+    workspace (`quantuner.options.set_workspace`) keeps it. Raises `ValueError` for arguments that do not go
+    together and `SearchError` for what stops a search.
+    """
+    batches = calib_dataloader if calib_func is None else _recorded(model, calib_func, calib_dataloader)
+    if eval_func is None and eval_dataloader is None and eval_metric is None:
+        return _untuned(model, conf, batches, q_func, q_hooks)
+    chosen = strategy_class(tuning_of(conf).strategy)
+    strategy: TuneStrategy = chosen(
+        model,
+        conf,
+        q_dataloader=batches,
+        q_func=q_func,
+        eval_dataloader=eval_dataloader,
+        eval_func=eval_func,
+        resume=options().resume_from,
+        q_hooks=q_hooks,
+        eval_metric=eval_metric,
+    )
+    return _searched(strategy, world())
+
+
+def _recorded(model: Any, calib_func: Callable[[Any], Any], calib_dataloader: Any) -> list[Any]:
+    if calib_dataloader is not None:
+        raise ValueError("calib_dataloader and calib_func both give the calibration data; give one of them")
+    return recorded_batches(model, calib_func)
+
+
+def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | None:
+    strategy.comm = comm
+    journal = _kept(strategy) if comm.rank == 0 else None
+    try:
+        finished = strategy.distributed_traverse()
+        if journal is not None and finished is not None:
+            journal.append(finished)
+    finally:
+        if journal is not None:
+            journal.close()
+    found = comm.broadcast(_winner(strategy, finished) if finished is not None else None)
+    if found is None:
+        return None
+    if comm.rank == 0:
+        strategy.deploy_config()
+        return load(strategy.folder)
+    return strategy.engine.quantized_model(TuneConfig.from_plain(found))  # its disk may be another one
+
+
+def _kept(strategy: TuneStrategy) -> JournalFolder:
+    workspace = options().workspace or Path("quantuner_workspace") / utc_now().replace(":", "")
+    journal = kept_in(workspace, strategy.recorder.history)
+    strategy.recorder, strategy.folder = journal, workspace / "model"
+    return journal
+
+
+def _winner(strategy: TuneStrategy, finished: Finished) -> dict[str, Any] | None:
+    """The winning configuration as plain data; None where none meets the criterion."""
+    if strategy.winner_config is None or finished.best is None:
+        logger.warning(
+            "no configuration meets the accuracy criterion: the best, trial %s, has accuracy %s; allow more loss, "
+            "more trials or another strategy",
+            finished.best,
+            finished.accuracy,
+        )
+        return None
+    return strategy.winner_config.plain()
+
+
+def _untuned(
+    model: Any,
+    conf: PostTrainingQuantConfig | QuantizationAwareTrainingConfig,
+    batches: Iterable[Any] | None,
+    q_func: Callable[[Any], Any] | None,
+    q_hooks: Mapping[str, Callable[[Any], Any]] | None,
+) -> QuantizedModel:
+    chosen = strategy_class(tuning_of(conf).strategy)
+    strategy: TuneStrategy = chosen(
+        model, conf, q_dataloader=batches, q_func=q_func, eval_func=_nothing_judges, q_hooks=q_hooks
+    )
+    strategy.engine.ensure_calibrated()
+    return strategy.engine.quantized_model(strategy.best_config)
+
+
+def _nothing_judges(_: Any) -> float:
+    raise ValueError("nothing judges the model; give eval_func, or eval_dataloader and eval_metric")

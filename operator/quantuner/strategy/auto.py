@@ -1,0 +1,32 @@
+"""The auto strategy (quantization level auto): the default configuration, then the strategies that deserve it."""
+
+from collections.abc import Iterable, Iterator
+
+from quantuner.space.config import TuneConfig
+from quantuner.strategy.base import TuneStrategy
+from quantuner.strategy.registry import strategy_class, strategy_registry
+
+PHASES = ("sensitivity", "basic")
+
+
+@strategy_registry
+class AutoTuneStrategy(TuneStrategy):
+    """One phase after the other on the same search; the first that finds a configuration ends it.
+
+    `sensitivity` begins with the default configuration, so a model that needs no fallback costs one trial. `basic`
+    follows where no set of ops in fp32 meets the criterion. Source: Neural Compressor 2.x's AutoTuneStrategy, whose
+    phases are the default configuration, conservative and basic.
+    """
+
+    refines = True
+
+    def stages(self) -> Iterator[Iterable[TuneConfig]]:
+        for name in PHASES:
+            phase: TuneStrategy = strategy_class(name)(self.engine, self.tuning)
+            phase.state, phase.recorder = self.state, self.recorder
+            self.engine.algorithms = self
+            self.re_quant = phase.refines
+            yield from phase.asked()
+            self.re_quant = False
+            if self.winner_config is not None and not self.tuning.tuning_criterion.timeout_seconds:
+                return

@@ -1,0 +1,58 @@
+"""Steps that all ranks take together: where one of them fails, all raise the same error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import InvalidResourceError, SearchError
+from quantuner.distributed.communicator import Communicator
+from quantuner.engine.entrypoint import user_error
+
+T = TypeVar("T")
+
+
+def agreed(comm: Communicator, step: Callable[[], T]) -> T:
+    """Runs a step on every rank; where it fails on any of them, all raise the lowest such rank's error."""
+    value: T | None = None
+    error: SearchError | None = None
+    try:
+        value = step()
+    except BaseException as raised:  # a rank that just ended would leave the others waiting
+        error = _as_search_error(raised)
+    errors = comm.gather(error)
+    first = next(((rank, e) for rank, e in enumerate(errors or ()) if e is not None), None)
+    failed = comm.broadcast(first)
+    if failed is not None:
+        rank, error = failed
+        raise SearchError(error.reason, f"{error.message} (on rank {rank})" if rank else error.message, error.traceback)
+    return value  # type: ignore[return-value]  # the step returned, since no rank failed
+
+
+def on_rank_0(comm: Communicator, step: Callable[[], T]) -> T:
+    """Runs a step on rank 0 and gives every rank its result, or its error."""
+    value = agreed(comm, lambda: step() if comm.rank == 0 else None)
+    result: T = comm.broadcast(value)
+    return result
+
+
+def same_everywhere(comm: Communicator, digest: str) -> None:
+    """Raises `SearchError` on every rank where ranks captured different models."""
+    digests = comm.gather(digest)
+    other = next(((r, d) for r, d in enumerate(digests or ()) if digests and d != digests[0]), None)
+    found = comm.broadcast(other)
+    if found is not None:
+        raise SearchError(
+            Failure.TASK_INVALID,
+            f"rank {found[0]} has a model other than rank 0's (digest {found[1]}); every rank must get the same "
+            "weights: seed what the task trains or load them from a file",
+        )
+
+
+def _as_search_error(error: BaseException) -> SearchError:
+    if isinstance(error, SearchError):
+        return error
+    if isinstance(error, (InvalidResourceError, OSError)):
+        return SearchError(Failure.INTERNAL_ERROR, f"the resource cannot be read: {error}")
+    return user_error(Failure.INTERNAL_ERROR, "setting up", error)

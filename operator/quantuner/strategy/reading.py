@@ -1,0 +1,161 @@
+"""What a strategy may read of its search, by the names that Neural Compressor's users know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from quantuner.api.journal import Trial
+from quantuner.api.spec import Tuning
+from quantuner.engine.engine import Engine
+from quantuner.space.config import TuneConfig
+from quantuner.space.forms import as_dict, from_dict
+from quantuner.space.tree import TuningSpace
+from quantuner.strategy.objectives import Objectives, Result
+from quantuner.strategy.recipes import Recipes
+from quantuner.strategy.search import Recorder
+from quantuner.strategy.state import State
+
+logger = logging.getLogger(__name__)
+
+
+class Reading:
+    """The told results, and configurations in both forms. Changes nothing but what its setters say."""
+
+    tuning: Tuning
+    engine: Engine
+    model: Any
+    tuning_space: TuningSpace
+    recipes: Recipes
+    objectives: Objectives
+    recorder: Recorder
+    state: State
+    tune_data: dict[str, list[float]]
+
+    def as_dict(self, config: TuneConfig) -> dict[Any, Any]:
+        """A configuration in the form of Neural Compressor; a fresh dict."""
+        return as_dict(config, self.tuning_space)
+
+    def as_config(self, body: TuneConfig | Mapping[Any, Any]) -> TuneConfig:
+        """A configuration from that form, with the user's recipes. Raises `SearchError` for what does not fit."""
+        if isinstance(body, TuneConfig):
+            return body
+        return self.recipes.keep(from_dict(body, self.tuning_space))
+
+    @property
+    def evaluation_result(self) -> Result:
+        """Evaluates `self.model` now, and returns its accuracy and objectives. Not cached."""
+        return self.objectives.result(self.engine.measure(self.model))
+
+    @property
+    def baseline(self) -> Result | None:
+        """Result of the fp32 model; None before it is measured."""
+        return self.state.objectives.baseline
+
+    @property
+    def best_config(self) -> TuneConfig:
+        """The most accurate configuration so far, the later one at a tie; before the first, the default one."""
+        return self.state.best_config
+
+    @property
+    def cur_best_acc(self) -> float:
+        """The accuracy of `best_config`; before the first, `initial_best_acc()`."""
+        return self.state.cur_best_acc
+
+    @property
+    def winner_config(self) -> TuneConfig | None:
+        """The last one that met the criterion with no objective worse than the one before it."""
+        return self.state.winner_config
+
+    @property
+    def best_tune_result(self) -> Result | None:
+        return self.state.best_tune_result
+
+    @property
+    def last_tune_result(self) -> Result | None:
+        return self.state.last_tune_result
+
+    @property
+    def trials_count(self) -> int:
+        """Told trials, the baseline not counted."""
+        return self.state.trials_count
+
+    tuning_times = trials_count
+
+    @property
+    def metric_met_point(self) -> int:
+        return self.state.metric_met_point
+
+    @property
+    def re_quant(self) -> bool:
+        """While true, a success does not end the search. A strategy that refines may set it."""
+        return self.state.re_quant
+
+    @re_quant.setter
+    def re_quant(self, value: bool) -> None:
+        self.state.re_quant = value
+
+    @property
+    def cur_best_tuning_cfg(self) -> dict[Any, Any]:
+        """The most accurate configuration so far, the later one at a tie; a fresh dict."""
+        return self.as_dict(self.best_config)
+
+    @property
+    def last_tune_cfg(self) -> dict[Any, Any] | None:
+        return self.as_dict(self.state.last_config) if self.state.last_config else None
+
+    @property
+    def best_tuning_cfg(self) -> dict[Any, Any] | None:
+        """The winner so far; None where no configuration meets the criterion yet."""
+        return self.as_dict(self.winner_config) if self.winner_config else None
+
+    @property
+    def tuning_history(self) -> list[Trial]:
+        """The told trials, the baseline first."""
+        return self.recorder.history.trials
+
+    def initial_best_acc(self) -> float:
+        """The accuracy that every other one beats: -inf, or +inf where lower is better."""
+        return self.objectives.worst
+
+    def show_baseline_info(self) -> None:
+        """Logs accuracy and objectives of the fp32 model and keeps them in `tune_data`.
+
+        Raises `RuntimeError` before the baseline is measured.
+        """
+        if self.baseline is None:
+            raise RuntimeError("the baseline is not measured yet; traverse() does so first")
+        names = ["Accuracy", *self.objectives.representation]
+        values = [self.baseline.accuracy, *self.baseline.objectives]
+        self.tune_data = {name: [value] for name, value in zip(names, values, strict=True)}
+        logger.info("fp32 baseline: %s", ", ".join(f"{n} {v:.6g}" for n, v in zip(names, values, strict=True)))
+
+    def accuracy_of(self, config: TuneConfig) -> float | None:
+        """Accuracy told for `config`; None where it failed. Raises `KeyError` for one that was not told."""
+        return self.state.told[config.digest].accuracy
+
+    def has_told(self, config: TuneConfig) -> bool:
+        """Whether the result of `config` is known; a search that reached its limit may not have asked it."""
+        return config.digest in self.state.told
+
+    def meets(self, config: TuneConfig) -> bool:
+        """Whether `config` was told and meets the criterion."""
+        trial = self.state.told.get(config.digest)
+        return trial is not None and trial.meets
+
+    def meet_acc_req(self, eval_res: Result) -> bool:
+        """Whether the accuracy of `(accuracy, [objectives])` meets the criterion against the baseline.
+
+        Exactly on target does. Makes it the last result. Raises `RuntimeError` before the baseline is known.
+        """
+        self.state.last_tune_result = Result(*eval_res)
+        return self.objectives.accuracy_meet_req(eval_res)
+
+    def update_best_op_tuning_cfg(self, op_tuning_cfg: Any) -> tuple[float, dict[Any, Any]]:
+        """Compares the last result with the best so far; a tie goes to the later configuration.
+
+        Returns the best accuracy and its configuration. Source: tuning order of Neural Compressor 2.x.
+        """
+        self.state.keep_if_best(self.as_config(op_tuning_cfg))
+        return self.cur_best_acc, self.cur_best_tuning_cfg

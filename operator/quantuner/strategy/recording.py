@@ -1,0 +1,87 @@
+"""The record that a search begins: what identifies it, and where it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import JournalError, SearchError
+from quantuner.api.journal import HOSTS_LIMIT, History, Launched, Record
+from quantuner.api.spec import Tuning, digest
+from quantuner.api.timestamps import utc_now
+from quantuner.distributed.journal import JournalFolder
+from quantuner.engine.engine import libraries
+
+if TYPE_CHECKING:
+    from quantuner.strategy.base import TuneStrategy
+
+
+@dataclasses.dataclass
+class Identity:
+    """What makes a search this one, besides its model and calibration data."""
+
+    search: str
+    """Digest of what is asked for."""
+    code: str = ""
+    """Digest of the task's own modules; empty where the task came as objects."""
+    hosts: tuple[str, ...] = dataclasses.field(default_factory=lambda: (socket.gethostname(),))
+    """Host of each rank."""
+
+    @classmethod
+    def of(cls, tuning: Tuning) -> Identity:
+        """Of a search that no resource file describes."""
+        criterion = tuning.tuning_criterion
+        parts = (tuning.quantization, tuning.accuracy_criterion, criterion.objectives, criterion.strategy_kwargs)
+        return cls(digest([tuning.strategy, *(_plain(part) for part in parts)]))
+
+
+def _plain(value: Any) -> Any:
+    """Plain data for a digest; a callable, as a user's loss, by its name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return getattr(value, "__qualname__", str(value)) if not isinstance(value, (str, int, float)) else value
+
+
+def launch(strategy: TuneStrategy) -> None:
+    """Records that ranks set out. Raises `SearchError` where the record is of another search, with the difference."""
+    launched = Launched(
+        search=strategy.identity.search,
+        model=strategy.engine.digest,
+        ops=len(strategy.engine.captured.ops),
+        ranks=len(strategy.identity.hosts),
+        hosts=strategy.identity.hosts[:HOSTS_LIMIT],
+        time=utc_now(),
+        code=strategy.identity.code,
+        ranges=strategy.engine.ranges_digest,
+        versions=", ".join(f"{name} {version}" for name, version in libraries().items()),
+        selection=strategy.selection,
+    )
+    try:
+        strategy.recorder.append(launched)
+    except JournalError as error:
+        raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
+
+
+def kept_in(folder: Path, known: History) -> JournalFolder:
+    """The journal in `folder`; an empty one begins with the trials `known` from elsewhere.
+
+    Raises `JournalError` where the folder holds a search already and there are known trials, or is in use.
+    """
+    journal = JournalFolder(folder)
+    if journal.history.launches and known.launches and journal.history.trials[: len(known.trials)] != known.trials:
+        journal.close()
+        raise JournalError(
+            f"{journal.journal} holds a search already, and resume names another one; set another workspace"
+        )
+    if not journal.history.launches:
+        records: list[Record] = [*known.launches, *known.trials]
+        for record in records:
+            journal.append(record)
+    return journal

@@ -1,0 +1,123 @@
+"""The sensitivity strategy: a cheap proxy ranks the ops, true accuracy finds the smallest fallback set."""
+
+from collections.abc import Generator, Iterator, Sequence
+
+from quantuner.space import samplers
+from quantuner.space.capability import Mode
+from quantuner.space.config import FP32, OpConfig, TuneConfig
+from quantuner.strategy.base import TuneStrategy
+from quantuner.strategy.registry import strategy_registry
+
+PROBES = 3  # sizes of the fallback set that are tried together: two halvings at once, and work for three ranks
+
+
+@strategy_registry
+class SensitivityTuneStrategy(TuneStrategy):
+    """Finds the configuration with most compute quantized that meets the criterion, in few trials.
+
+    The error at the model's output with one op quantized at a time (no trial: calibration data, no evaluation) picks
+    each op's options and ranks the ops. Fallback sets are heads of that ranking; their size is found by galloping
+    and bisection on true accuracy. Then ops are given back, each alone and together, while the criterion is met.
+
+    The ranking by output error with one op quantized is that of Nahshan et al. 2019 (arXiv:1911.07190, section 3)
+    and of mixed-precision practice; bisection needs the accuracy to rise with the size of the set only near the
+    target, and giving back repairs where it does not.
+    """
+
+    refines = True
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        for size in self.tuning_space.calib_sampling_sizes:
+            default = self.start(size)
+            chosen, errors = self._least_error(default)
+            yield [default]
+            if self.meets(default):
+                return
+            yield [chosen]
+            if self.meets(chosen):
+                return
+            base = max((default, chosen), key=self._goodness)
+            fallen = yield from self._smallest(base, self._ranked(base, errors))
+            if fallen:
+                yield from self._give_back(base, fallen)
+                return
+
+    def _goodness(self, config: TuneConfig) -> float:
+        accuracy = self.accuracy_of(config) if self.has_told(config) else None
+        if accuracy is None:
+            return float("-inf")
+        return accuracy if self.tuning.accuracy_criterion.higher_is_better else -accuracy
+
+    def _least_error(self, default: TuneConfig) -> tuple[TuneConfig, dict[str, float]]:
+        """Every op with the options of least output error, and that error."""
+        chosen, errors = default, self._errors(default)
+        for config in self._alternatives(default):
+            for name, error in self._errors(config).items():
+                if error < errors[name]:
+                    errors[name] = error
+                    chosen = chosen.having({name: config[name]})
+        return chosen, errors
+
+    def _errors(self, config: TuneConfig) -> dict[str, float]:
+        metric = str(self.tuning.tuning_criterion.strategy_kwargs.get("metric", "mse"))
+        return self.engine.probes.single_op_errors(config, metric)
+
+    def _alternatives(self, default: TuneConfig) -> Iterator[TuneConfig]:
+        """Configurations that together show every op each of its quantized options once."""
+        candidates = samplers.op_wise_candidates(self.tuning_space.capabilities)
+        for number in range(1, max(len(options) for options in candidates.values())):
+            picked: dict[str, OpConfig] = {
+                name: options[min(number, len(options) - 1)] for name, options in candidates.items()
+            }
+            yield self.recipes.keep(default.having(picked))
+
+    def _ranked(self, base: TuneConfig, errors: dict[str, float]) -> list[str]:
+        """Ops that may fall back, the one with most error first; ties in the order of the model."""
+        names = samplers.fallback_candidates(self.tuning_space.capabilities, base, Mode.FP32)
+        names.reverse()
+        return sorted(names, key=lambda name: -errors[name])
+
+    def _smallest(self, base: TuneConfig, ranked: Sequence[str]) -> Generator[list[TuneConfig], None, list[str]]:
+        """The shortest head of the ranking that is found to meet the criterion; empty where none does."""
+        low, high = 0, len(ranked) + 1  # a set of `low` fails, one of `high` meets
+        sizes = gallop(len(ranked))
+        while sizes:
+            yield [base.having(dict.fromkeys(ranked[:k], FP32)) for k in sizes]
+            met = [k for k in sizes if self.meets(base.having(dict.fromkeys(ranked[:k], FP32)))]
+            if met:
+                high = min(met)
+            low = max([low, *(k for k in sizes if k < high)])
+            sizes = between(low, high) if high <= len(ranked) else gallop(len(ranked), beyond=low)
+        return list(ranked[: high if high <= len(ranked) else 0])
+
+    def _give_back(self, base: TuneConfig, fallen: Sequence[str]) -> Iterator[list[TuneConfig]]:
+        """Quantizes again what the criterion allows: each op alone, then together, most compute first."""
+        while len(fallen) > 1:
+            weight = {name: self.engine.cost(base.having({name: FP32})) for name in fallen}
+            order = sorted(fallen, key=lambda name: -weight[name])
+            yield [self._without(base, fallen, [name]) for name in order]
+            free = [name for name in order if self.meets(self._without(base, fallen, [name]))]
+            sets = [free[:count] for count in range(1, len(free) + 1)]
+            yield [self._without(base, fallen, names) for names in sets]
+            met = [names for names in sets if self.meets(self._without(base, fallen, names))]
+            if not met:
+                return
+            fallen = [name for name in fallen if name not in met[-1]]
+
+    def _without(self, base: TuneConfig, fallen: Sequence[str], given_back: Sequence[str]) -> TuneConfig:
+        return base.having(dict.fromkeys([name for name in fallen if name not in given_back], FP32))
+
+
+def gallop(count: int, beyond: int = 0) -> list[int]:
+    """The next sizes to try while none has met: doubling from `beyond`, ending at `count`; empty at the end."""
+    sizes: list[int] = []
+    size = beyond
+    while size < count and len(sizes) < PROBES:
+        size = min(max(1, 2 * size), count)
+        sizes.append(size)
+    return sizes
+
+
+def between(low: int, high: int) -> list[int]:
+    """Up to PROBES sizes that divide what lies between a failing and a meeting one evenly; empty where nothing does."""
+    return sorted({low + (high - low) * i // (PROBES + 1) for i in range(1, PROBES + 1)} - {low, high})

@@ -1,0 +1,63 @@
+"""What a search knows so far. Phases of one search share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quantuner.api.journal import Trial
+from quantuner.api.spec import AccuracyCriterion
+from quantuner.api.trial import TrialResult
+from quantuner.space.config import TuneConfig
+from quantuner.strategy.objectives import Objectives, Result
+
+
+@dataclass
+class State:
+    """Told results and what follows from them. Only `begin`, `tell` and `recall` change them."""
+
+    objectives: Objectives
+    criterion: AccuracyCriterion
+    best_config: TuneConfig
+    """The most accurate configuration told so far, the later one at a tie; before the first, the default one."""
+    cur_best_acc: float
+    re_quant: bool
+    """While true, a success does not end the search."""
+    winner_config: TuneConfig | None = None
+    """Of `best_tune_result`."""
+    best_tune_result: Result | None = None
+    """The last one that met the criterion with no objective worse than the one before it."""
+    last_config: TuneConfig | None = None
+    last_tune_result: Result | None = None
+    trials_count: int = 0
+    metric_met_point: int = 0
+    """Number of the trial that first met the criterion; 0 before."""
+    told: dict[str, Trial] = field(default_factory=dict)
+    """By the configuration's digest."""
+
+    def begin(self, baseline: TrialResult) -> None:
+        """Takes the fp32 model's result, before the first stage is asked."""
+        self.objectives.baseline = self.objectives.result(baseline)
+
+    def tell(self, config: TuneConfig, trial: Trial) -> None:
+        """Takes a told trial, live or from the journal."""
+        self.trials_count += 1
+        self.told[config.digest] = trial
+        self.recall(config)
+        if self.objectives.compare(self.best_tune_result):
+            self.metric_met_point = self.metric_met_point or self.trials_count
+            self.best_tune_result, self.winner_config = self.last_tune_result, config
+        self.keep_if_best(config)
+
+    def recall(self, config: TuneConfig) -> None:
+        """Makes a told configuration the last one: a strategy that asks again is answered from memory."""
+        trial = self.told[config.digest]
+        measured = TrialResult(accuracy=trial.accuracy, objectives=dict(trial.objectives), error=trial.error)
+        self.last_config = config
+        self.last_tune_result = self.objectives.val = self.objectives.result(measured)
+
+    def keep_if_best(self, config: TuneConfig) -> None:
+        """Compares the last result with the best so far; a tie goes to the later configuration."""
+        result = self.last_tune_result
+        failed = result is None or result.accuracy == self.objectives.worst
+        if result is not None and not failed and not self.criterion.better(self.cur_best_acc, than=result.accuracy):
+            self.cur_best_acc, self.best_config = result.accuracy, config
