@@ -167,9 +167,8 @@ class Engine:
         return self._corrected(config, captured, model)
 
     def variant(self, config: TuneConfig) -> tuple[GraphModule, Activations]:
-        """The fp32 graph that `config` quantizes, and the scales and zero points of its inputs."""
-        captured, activations = self._variant(config)
-        return captured.graph, activations
+        """The fp32 graph that `config` quantizes, and the scales and zero points of its ops' inputs."""
+        return self._variants.of(self._pre_optimized(config)).fused(config.calib_sampling_size, self.quantization)
 
     def _variant(self, config: TuneConfig) -> tuple[Captured, Activations]:
         variant = self._variants.of(self._pre_optimized(config))

@@ -56,7 +56,8 @@ class Probes:
         """Op to the trace of the loss's Hessian per weight, on the first calibration batch, which has targets."""
         with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
             (batch,) = itertools.islice(self._engine.task.calib_dataloader, 1)
-        return hessian_traces(self._engine.captured.graph, batch, loss, seed)
+        graph, _ = self._engine.variant(TuneConfig())
+        return hessian_traces(graph, batch, loss, seed)
 
     def _model(self, config: TuneConfig) -> Simulated:
         """The graph that `config` quantizes, recipes before quantization applied."""

@@ -25,7 +25,7 @@ from quantuner.engine.pt2e import (
 )
 from quantuner.engine.quiet import quiet
 from quantuner.space.capability import Mode
-from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.space.config import FP32, OpConfig, TuneConfig
 
 EPS = 2**-12  # smallest scale, that of torchao's x86 quantizer: below it int8 kernels lose their meaning
 _QSCHEME = {
@@ -109,7 +109,7 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for name, _, node in quantizable_nodes(model.graph):
-            config = self.config[name]
+            config = self.config.get(name, FP32)
             if not config.mode.is_precision:
                 specs = {
                     node.args[0]: self._activation(name, config),
@@ -169,6 +169,13 @@ def quantize(captured: Captured, activations: Activations, config: TuneConfig) -
         _observe_weights(prepared)
         converted: GraphModule = convert_pt2e(prepared)
     return callable_like_a_module(converted)
+
+
+def fused(captured: Captured, activations: Activations) -> GraphModule:
+    """The fp32 graph that is quantized: batch norms are folded into the convolutions before them, as prepare does."""
+    with quiet(), torch.no_grad():
+        model: GraphModule = prepare_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(TuneConfig(), activations))
+    return model
 
 
 def _observe_weights(prepared: GraphModule) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from torch.fx import GraphModule
+
 from quantuner.api.spec import Quantization
 from quantuner.engine.calibrate import Calibration, calibrate
 from quantuner.engine.capture import Captured
-from quantuner.engine.quantize import Activations
+from quantuner.engine.quantize import Activations, fused
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Variant:
     captured: Captured
     calibration: Calibration
     _activations: dict[int, Activations] = field(default_factory=dict)
+    _fused: GraphModule | None = None
 
     def activations(self, size: int, quantization: Quantization) -> Activations:
         """Scales and zero points from the ranges of `size` samples; 0 is the first configured size."""
@@ -32,6 +35,13 @@ class Variant:
             ranges = self.calibration[samples]
             self._activations[samples] = Activations(ranges, reduce_range=quantization.reduce_range)
         return self._activations[samples]
+
+    def fused(self, size: int, quantization: Quantization) -> tuple[GraphModule, Activations]:
+        """The graph with batch norms folded in, and the activations of `size`."""
+        activations = self.activations(size, quantization)
+        if self._fused is None:
+            self._fused = fused(self.captured, activations)
+        return self._fused, activations
 
 
 class Variants:

@@ -22,7 +22,9 @@ class AutoTuneStrategy(TuneStrategy):
 
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         for name in PHASES:
-            phase: TuneStrategy = strategy_class(name)(self.engine, self.tuning)
+            phase: TuneStrategy = strategy_class(name)(
+                self.engine, self.tuning, q_func=self.q_func, q_hooks=self.q_hooks
+            )
             phase.state, phase.recorder = self.state, self.recorder
             self.engine.algorithms = self
             self.re_quant = phase.refines

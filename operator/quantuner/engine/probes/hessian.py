@@ -30,8 +30,9 @@ LOSSES: dict[str, Loss] = {
     "l1": functional.l1_loss,
     "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
 }
-VECTORS = 100  # at most; the estimate has settled long before
-TOLERANCE = 1e-3  # relative change of the summed estimate at which it has
+VECTORS = 100  # at most
+LEAST_VECTORS = 10  # of which a deviation can be told
+TOLERANCE = 0.05  # standard error of every trace, relative to the largest one, at which the estimate has settled
 
 
 def hessian_traces(graph: GraphModule, batch: Any, loss: Loss | str | None, seed: int) -> dict[str, float]:
@@ -100,11 +101,13 @@ def _estimates(
 
 
 def _settled(estimates: Iterator[torch.Tensor]) -> torch.Tensor:
-    """Their mean, as soon as one more changes its sum by less than TOLERANCE."""
-    mean = next(estimates)
-    for count, estimate in enumerate(estimates, start=2):
-        before = mean.sum()
-        mean = mean + (estimate - mean) / count
-        if abs(mean.sum() - before) <= TOLERANCE * abs(before):
-            break
-    return mean
+    """Their mean, once it is known well enough."""
+    seen: list[torch.Tensor] = []
+    for estimate in estimates:
+        seen.append(estimate.double())
+        if len(seen) >= LEAST_VECTORS:
+            values = torch.stack(seen)
+            mean, error = values.mean(0), values.std(0) / len(seen) ** 0.5
+            if bool((error <= TOLERANCE * mean.abs().max()).all()):
+                break
+    return torch.stack(seen).mean(0)

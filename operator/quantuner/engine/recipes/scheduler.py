@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
 from torch.fx import GraphModule
 
 from quantuner.engine.quiet import quiet
@@ -56,7 +57,7 @@ class AlgorithmScheduler:
         if self.origin_model is None or self.q_model is None:
             raise RuntimeError("start() gives the scheduler its models before it runs")
         model = self.q_model
-        with quiet():
+        with quiet(), torch.no_grad():
             for algorithm in self.algorithms:
                 model = algorithm(self.origin_model, model, self.batches)
         return model
