@@ -1,6 +1,7 @@
 """The auto strategy (quantization level auto): the default configuration, then the strategies that deserve it."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.base import TuneStrategy
@@ -18,13 +19,12 @@ class AutoTuneStrategy(TuneStrategy):
     phases are the default configuration, conservative and basic.
     """
 
+    accepts = ("metric",)
     refines = True
 
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         for name in PHASES:
-            phase: TuneStrategy = strategy_class(name)(
-                self.engine, self.tuning, q_func=self.q_func, q_hooks=self.q_hooks
-            )
+            phase = self._phase(strategy_class(name))
             phase.state, phase.recorder = self.state, self.recorder
             self.engine.algorithms = self
             self.re_quant = phase.refines
@@ -32,3 +32,10 @@ class AutoTuneStrategy(TuneStrategy):
             self.re_quant = False
             if self.winner_config is not None and not self.tuning.tuning_criterion.timeout_seconds:
                 return
+
+    def _phase(self, cls: type[TuneStrategy]) -> TuneStrategy:
+        """A strategy on this one's engine, with those of its arguments that it reads."""
+        criterion = self.tuning.tuning_criterion
+        given = {key: value for key, value in criterion.strategy_kwargs.items() if key in (cls.accepts or ())}
+        tuning = replace(self.tuning, tuning_criterion=replace(criterion, strategy_kwargs=given))
+        return cls(self.engine, tuning, q_func=self.q_func, q_hooks=self.q_hooks)

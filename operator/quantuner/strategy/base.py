@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, History, Outcome, Selection
 from quantuner.api.spec import Tuning
 from quantuner.api.task import Task
@@ -53,6 +56,8 @@ class TuneStrategy(Reading):
     number of ranks, and is spread over ranks as far as its lists are long.
     """
 
+    accepts: ClassVar[tuple[str, ...] | None] = None
+    """Keys of `strategy_kwargs` that this strategy reads; where a class does not say, any."""
     refines = False
     """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins."""
 
@@ -81,6 +86,7 @@ class TuneStrategy(Reading):
         """
         self.conf = conf
         self.tuning: Tuning = conf if isinstance(conf, Tuning) else tuning_of(conf)
+        self._check_kwargs()
         self.config: Config = config_of(conf) if isinstance(conf, Tuning) else conf
         self.q_func, self.q_hooks = q_func, dict(q_hooks or {})
         self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
@@ -114,6 +120,21 @@ class TuneStrategy(Reading):
         )
         self._started = self._elapsed_before = 0.0
         self.setup_resume(resume)
+
+    def _check_kwargs(self) -> None:
+        """A key that nobody reads is a mistake; the error names the nearest right one."""
+        accepted: tuple[str, ...] | None = vars(type(self)).get("accepts")  # a user's subclass may read more
+        if accepted is None:
+            return
+        for key in self.tuning.tuning_criterion.strategy_kwargs:
+            if key not in accepted:
+                nearest = difflib.get_close_matches(key, accepted, n=1)
+                hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+                raise SearchError(
+                    Failure.TASK_INVALID,
+                    f"tuningCriterion.strategyKwargs: {type(self).__name__} reads no {key!r}{hint}; "
+                    f"it reads {', '.join(accepted) or 'none'}",
+                )
 
     def _engine(self, model: Any) -> Engine:
         if self.calib_dataloader is None:

@@ -5,6 +5,7 @@ with all recipes after the first, static to dynamic, recipes one by one, fallbac
 """
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from quantuner.space import samplers
 from quantuner.space.capability import PRECISIONS, Mode
@@ -18,6 +19,8 @@ Stages = Iterator[list[TuneConfig]]
 @strategy_registry
 class BasicTuneStrategy(TuneStrategy):
     """Op types first, then ops fall back: by block, each alone from the output side, then together, best first."""
+
+    accepts: ClassVar[tuple[str, ...] | None] = ()
 
     def stages(self) -> Stages:
         for number, size in enumerate(self.tuning_space.calib_sampling_sizes):

@@ -18,6 +18,8 @@ class BayesianTuneStrategy(TuneStrategy):
     never fall back; here fp32 is one of each op's choices.
     """
 
+    accepts = ("seed", "batch_size")
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         with calm():
             sampler = GPSampler(seed=self.seed, deterministic_objective=True)

@@ -19,6 +19,7 @@ class ConservativeTuneStrategy(TuneStrategy):
     description promises single ops.
     """
 
+    accepts = ()
     refines = True
 
     def stages(self) -> Iterator[list[TuneConfig]]:

@@ -16,6 +16,8 @@ class ExhaustiveTuneStrategy(TuneStrategy):
     reach a target that needs an op in fp32.
     """
 
+    accepts = ()
+
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         for precisions in (False, True):
             for size in self.tuning_space.calib_sampling_sizes:

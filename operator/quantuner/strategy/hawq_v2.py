@@ -18,6 +18,8 @@ class HAWQ_V2TuneStrategy(TuneStrategy):  # noqa: N801 - the name that users kno
     the user's loss is ignored, the base is the second configuration, and the order turns round where lower is better.
     """
 
+    accepts = ("seed", "hawq_v2_loss")
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         base = self.start(self.tuning_space.calib_sampling_sizes[0])
         yield [base]

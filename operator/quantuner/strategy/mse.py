@@ -20,6 +20,8 @@ class MSETuneStrategy(BasicTuneStrategy):
     the wrong ops, which spoils the order of the accumulated stage.
     """
 
+    accepts = ()
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         for size in self.tuning_space.calib_sampling_sizes:
             quantizable = sum(1 for c in self.tuning_space.capabilities if c.quantized_modes)

@@ -21,6 +21,7 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
     of the confidence batches has no say.
     """
 
+    accepts = ("confidence_batches",)
     refines = True
 
     def stages(self) -> Iterator[list[TuneConfig]]:

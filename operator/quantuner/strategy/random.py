@@ -16,6 +16,8 @@ class RandomTuneStrategy(TuneStrategy):
     Source: Neural Compressor 2.x's RandomTuneStrategy, where every trial was the last configuration.
     """
 
+    accepts = ("seed",)
+
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         yield self._drawn(Choices(self))
 

@@ -24,6 +24,7 @@ class SensitivityTuneStrategy(TuneStrategy):
     target, and giving back repairs where it does not.
     """
 
+    accepts = ("metric",)
     refines = True
 
     def stages(self) -> Iterator[list[TuneConfig]]:

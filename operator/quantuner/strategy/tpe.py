@@ -49,6 +49,8 @@ class TPETuneStrategy(TuneStrategy):
     TpeTuneStrategy, which measured latency; here it is modelled, so that the search is the same on any machine.
     """
 
+    accepts = ("seed", "batch_size", "accuracy_weight", "latency_weight")
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         with calm():
             sampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=self.seed)
