@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 Check = Callable[[Any], Any]
@@ -17,9 +18,11 @@ def near(given: object, known: Iterable[str]) -> str:
 
 
 def one_of(*allowed: Any) -> Check:
+    texts = [a for a in allowed if isinstance(a, str)]  # the text 'True' is near no boolean
+
     def check(value: Any) -> Any:
         if not any(type(value) is type(a) and value == a for a in allowed):
-            raise ValueError(f"must be one of {', '.join(map(repr, allowed))}{near(value, map(str, allowed))}")
+            raise ValueError(f"must be one of {', '.join(map(repr, allowed))}{near(value, texts)}")
         return value
 
     return check
@@ -43,9 +46,17 @@ def number(*, least: float | None = None, integer: bool = False) -> Check:
         fits = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
         if not fits or (least is not None and value < least):
             raise ValueError(f"must be {kind}{'' if least is None else f' of at least {least}'}")
+        if isinstance(value, float) and not math.isfinite(value):  # no comparison with NaN holds
+            raise ValueError("must be a finite number")
         return value
 
     return check
+
+
+def each_once(values: Sequence[Any]) -> None:
+    """Refuses a value that is there twice."""
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"must give each value once, but has {twice[0]!r} twice; remove one")
 
 
 def anything(value: Any) -> Any:
@@ -62,9 +73,13 @@ class Checked:
             raise AttributeError(f"{type(self).__name__} has no {name!r}{near(name, self._checks)}")
         try:
             kept = self._checks[name](value)
+            self._check_together({**vars(self), name: kept})
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}.{name} {error}; it is {value!r:.100}") from None
         super().__setattr__(name, kept)
+
+    def _check_together(self, values: Mapping[str, Any]) -> None:
+        """Refuses values that are allowed one by one, but not together; called before they are kept."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

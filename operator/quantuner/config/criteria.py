@@ -30,10 +30,18 @@ class AccuracyCriterion(Checked):
         self.tolerable_loss = tolerable_loss
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("relative", "absolute"):  # setting either chooses it
-            self.criterion, self.tolerable_loss = name, value
+        if name in ("relative", "absolute"):  # setting either chooses it, once the loss is found good
+            vars(self).update(vars(AccuracyCriterion(self.higher_is_better, name, value)))
         else:
             super().__setattr__(name, value)
+
+    def _check_together(self, values: Mapping[str, Any]) -> None:
+        loss = values.get("tolerable_loss", 0)  # __init__ sets one after the other
+        if values.get("criterion") == "relative" and loss >= 1:
+            raise ValueError(
+                "does not fit: a relative tolerable_loss is a fraction of the baseline and must be below 1 (0.01 is "
+                f"1 %), not {loss}; divide it by 100, or set `absolute`"
+            )
 
     @property
     def relative(self) -> float | None:
@@ -48,20 +56,29 @@ class AccuracyCriterion(Checked):
 def _objectives(value: Any) -> Any:
     """A name, a list of names, or `{"objective": […], "weight": […], "higher_is_better": […]}`."""
     body = value if isinstance(value, Mapping) else {"objective": value}
-    if unknown := set(body) - {"objective", "weight", "higher_is_better"}:
-        raise ValueError(f"as a dict has the keys objective, weight and higher_is_better, not {sorted(unknown)}")
+    if unknown := [key for key in body if key not in ("objective", "weight", "higher_is_better")]:
+        raise ValueError(f"as a dict has the keys objective, weight and higher_is_better, not {unknown}")
     names = body.get("objective", "performance")
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)):
+        raise ValueError("must be a name, a list of names, or a dict with the key objective")
     for name in names:
         one_of(*OBJECTIVES)(name)
     if not names or len(set(names)) < len(names):
         raise ValueError("must name at least one objective, and each once")
-    for key in ("weight", "higher_is_better"):
-        if key in body and len(body[key]) != len(names):
-            raise ValueError(f"must give one {key} per objective: {len(names)}, not {len(body[key])}")
-    for weight in body.get("weight", ()):
-        number(least=0)(weight)
+    for key, check in (("weight", number(least=0)), ("higher_is_better", one_of(True, False))):
+        if key in body:
+            _one_each(key, body[key], len(names), check)
     return value
+
+
+def _one_each(key: str, values: Any, count: int, check: Check) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"must give {key} as a list, with one per objective")
+    if len(values) != count:
+        raise ValueError(f"must give one {key} per objective: {count}, not {len(values)}")
+    for value in values:
+        check(value)
 
 
 def _kwargs(value: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantuner.config.checks import Check, Checked, anything, near, number, one_of, only
+from quantuner.config.checks import Check, Checked, anything, each_once, near, number, one_of, only
 
 
 class Sample(Checked):
@@ -76,6 +76,7 @@ def test_one_of_keeps_what_is_allowed(allowed: tuple[Any, ...], value: Any) -> N
         pytest.param((True, False), 1, r"^must be one of True, False$", id="1 is not true"),
         pytest.param(("a",), None, r"^must be one of 'a'$", id="nothing"),
         pytest.param(("a",), ["a"], r"^must be one of 'a'", id="a list of one"),
+        pytest.param((True, False), "True", r"^must be one of True, False$", id="a text is near no boolean"),
     ],
 )
 def test_one_of_refuses_all_else_and_equal_values_of_another_type(
@@ -121,6 +122,8 @@ def test_a_number_inside_is_kept_as_it_is(check: Check, value: float) -> None:
         pytest.param(number(), None, "must be a number", id="nothing"),
         pytest.param(number(), True, "must be a number", id="true is no number"),
         pytest.param(number(), 1j, "must be a number", id="a complex number"),
+        pytest.param(number(), float("nan"), "must be a finite number", id="what is not a number"),
+        pytest.param(number(least=0), float("inf"), "must be a finite number", id="infinity"),
         pytest.param(number(least=0), -0.5, "must be a number of at least 0", id="below the least"),
         pytest.param(number(integer=True), 1.0, "must be an integer", id="a float is no integer"),
         pytest.param(number(integer=True), False, "must be an integer", id="false is no integer"),
@@ -134,12 +137,19 @@ def test_a_number_outside_is_refused_with_the_kind_and_the_least(check: Check, v
         check(value)
 
 
+def test_a_value_that_is_there_twice_is_named() -> None:
+    each_once([])
+    each_once(["a", "b"])
+    with pytest.raises(ValueError, match=r"^must give each value once, but has 'b' twice; remove one$"):
+        each_once(["a", "b", "b"])
+
+
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
 def test_anything_is_kept_as_it_is(value: Any) -> None:
     assert anything(value) is value
 
 
-@given(st.integers() | st.floats(allow_nan=False), st.integers(-3, 3))
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.integers(-3, 3))
 def test_a_number_is_refused_exactly_below_the_least(value: float, least: int) -> None:
     refused = False
     try:
