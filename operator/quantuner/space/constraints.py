@@ -32,19 +32,28 @@ def overrides_of(body: Mapping[Any, Any]) -> tuple[Override, ...]:
 
 
 def _override(pattern: Any, constraint: Any) -> Override:
-    text = ".".join(re.escape(str(part)) for part in pattern) if isinstance(pattern, tuple) else str(pattern)
+    text = r"\.".join(re.escape(str(part)) for part in pattern) if isinstance(pattern, tuple) else str(pattern)
+    where = f"op constraint {pattern!r}"
     if not isinstance(constraint, Mapping) or not constraint:
-        raise ValueError(f"op constraint {pattern!r} must be a dict with weight or activation, not {constraint!r:.60}")
+        raise ValueError(f"{where} must be a dict with weight or activation, not {constraint!r:.60}")
     options: dict[tuple[str, str], tuple[str, ...]] = {}
     for attribute, items in constraint.items():
-        _known(attribute, ATTRIBUTES, f"op constraint {pattern!r}")
+        _known(attribute, ATTRIBUTES, where)
+        if not isinstance(items, Mapping) or not items:
+            raise ValueError(f"{where}, {attribute} must be a dict with any of {', '.join(ITEMS)}, not {items!r:.60}")
         for item, values in items.items():
-            _known(item, ITEMS, f"op constraint {pattern!r}, {attribute}")
-            listed = [values] if isinstance(values, str) else list(values)
-            for value in listed:
-                _known(value, ITEMS[item], f"op constraint {pattern!r}, {attribute}.{item}")
-            options[attribute, item] = tuple(listed)
+            _known(item, ITEMS, f"{where}, {attribute}")
+            options[attribute, item] = _options(values, ITEMS[item], f"{where}, {attribute}.{item}")
     return Override(text, options)
+
+
+def _options(given: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, (list, tuple)) or not listed:
+        raise ValueError(f"{where} must be one of {', '.join(known)}, or a list of them, not {given!r:.60}")
+    for option in listed:
+        _known(option, known, where)
+    return tuple(listed)
 
 
 def _known(given: Any, known: Iterable[str], where: str) -> None:
