@@ -12,17 +12,18 @@ PHASES = ("sensitivity", "basic")
 
 @strategy_registry
 class AutoTuneStrategy(TuneStrategy):
-    """One phase after the other on the same search; the first that finds a configuration ends it.
+    """The default configuration, then one phase after the other on the same search; the first success ends it.
 
-    `sensitivity` begins with the default configuration, so a model that needs no fallback costs one trial. `basic`
-    follows where no set of ops in fp32 meets the criterion. Source: Neural Compressor 2.x's AutoTuneStrategy, whose
-    phases are the default configuration, conservative and basic.
+    `basic` follows `sensitivity` where no set of ops in fp32 meets the criterion. Source: Neural Compressor 2.x's
+    AutoTuneStrategy, whose phases after the default configuration are conservative and basic.
     """
 
     accepts = ("metric",)
     refines = True
 
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
+        self.re_quant = False  # nothing is cheaper than the default configuration
+        yield [self.start(self.tuning_space.calib_sampling_sizes[0])]
         for name in PHASES:
             phase = self._phase(strategy_class(name))
             phase.state, phase.recorder = self.state, self.recorder

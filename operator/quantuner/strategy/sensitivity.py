@@ -1,6 +1,6 @@
 """The sensitivity strategy: a cheap proxy ranks the ops, true accuracy finds the smallest fallback set."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from quantuner.space import samplers
 from quantuner.space.capability import Mode
@@ -16,8 +16,9 @@ class SensitivityTuneStrategy(TuneStrategy):
     """Finds the configuration with most compute quantized that meets the criterion, in few trials.
 
     The error at the model's output with one op quantized at a time (no trial: calibration data, no evaluation) picks
-    each op's options and ranks the ops. Fallback sets are heads of that ranking; their size is found by galloping
-    and bisection on true accuracy. Then ops are given back, each alone and together, while the criterion is met.
+    each op's options and ranks the ops. Fallback sets are heads of that ranking. The first size tried is the one that
+    the errors predict, the smallest is then found by bisection on true accuracy. Then ops are given back, each alone
+    and together, while the criterion is met.
 
     The ranking by output error with one op quantized is that of Nahshan et al. 2019 (arXiv:1911.07190, section 3)
     and of mixed-precision practice; bisection needs the accuracy to rise with the size of the set only near the
@@ -29,25 +30,14 @@ class SensitivityTuneStrategy(TuneStrategy):
 
     def stages(self) -> Iterator[list[TuneConfig]]:
         for size in self.tuning_space.calib_sampling_sizes:
-            default = self.start(size)
-            chosen, errors = self._least_error(default)
-            yield [default]
-            if self.meets(default):
+            base, errors = self._least_error(self.start(size))
+            yield [base]
+            if self.meets(base):
                 return
-            yield [chosen]
-            if self.meets(chosen):
-                return
-            base = max((default, chosen), key=self._goodness)
-            fallen = yield from self._smallest(base, self._ranked(base, errors))
+            fallen = yield from self._smallest(base, self._ranked(base, errors), errors)
             if fallen:
                 yield from self._give_back(base, fallen)
                 return
-
-    def _goodness(self, config: TuneConfig) -> float:
-        accuracy = self.accuracy_of(config) if self.has_told(config) else None
-        if accuracy is None:
-            return float("-inf")
-        return accuracy if self.tuning.accuracy_criterion.higher_is_better else -accuracy
 
     def _least_error(self, default: TuneConfig) -> tuple[TuneConfig, dict[str, float]]:
         """Every op with the options of least output error, and that error."""
@@ -78,18 +68,28 @@ class SensitivityTuneStrategy(TuneStrategy):
         names.reverse()
         return sorted(names, key=lambda name: -errors[name])
 
-    def _smallest(self, base: TuneConfig, ranked: Sequence[str]) -> Generator[list[TuneConfig], None, list[str]]:
+    def _smallest(
+        self, base: TuneConfig, ranked: Sequence[str], errors: Mapping[str, float]
+    ) -> Generator[list[TuneConfig], None, list[str]]:
         """The shortest head of the ranking that is found to meet the criterion; empty where none does."""
         low, high = 0, len(ranked) + 1  # a set of `low` fails, one of `high` meets
-        sizes = gallop(len(ranked))
+        sizes = around(self._predicted(base, [errors[name] for name in ranked]), len(ranked))
         while sizes:
-            yield [base.having(dict.fromkeys(ranked[:k], FP32)) for k in sizes]
-            met = [k for k in sizes if self.meets(base.having(dict.fromkeys(ranked[:k], FP32)))]
-            if met:
-                high = min(met)
+            heads = {k: base.having(dict.fromkeys(ranked[:k], FP32)) for k in sizes}
+            yield list(heads.values())
+            high = min([high, *(k for k in sizes if self.meets(heads[k]))])
             low = max([low, *(k for k in sizes if k < high)])
             sizes = between(low, high) if high <= len(ranked) else gallop(len(ranked), beyond=low)
         return list(ranked[: high if high <= len(ranked) else 0])
+
+    def _predicted(self, base: TuneConfig, errors: Sequence[float]) -> int:
+        """How many ops must fall back, told by the loss with none of them; `errors` are those of the ranking."""
+        accuracy = self.accuracy_of(base) if self.has_told(base) else None
+        if accuracy is None or self.baseline is None:
+            return 1
+        reference = self.baseline.accuracy
+        allowed, lost = self.tuning.accuracy_criterion.target(reference) - reference, accuracy - reference
+        return predicted_size(errors, allowed / lost if lost else 0.0)
 
     def _give_back(self, base: TuneConfig, fallen: Sequence[str]) -> Iterator[list[TuneConfig]]:
         """Quantizes again what the criterion allows: each op alone, then together, most compute first."""
@@ -107,6 +107,25 @@ class SensitivityTuneStrategy(TuneStrategy):
 
     def _without(self, base: TuneConfig, fallen: Sequence[str], given_back: Sequence[str]) -> TuneConfig:
         return base.having(dict.fromkeys([name for name in fallen if name not in given_back], FP32))
+
+
+def predicted_size(errors: Sequence[float], kept: float) -> int:
+    """The least number of leading errors without which at most the share `kept` of the loss of all is left.
+
+    `errors` are squared and descend. They add up where ops are independent, and the loss is taken to be
+    proportional to their root: a small perturbation moves an output in proportion to its size.
+    """
+    total = left = sum(errors)
+    for count, error in enumerate(errors, 1):
+        left -= error
+        if left <= max(kept, 0.0) ** 2 * total:
+            return count
+    return max(1, len(errors))
+
+
+def around(size: int, count: int) -> list[int]:
+    """Sizes to try first: the predicted one, half and twice of it, as far as there are so many."""
+    return [k for k in dict.fromkeys((size, size // 2, 2 * size)) if 1 <= k <= count]
 
 
 def gallop(count: int, beyond: int = 0) -> list[int]:
