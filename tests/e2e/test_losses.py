@@ -8,7 +8,7 @@ import pytest
 
 from quantuner.api.journal import Finished, History
 from tests.e2e.kube import Kube, Object, condition, has_ended, is_true
-from tests.e2e.tunings import EXAMPLE, configmap, example, history, told
+from tests.e2e.tunings import EXAMPLE, EXCEPTIONS, configmap, example, history, told
 
 pytestmark = pytest.mark.cluster
 
@@ -94,5 +94,5 @@ def _is_the_examples_answer(body: Object, found: History) -> None:
     """The history is whole and in order (the reducer refuses any other), and the winner is the known one."""
     assert isinstance(found.end, Finished)
     assert body["status"]["best"]["trial"] == found.end.best
-    assert body["status"]["best"]["config"]["exceptions"] == {"first.conv2": "fp32", "last.conv2": "fp32"}
+    assert body["status"]["best"]["config"]["exceptions"] == EXCEPTIONS
     assert [index for index, _, _ in told(found)] == list(range(len(found.trials)))
