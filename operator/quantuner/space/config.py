@@ -9,7 +9,7 @@ from typing import Any
 
 from quantuner.api.conditions import shorten
 from quantuner.api.spec import digest
-from quantuner.space.capability import PRECISIONS, Mode, OpCapability, Options
+from quantuner.space.capability import Mode, OpCapability, Options
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,32 @@ class TuneConfig(Mapping[str, OpConfig]):
         return {"defaults": defaults, "exceptions": exceptions}
 
     def label(self, types: Mapping[str, str], limit: int) -> str:
-        """For people: `Conv2d static/asym/kl, Linear fp32`, or `fp32: conv1, fc`; at most `limit` characters."""
+        """For people: `Conv2d static/asym/kl, Linear fp32`, or `fp32: conv1, fc`; at most `limit` characters.
+
+        What fell back comes first; where the rest takes too much room, its spellings are counted.
+        """
+        recipes = [f"{name} {value}" for name, value in self.recipes.items() if not isinstance(value, Mapping)]
         summary = self.summary(types)
-        by_spelling: dict[str, list[str]] = {}
-        for name, short in summary["exceptions"].items():
-            by_spelling.setdefault(short, []).append(name)
-        parts = [f"{short}: {', '.join(names)}" for short, names in by_spelling.items()]
-        whole = [f"{name} {value}" for name, value in self.recipes.items() if not isinstance(value, Mapping)]
-        if not set(by_spelling) - {m.value for m in PRECISIONS} and parts:  # a fallback: its ops say it all
-            return shorten(" · ".join([*whole, *parts]), limit)
-        parts = [*whole, *parts]
-        parts.append(", ".join(f"{type_} {short}" for type_, short in summary["defaults"].items()))
-        return shorten(" · ".join(parts), limit)
+        defaults = ", ".join(f"{type_} {short}" for type_, short in summary["defaults"].items())
+        if not summary["exceptions"]:
+            return shorten(" · ".join([*recipes, defaults]), limit)
+        fallen = _named({name: op.short() for name, op in self.ops.items() if op.mode.is_precision})
+        quantized = TuneConfig({name: op for name, op in self.ops.items() if not op.mode.is_precision})
+        others = _named(quantized.summary(types)["exceptions"])
+        named = " · ".join([*recipes, *fallen, *others, *([] if fallen else [defaults])])
+        if len(named) <= limit:
+            return named
+        counts = Counter(op.short() for op in quantized.values()) if others else Counter[str]()
+        counted = ", ".join(f"{count} {short}" for short, count in counts.most_common())
+        return shorten(" · ".join(filter(None, [*recipes, *fallen, counted])), limit)
+
+
+def _named(spellings: Mapping[str, str]) -> list[str]:
+    """`fp32: conv1, fc` for every spelling among the ops given."""
+    by_spelling: dict[str, list[str]] = {}
+    for name, short in spellings.items():
+        by_spelling.setdefault(short, []).append(name)
+    return [f"{short}: {', '.join(names)}" for short, names in by_spelling.items()]
 
 
 def default_config(capability: OpCapability) -> OpConfig:
