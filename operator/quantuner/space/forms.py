@@ -2,110 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.space.capability import PRECISIONS, Mode
 from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.space.op_tuning_config import OpTuningConfig, not_there
 from quantuner.space.samplers import initial
 from quantuner.space.tree import OpKey, TuningItem, TuningSpace
 
 _MODEL_KEYS = ("calib_sampling_size", "recipe_cfgs")
 _IGNORED_KEYS = ("calib_iteration", "approach", "trial_number", "advance")  # said by the search, not to it
-_KEPT = ("dtype", "scheme", "granularity", "algorithm")
-
-
-@dataclass(frozen=True)
-class OpTuningConfig:
-    """One op's configuration. Source: OpTuningConfig of Neural Compressor 2.x.
-
-    `op_quant_mode` is a mode (`static`), a precision (`fp32`, or `("fp32",)`), or `precision` with the data type in
-    `kwargs["activation_dtype"]`. `kwargs` may name options as `activation_scheme`; others are the op's first ones.
-    """
-
-    op_name: str
-    op_type: str
-    op_quant_mode: Any
-    tuning_space: TuningSpace = field(repr=False, compare=False)
-    kwargs: Mapping[str, Any] | None = None
-    config: OpConfig = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "config", _op_config(self))
-
-    @classmethod
-    def of(cls, key: OpKey, config: OpConfig, space: TuningSpace) -> OpTuningConfig:
-        options = {f"{attribute}_{item}": option for (attribute, item), option in config.options}
-        return cls(*key, config.mode.value, space, options)
-
-    @property
-    def act_dtype(self) -> str:
-        return self._dtype("activation")
-
-    @property
-    def weight_dtype(self) -> str | None:
-        return self._dtype("weight") if self.has_weight else None
-
-    @property
-    def has_weight(self) -> bool:
-        return (self.op_name, self.op_type) in self.tuning_space.ops_attr["weight"]
-
-    def _dtype(self, attribute: str) -> str:
-        return self.config.mode.value if self.config.mode.is_precision else self.config.get(attribute, "dtype")
-
-    def get_state(self) -> dict[str, Any]:
-        """`{"activation": {"dtype": …, "quant_mode": …, "scheme": …}, "weight": {…}}`."""
-        state: dict[str, Any] = {"activation": {"dtype": self.act_dtype, "quant_mode": self.config.mode.value}}
-        if self.has_weight:
-            state["weight"] = {"dtype": self.weight_dtype}
-        for (attribute, item), option in self.config.options:
-            if item in _KEPT:
-                state.setdefault(attribute, {})[item] = option
-        return state
-
-
-def _op_config(op: OpTuningConfig) -> OpConfig:
-    kwargs = dict(op.kwargs or {})
-    mode = _mode(op.op_quant_mode, kwargs.get("activation_dtype"), op.op_name)
-    capability = op.tuning_space.by_name.get(op.op_name)
-    if capability is None:
-        raise _refused(f"the model has no op {op.op_name!r}", op.op_name, op.tuning_space.by_name)
-    if mode not in capability.modes:
-        modes = [m.value for m in capability.modes]
-        raise _refused(f"{op.op_name} ({op.op_type}) has no mode {mode.value!r}", mode.value, modes)
-    if mode.is_precision:
-        return OpConfig(mode)
-    options = capability.modes[mode]
-    named = {f"{attribute}_{item}": (attribute, item) for attribute, item in options}
-    for key, value in kwargs.items():
-        if key not in named:
-            raise _refused(f"{op.op_name}: {key!r} is no item of mode {mode.value}", key, named)
-        if value not in options[named[key]]:
-            raise _refused(f"{op.op_name}: {key} cannot be {value!r}", str(value), options[named[key]])
-    return OpConfig(mode, tuple((item, kwargs.get(name, options[item][0])) for name, item in named.items()))
-
-
-def _mode(spelling: Any, dtype: Any, name: str) -> Mode:
-    """The mode of any of the spellings of a high-precision op, or of a quantized one."""
-    text = spelling[0] if isinstance(spelling, tuple) and spelling else spelling
-    text = dtype if text == "precision" else text
-    text = text.value if isinstance(text, Mode) else text
-    known = [mode.value for mode in Mode]
-    if text not in known:
-        raise _refused(f"{name}: {text!r} is no quantization mode or precision", str(text), known)
-    return Mode(text)
-
-
-def _refused(problem: str, given: str, known: Iterable[str]) -> SearchError:
-    names = [str(k) for k in known]
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)
-    return SearchError(
-        Failure.CONFIGURATION_INVALID, f"{problem}; {f'the nearest is {near[0]!r}' if near else 'there is none'}"
-    )
 
 
 def as_dict(config: TuneConfig, space: TuningSpace) -> dict[Any, Any]:
@@ -129,21 +38,38 @@ def from_dict(body: Mapping[Any, Any], space: TuningSpace) -> TuneConfig:
         if isinstance(key, tuple):
             if key not in space.op_items:
                 known = [name for name, _ in space.op_items]
-                raise _refused(f"the model has no op {key!r}", str(key[0]), known)
+                raise not_there(f"the model has no op {key!r}", key[0] if key else "", known)
             changes[key[0]] = _from_value(key, value, space)
         elif key not in (*_MODEL_KEYS, *_IGNORED_KEYS):
-            raise _refused(
+            raise not_there(
                 f"a configuration has no key {key!r}: keys are (op name, op type) and model-wide ones",
-                str(key),
+                key,
                 _MODEL_KEYS,
             )
-    size = int(body.get("calib_sampling_size") or space.calib_sampling_sizes[0])
-    if size not in space.calib_sampling_sizes:
+    config = initial(space.capabilities).having(changes).calibrated_with(_sampling_size(body, space))
+    return config.with_recipes(_recipes(body))
+
+
+def _sampling_size(body: Mapping[Any, Any], space: TuningSpace) -> int:
+    given = body.get("calib_sampling_size") or space.calib_sampling_sizes[0]
+    for size in space.calib_sampling_sizes:
+        if given in (size, str(size)):
+            return size
+    raise SearchError(
+        Failure.CONFIGURATION_INVALID,
+        f"calib_sampling_size {given!r:.80} is none of {list(space.calib_sampling_sizes)}; give one of these",
+    )
+
+
+def _recipes(body: Mapping[Any, Any]) -> Mapping[str, Any]:
+    recipes = body.get("recipe_cfgs")
+    if recipes is None:
+        return {}
+    if not isinstance(recipes, Mapping):
         raise SearchError(
-            Failure.CONFIGURATION_INVALID,
-            f"calib_sampling_size {size} is none of {list(space.calib_sampling_sizes)}; give one of these",
+            Failure.CONFIGURATION_INVALID, f"recipe_cfgs must be a dict of recipes to values, not {recipes!r:.80}"
         )
-    return initial(space.capabilities).having(changes).calibrated_with(size).with_recipes(body.get("recipe_cfgs") or {})
+    return recipes
 
 
 def _from_value(key: OpKey, value: Any, space: TuningSpace) -> OpConfig:
@@ -151,7 +77,8 @@ def _from_value(key: OpKey, value: Any, space: TuningSpace) -> OpConfig:
         return OpTuningConfig(*key, value.op_quant_mode, space, value.kwargs).config
     if isinstance(value, OpConfig):
         return OpTuningConfig.of(key, value, space).config
-    if not isinstance(value, Mapping) or "activation" not in value:
+    is_state = isinstance(value, Mapping) and all(isinstance(items, Mapping) for items in value.values())
+    if not is_state or "activation" not in value:
         raise SearchError(
             Failure.CONFIGURATION_INVALID,
             f"the configuration of {key[0]} must be an OpTuningConfig or its get_state(), not {value!r:.80}",
