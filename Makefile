@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ crd:  ## copy the CRD into the chart
 
 bench-e2e: images  ## what the cluster adds around a search: apply to first trial, apply to complete
 	@$(BIN)/python -m benchmarks.e2e
+
+bench-strategies: .venv/.installed  ## trials that each strategy needs on three models that lose accuracy in int8
+	@$(BIN)/python -m benchmarks.strategies
 
 clean:  ## remove what builds and runs leave here
 	rm -rf .venv quantuner_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -120,7 +120,7 @@ class TuneConfig(Mapping[str, OpConfig]):
     def label(self, types: Mapping[str, str], limit: int) -> str:
         """For people: `Conv2d static/asym/kl, Linear fp32`, or `fp32: conv1, fc`; at most `limit` characters.
 
-        What fell back comes first; where the rest takes too much room, its spellings are counted.
+        What fell back comes first; where names take too much room, spellings are counted.
         """
         recipes = [f"{name} {value}" for name, value in self.recipes.items() if not isinstance(value, Mapping)]
         summary = self.summary(types)
@@ -130,12 +130,19 @@ class TuneConfig(Mapping[str, OpConfig]):
         fallen = _named({name: op.short() for name, op in self.ops.items() if op.mode.is_precision})
         quantized = TuneConfig({name: op for name, op in self.ops.items() if not op.mode.is_precision})
         others = _named(quantized.summary(types)["exceptions"])
-        named = " · ".join([*recipes, *fallen, *others, *([] if fallen else [defaults])])
-        if len(named) <= limit:
-            return named
         counts = Counter(op.short() for op in quantized.values()) if others else Counter[str]()
-        counted = ", ".join(f"{count} {short}" for short, count in counts.most_common())
-        return shorten(" · ".join(filter(None, [*recipes, *fallen, counted])), limit)
+        forms = (
+            [*fallen, *others, *([] if fallen else [defaults])],
+            [*fallen, _counted(counts)],
+            fallen,
+            [_counted(Counter(op.short() for op in self.ops.values()))],
+        )
+        spelled = [" · ".join([*recipes, *filter(None, form)]) for form in forms if any(form)]
+        return next((form for form in spelled if len(form) <= limit), shorten(spelled[-1], limit))
+
+
+def _counted(spellings: Counter[str]) -> str:
+    return ", ".join(f"{count} {short}" for short, count in spellings.most_common())
 
 
 def _named(spellings: Mapping[str, str]) -> list[str]:
