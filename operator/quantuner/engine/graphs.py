@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
+
+from quantuner.engine.pt2e import Quantizer, prepare_pt2e
+from quantuner.engine.quiet import quiet
+
+PER_CHANNEL = torch.ops.quantized_decomposed.dequantize_per_channel.default
+PER_TENSOR = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+
+
+def is_dequantize(value: Any) -> TypeGuard[Node]:
+    """Whether a node's argument is an int8 weight's dequantization; one that is computed otherwise is none."""
+    return isinstance(value, Node) and value.target in (PER_CHANNEL, PER_TENSOR)
+
+
+def path_of(argument: Any) -> str:
+    """Where the model has the tensor that a node's argument, a `get_attr` node, reads."""
+    return str(argument.target)
 
 
 def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
@@ -14,6 +31,44 @@ def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
     owner, _, name = path.rpartition(".")
     value: torch.Tensor = getattr(module.get_submodule(owner), name)
     return value
+
+
+def replace_attribute(module: torch.nn.Module, path: str, value: torch.Tensor) -> None:
+    """Puts another tensor where `attribute` finds one; a parameter stays a parameter."""
+    owner, _, name = path.rpartition(".")
+    old = attribute(module, path)
+    is_parameter = isinstance(old, torch.nn.Parameter)
+    new = torch.nn.Parameter(value.detach().clone(), old.requires_grad) if is_parameter else value.detach().clone()
+    setattr(module.get_submodule(owner), name, new)
+
+
+def drop_unused(model: GraphModule) -> None:
+    """Takes tensors that no node reads out of the model, as the fp32 weight of an op that reads an int8 one."""
+    model.graph.eliminate_dead_code()
+    read = tuple(str(node.target) for node in model.graph.nodes if node.op in ("get_attr", "call_module"))
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for path, _ in tensors:
+        if not any(path == name or path.startswith(f"{name}.") for name in read):
+            owner, _, name = path.rpartition(".")
+            delattr(model.get_submodule(owner), name)
+    model.recompile()
+
+
+class _Nothing(Quantizer):  # type: ignore[misc]
+    """Annotates nothing: what is left of preparing is that batch norms are folded."""
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """There is nothing to check."""
+
+
+def folded(model: GraphModule) -> GraphModule:
+    """A copy with batch norms folded into the ops before them: weights and outputs as those of a quantized model."""
+    with quiet(), torch.no_grad():
+        result: GraphModule = prepare_pt2e(copy.deepcopy(model), _Nothing())
+    return result
 
 
 def constant(model: GraphModule, name: str, value: torch.Tensor, before: Node) -> Node:
@@ -46,6 +101,11 @@ Visit = Callable[[Node, Sequence[Any]], Sequence[Any]]
 """Takes a node and its value in every batch; returns the values to go on with."""
 
 
+def flat_inputs(model: GraphModule, inputs: tuple[Any, ...]) -> Iterator[Any]:
+    """A value per placeholder; a dict or a tuple among the inputs has one for each of its leaves."""
+    return iter(model.graph.process_inputs(*inputs))
+
+
 def run_together(model: GraphModule, batches: Iterable[tuple[Any, ...]], visit: Visit) -> None:
     """Runs all batches through the model node by node, so that a node is seen with all its values at once.
 
@@ -54,7 +114,7 @@ def run_together(model: GraphModule, batches: Iterable[tuple[Any, ...]], visit: 
     inputs = list(batches)
     runs = [Interpreter(model, garbage_collect_values=False) for _ in inputs]
     for run, batch in zip(runs, inputs, strict=True):
-        run.args_iter = iter(batch)
+        run.args_iter = flat_inputs(model, batch)
     last_use = {argument: node for node in model.graph.nodes for argument in node.all_input_nodes}
     with torch.no_grad():
         for node in model.graph.nodes:

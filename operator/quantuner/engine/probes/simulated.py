@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.graphs import flat_inputs
 from quantuner.engine.quantize import Activations, activation_observer, weight_observer
 from quantuner.space.capability import Mode
 from quantuner.space.config import OpConfig
@@ -33,7 +34,7 @@ class Simulated:
     def run(self, inputs: tuple[Any, ...], config: Mapping[str, OpConfig]) -> Values:
         """All nodes' values under `config`; an op that it does not name is fp32."""
         interpreter = _Run(self, config)
-        interpreter.args_iter = iter(inputs)
+        interpreter.args_iter = flat_inputs(self.graph, inputs)
         for node in self.graph.graph.nodes:
             interpreter.env[node] = interpreter.run_node(node)
         return interpreter.env

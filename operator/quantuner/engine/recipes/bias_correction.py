@@ -13,7 +13,17 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantuner.engine.capture import op_nodes
-from quantuner.engine.graphs import attribute, constant, limited, over_channels, per_channel, run_together
+from quantuner.engine.graphs import (
+    attribute,
+    constant,
+    folded,
+    is_dequantize,
+    limited,
+    over_channels,
+    path_of,
+    per_channel,
+    run_together,
+)
 from quantuner.engine.recipes.scheduler import Batches
 
 SAMPLES = 64  # calibration samples that means are taken over
@@ -25,9 +35,9 @@ class FastBiasCorrection:
 
     def __call__(self, origin_model: GraphModule, q_model: GraphModule, batches: Batches) -> GraphModule:
         inputs = list(limited(batches(), SAMPLES))
-        wanted = _means(origin_model, inputs)
+        wanted = _means(folded(origin_model), inputs)
         model = copy.deepcopy(q_model)
-        ops = {node: (name, type_) for name, type_, node in op_nodes(model.graph) if _is_quantized(node)}
+        ops = {node: (name, type_) for name, type_, node in op_nodes(model.graph) if is_dequantize(node.args[1])}
         shifts: dict[Node, torch.Tensor] = {}
 
         def correct(node: Node, values: Sequence[Any]) -> Sequence[Any]:
@@ -63,13 +73,8 @@ def _mean(values: Sequence[torch.Tensor], type_: str) -> torch.Tensor:
     return torch.cat([over_channels(value, type_) for value in values]).mean(0)
 
 
-def _is_quantized(node: Node) -> bool:
-    weight = node.args[1]
-    return isinstance(weight, Node) and weight.op == "call_function"  # a dequantize; an fp32 weight is an attribute
-
-
 def _add_to_bias(model: GraphModule, node: Node, shift: torch.Tensor) -> None:
     bias = node.args[BIAS] if len(node.args) > BIAS else None
-    value = shift + attribute(model, str(bias.target)) if isinstance(bias, Node) else shift
+    value = shift + attribute(model, path_of(bias)) if isinstance(bias, Node) else shift
     corrected = constant(model, "_corrected_bias", value, node)
     node.args = (*node.args[:BIAS], corrected, *node.args[BIAS + 1 :])

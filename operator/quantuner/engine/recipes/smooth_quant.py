@@ -15,7 +15,17 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantuner.engine.capture import quantizable_nodes
-from quantuner.engine.graphs import attribute, constant, limited, over_channels, per_channel, run_together
+from quantuner.engine.graphs import (
+    attribute,
+    constant,
+    limited,
+    over_channels,
+    path_of,
+    per_channel,
+    replace_attribute,
+    run_together,
+)
+from quantuner.engine.quantize import EPS
 from quantuner.engine.recipes.scheduler import Batches
 
 DEFAULT_ALPHA = 0.5  # Xiao et al. 2022, section 5: a sweet spot for most models
@@ -32,6 +42,11 @@ class Group:
     type: str
     nodes: tuple[Node, ...]
 
+    @property
+    def weights(self) -> list[str]:
+        """Where the model has the ops' weights."""
+        return [path_of(node.args[1]) for node in self.nodes]
+
 
 class SmoothQuant:
     """Divides the input of ops by a scale per channel and multiplies their weights with it; the model's outputs stay.
@@ -47,40 +62,44 @@ class SmoothQuant:
 
     def __call__(self, origin_model: GraphModule, q_model: GraphModule, batches: Batches) -> GraphModule:
         model = copy.deepcopy(q_model)
-        groups = {group.source.name: group for group in _groups(model)}
-        maxima: dict[str, torch.Tensor] = {}
-        kept: dict[str, torch.Tensor] = {}
+        groups = list(_groups(model))
+        scales: dict[Group, torch.Tensor] = {}
 
         def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-            if node.name in groups:
-                flat = [over_channels(value, groups[node.name].type) for value in values]
-                maxima[node.name] = torch.stack([value.abs().amax(0) for value in flat]).amax(0)
-                if self.alpha == "auto":
-                    kept[node.name] = torch.cat(flat)
+            scales.update((group, self._scale(model, group, values)) for group in groups if group.source is node)
             return values
 
         run_together(model, limited(batches(), SAMPLES) if self.alpha == "auto" else batches(), see)
-        for name, group in groups.items():
-            self._smooth(model, group, maxima[name], kept.get(name))
+        for group, scale in scales.items():
+            _smooth(model, group, scale)
         model.graph.lint()
         model.recompile()
         return model
 
-    def _smooth(self, model: GraphModule, group: Group, maxima: torch.Tensor, inputs: torch.Tensor | None) -> None:
-        weights = [attribute(model, str(node.args[1].target)) for node in group.nodes]  # type: ignore[union-attr]
-        alpha = float(self.alpha) if inputs is None else _best_alpha(maxima, weights, inputs)
-        scale = smoothing_scale(maxima, weights, alpha)
-        sample = group.source.meta["val"]
-        factor = constant(model, "_smooth", per_channel(1 / scale, sample, group.type), group.nodes[0])
-        with model.graph.inserting_before(group.nodes[0]):
-            smoothed = model.graph.call_function(torch.ops.aten.mul.Tensor, (group.source, factor))
-        smoothed.meta["val"] = sample
-        for node, weight in zip(group.nodes, weights, strict=True):
-            scaled = weight * scale.view(1, -1, *[1] * (weight.dim() - 2))
-            stored = constant(model, "_smooth_weight", scaled, node)
-            stored.meta["val"] = scaled.detach()
-            node.update_arg(0, smoothed)
-            node.update_arg(1, stored)
+    def _scale(self, model: GraphModule, group: Group, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        weights = [attribute(model, path) for path in group.weights]
+        maxima = torch.stack([over_channels(value, group.type).abs().amax(0) for value in inputs]).amax(0)
+        if self.alpha != "auto":
+            return smoothing_scale(maxima, weights, float(self.alpha))
+        scales = [smoothing_scale(maxima, weights, alpha) for alpha in ALPHAS]
+        errors = [_int8_error(group, inputs, weights, scale) for scale in scales]
+        return scales[errors.index(min(errors))]  # at a tie the smallest alpha
+
+
+def _smooth(model: GraphModule, group: Group, scale: torch.Tensor) -> None:
+    sample = group.source.meta["val"]
+    factor = constant(model, "_smooth", per_channel(1 / scale, sample, group.type), group.nodes[0])
+    with model.graph.inserting_before(group.nodes[0]):
+        smoothed = model.graph.call_function(torch.ops.aten.mul.Tensor, (group.source, factor))
+    smoothed.meta["val"] = sample
+    for node, path in zip(group.nodes, group.weights, strict=True):
+        replace_attribute(model, path, _scaled(attribute(model, path), scale))
+        node.update_arg(0, smoothed)
+
+
+def _scaled(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """A weight `(out, C, …)` times a scale `(C,)`."""
+    return weight * scale.view(1, -1, *[1] * (weight.dim() - 2))
 
 
 def smoothing_scale(maxima: torch.Tensor, weights: Sequence[torch.Tensor], alpha: float) -> torch.Tensor:
@@ -98,29 +117,37 @@ def _columns(weight: torch.Tensor) -> torch.Tensor:
     return weight.movedim(1, -1).reshape(-1, weight.shape[1])
 
 
-def _best_alpha(maxima: torch.Tensor, weights: Sequence[torch.Tensor], inputs: torch.Tensor) -> float:
-    """Of ALPHAS the one with least squared error over inputs `(n, C)`, the smallest at a tie."""
-    errors = []
-    for alpha in ALPHAS:
-        scale = smoothing_scale(maxima, weights, alpha)
-        x = _fake_quantized_input(inputs / scale)
-        error = 0.0
-        for weight in weights:
-            flat = _columns(weight) if weight.dim() == 2 else weight.flatten(2).sum(2)
-            exact = inputs @ flat.T
-            error += float((x @ _fake_quantized_weight(flat * scale).T - exact).square().sum())
-        errors.append(error)
-    return ALPHAS[errors.index(min(errors))]
+def _int8_error(
+    group: Group, inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], scale: torch.Tensor
+) -> float:
+    """Squared error of the group's outputs with inputs and weights smoothed by `scale` and rounded to int8."""
+    factor = per_channel(1 / scale, inputs[0], group.type)
+    rounded = _rounded_inputs([value * factor for value in inputs])
+    error = 0.0
+    for node, weight in zip(group.nodes, weights, strict=True):
+        rounded_weight = _rounded_weight(_scaled(weight, scale))
+        for exact, value in zip(inputs, rounded, strict=True):
+            error += float((_output(node, value, rounded_weight) - _output(node, exact, weight)).square().sum())
+    return error
 
 
-def _fake_quantized_input(x: torch.Tensor) -> torch.Tensor:
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
-    scale = max((high - low) / 255, 1e-12)
-    return torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, 255)
+def _output(node: Node, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """What the op makes of an input, without its bias."""
+    output: torch.Tensor = node.target(value, weight, None, *node.args[3:])  # type: ignore[operator]
+    return output
 
 
-def _fake_quantized_weight(weight: torch.Tensor) -> torch.Tensor:
-    scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+def _rounded_inputs(values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """On one uint8 grid over their whole range, zero included."""
+    low = min(0.0, *(float(value.min()) for value in values))
+    high = max(0.0, *(float(value.max()) for value in values))
+    scale = max((high - low) / 255, EPS)
+    return [torch.fake_quantize_per_tensor_affine(value, scale, round(-low / scale), 0, 255) for value in values]
+
+
+def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
+    """On a symmetric int8 grid per output channel, as torch has it: the largest weight lies at 127.5 steps."""
+    scale = (weight.flatten(1).abs().amax(1) / 127.5).clamp(min=EPS)
     zero = torch.zeros(len(scale), dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -128, 127)
 
