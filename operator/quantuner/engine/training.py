@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.capture import Captured
 from quantuner.engine.entrypoint import users_code
+from quantuner.engine.graphs import attribute, folded, path_of
 from quantuner.engine.pt2e import convert_pt2e, prepare_qat_pt2e
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
 from quantuner.engine.quiet import quiet
@@ -36,7 +36,7 @@ class Training:
         self.hooks = dict(hooks or {})
 
     def __call__(self, model: Any) -> Any:
-        """Trains, and returns the model that was trained: what the function returns, else what it was given.
+        """Trains, and returns the model that was trained: what the function returns, if that is one, else what it got.
 
         Raises `SearchError` (TrainingFailed) where it raises.
         """
@@ -47,7 +47,7 @@ class Training:
         with users_code(Failure.TRAINING_FAILED, "train_func"), torch.enable_grad():
             self._call("on_train_begin", model)
             returned = function(model)
-            trained = model if returned is None else returned
+            trained = returned if isinstance(returned, GraphModule) else model
             self._call("on_train_end", trained)
         return trained
 
@@ -61,18 +61,34 @@ def train_quantized(
 ) -> GraphModule:
     """The model of `config` with weights that were trained under quantization.
 
-    Source: torchao's PT2E flow, prepare_qat_pt2e, training, convert_pt2e.
+    What is trained computes exactly as what is returned: batch norms are folded before, as in quantizing, and a
+    weight's scale is always that of the weight as it is. Source: torchao's PT2E flow, prepare_qat_pt2e, training,
+    convert_pt2e; its own folding during training takes every batch norm's eps for 1e-5.
     """
     with quiet():
-        prepared = prepare_qat_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(config, activations, training=True))
+        prepared = prepare_qat_pt2e(folded(captured.graph), ConfigQuantizer(config, activations, training=True))
         for parameter in prepared.parameters():
             parameter.requires_grad_(True)
-        trained = training(_with_modes(prepared))
+        for fake in _weights(prepared):
+            fake.register_forward_pre_hook(_forget_range)
+        trained = training(callable_like_a_module(prepared))
     with quiet(), torch.no_grad():
+        for fake, weight in _weights(trained).items():
+            fake(weight)  # the last step changed it
         converted: GraphModule = convert_pt2e(trained)
     return callable_like_a_module(converted)
 
 
-def _with_modes(prepared: GraphModule) -> GraphModule:
-    """Training code calls `.train()` and `.eval()`, which a captured graph refuses."""
-    return callable_like_a_module(prepared)
+def _weights(prepared: GraphModule) -> dict[torch.nn.Module, torch.Tensor]:
+    """Fake quantizer of every quantized weight to that weight."""
+    found = {}
+    for node in prepared.graph.nodes:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if isinstance(source, Node) and source.op == "get_attr":
+            found[prepared.get_submodule(str(node.target))] = attribute(prepared, path_of(source))
+    return found
+
+
+def _forget_range(fake: Any, _: Any) -> None:
+    """A range that only widens would keep the scale of a weight that has long shrunk."""
+    fake.activation_post_process.reset_min_max_vals()
