@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from torch.fx import GraphModule
 
 from quantuner.engine import artifact
+from quantuner.engine.graphs import drop_unused
 
 
 class QuantizedModel(torch.nn.Module):
@@ -19,6 +19,7 @@ class QuantizedModel(torch.nn.Module):
 
     def __init__(self, model: GraphModule, q_config: dict[str, Any], write: Callable[[Path], object]) -> None:
         super().__init__()
+        drop_unused(model)
         self.model = model
         """The quantized graph."""
         self.q_config = q_config
@@ -40,11 +41,6 @@ class QuantizedModel(torch.nn.Module):
 def load(folder: str | Path) -> QuantizedModel:
     """A saved model. Runs no code of whoever saved it. Raises `FileNotFoundError` where there is none."""
     path = Path(folder)
-    model = artifact.load(path)
+    program = artifact.load_program(path)
     config = yaml.safe_load((path / artifact.CONFIG_FILE).read_text(encoding="utf-8"))
-
-    def write(target: Path) -> None:
-        if target.resolve() != path.resolve():
-            shutil.copytree(path, target, dirs_exist_ok=True)
-
-    return QuantizedModel(model, config, write)
+    return QuantizedModel(artifact.module_of(program), config, lambda target: artifact.write(target, program, config))
