@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.fx import GraphModule
 
 from quantuner.api.spec import Quantization
-from quantuner.engine.calibrate import Calibration, calibrate
+from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs
 from quantuner.engine.capture import Captured
 from quantuner.engine.quantize import Activations, fused
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
@@ -70,7 +71,8 @@ class Variants:
     def optimized(self, scheduler: AlgorithmScheduler) -> Captured:
         """What the scheduled algorithms make of the model; the model itself where none is scheduled.
 
-        Algorithms that all have a `key` are run once for it; one without runs for every trial.
+        Algorithms that all have a `key` are run once for it, on the data of the largest calibration size; one without
+        runs for every trial, on that trial's data.
         """
         captured = self._engine.captured
         if not scheduler.algorithms:
@@ -82,8 +84,15 @@ class Variants:
         if key not in self._optimized:
             if len(self._optimized) >= KEPT:
                 self._drop(next(iter(self._optimized)))
+            if key:
+                scheduler.batches = self._all_batches  # ranks meet the calibration sizes in different orders
             self._optimized[key] = replace(captured, graph=scheduler())
         return self._optimized[key]
+
+    def _all_batches(self) -> Iterator[tuple[Any, ...]]:
+        """A pass over the calibration data as far as the largest size wants it."""
+        sizes = self._engine.quantization.calibration_sampling_sizes
+        return calibration_inputs(self._engine.task.calib_dataloader, max(sizes))
 
     def of(self, captured: Captured) -> Variant:
         """A graph with its ranges; one that algorithms made is calibrated here, the same way on every rank."""
