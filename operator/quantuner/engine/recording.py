@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,27 +12,23 @@ from quantuner.api.conditions import Failure
 from quantuner.engine.entrypoint import users_code
 
 
-class _Recorder(torch.nn.Module):
-    """Runs the model and keeps the inputs of every call."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.batches: list[tuple[tuple[Any, ...], None]] = []
-
-    def forward(self, *inputs: Any) -> Any:
-        self.batches.append((inputs, None))
-        return self.model(*inputs)
-
-
 def recorded_batches(model: torch.nn.Module, calib_func: Callable[[Any], Any]) -> list[tuple[tuple[Any, ...], None]]:
     """The positional inputs with which `calib_func(model)` calls the model, as batches without labels.
 
-    All are kept in memory. Raises `SearchError` (CalibrationFailed) where it raises or never calls the model.
+    It gets a copy in evaluation mode; all inputs are kept in memory. Raises `SearchError` (CalibrationFailed) where it
+    raises, gives inputs by name, or never calls the model.
     """
-    recorder = _Recorder(model)
+    batches: list[tuple[tuple[Any, ...], None]] = []
+
+    def record(_: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if named:
+            raise ValueError(f"calib_func gives the model {', '.join(named)} by name; give all inputs by position")
+        batches.append((inputs, None))
+
+    watched = copy.deepcopy(model).eval()
+    watched.register_forward_pre_hook(record, with_kwargs=True)
     with users_code(Failure.CALIBRATION_FAILED, "calib_func"), torch.no_grad():
-        calib_func(recorder)
-        if not recorder.batches:
+        calib_func(watched)
+        if not batches:
             raise ValueError("calib_func never called the model it was given; run the calibration data through it")
-    return recorder.batches
+    return batches
