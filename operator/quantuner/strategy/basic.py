@@ -26,9 +26,13 @@ class BasicTuneStrategy(TuneStrategy):
         for number, size in enumerate(self.tuning_space.calib_sampling_sizes):
             yield from self._smooth_quant_alphas(size)
             yield self.op_type_wise(size, with_recipes=number == 0)
-            yield from self.static_to_dynamic()
-            yield list(self.recipes.one_by_one(self.best_config))
-            yield from self._fallback()
+            yield from self.static_to_dynamic(size)
+            yield list(self.recipes.one_by_one(self.best_with(size)))
+            yield from self._fallback(self.best_with(size))
+
+    def best_with(self, size: int) -> TuneConfig:
+        """The best so far, calibrated with `size` samples: each size is searched as a whole."""
+        return self.best_config.calibrated_with(size)
 
     def _smooth_quant_alphas(self, size: int) -> Stages:
         start = self.start(size)
@@ -44,14 +48,13 @@ class BasicTuneStrategy(TuneStrategy):
         recipes = [self.recipes.all_applied(first)] if with_recipes and self.recipes.tuned else []
         return [first, *recipes, *others]
 
-    def static_to_dynamic(self) -> Stages:
+    def static_to_dynamic(self, size: int) -> Stages:
         """The best so far with every op that can be either in dynamic mode."""
         if self.tuning.quantization.approach == "auto":
-            dynamic = samplers.dynamic_where_possible(self.tuning_space.capabilities, self.best_config)
+            dynamic = samplers.dynamic_where_possible(self.tuning_space.capabilities, self.best_with(size))
             yield [self.recipes.keep(dynamic)]
 
-    def _fallback(self) -> Stages:
-        base = self.best_config
+    def _fallback(self, base: TuneConfig) -> Stages:
         for precision in PRECISIONS:
             names = samplers.fallback_candidates(self.tuning_space.capabilities, base, precision)
             yield list(samplers.block_wise(base, samplers.blocks_of(names), precision, accumulate=True))

@@ -26,8 +26,8 @@ class MSETuneStrategy(BasicTuneStrategy):
         for size in self.tuning_space.calib_sampling_sizes:
             quantizable = sum(1 for c in self.tuning_space.capabilities if c.quantized_modes)
             yield list(islice(self.op_type_wise(size), min(OP_TYPE_WISE_TRIALS, quantizable)))
-            yield from self.static_to_dynamic()
-            base = self.best_config
+            yield from self.static_to_dynamic(size)
+            base = self.best_with(size)
             errors = self.engine.probes.activation_errors(base)
             for precision in PRECISIONS:
                 names = samplers.fallback_candidates(self.tuning_space.capabilities, base, precision)

@@ -6,6 +6,7 @@ from itertools import islice
 from quantuner.space import samplers
 from quantuner.space.capability import PRECISIONS, Mode
 from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.strategy.arguments import count
 from quantuner.strategy.basic import BasicTuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
@@ -28,8 +29,8 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
         self.re_quant = False  # a success before any fallback ends the search
         for size in self.tuning_space.calib_sampling_sizes:
             yield list(islice(self.op_type_wise(size), OP_TYPE_WISE_TRIALS))
-            yield from self.static_to_dynamic()
-            base = self.best_config
+            yield from self.static_to_dynamic(size)
+            base = self.best_with(size)
             if self.meets(base):
                 return
             for precision in PRECISIONS:
@@ -41,7 +42,7 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
 
     @property
     def _batches(self) -> int:
-        return int(self.tuning.tuning_criterion.strategy_kwargs.get("confidence_batches", CONFIDENCE_BATCHES))
+        return count(self.tuning.tuning_criterion.strategy_kwargs, "confidence_batches", CONFIDENCE_BATCHES)
 
     def _fall_back(self, base: TuneConfig, precision: Mode) -> Iterator[list[TuneConfig]]:
         """One op more at a time, most sensitive first, until the target is met; then ops are given back."""

@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 from quantuner.space.config import TuneConfig
+from quantuner.strategy.arguments import count
 from quantuner.strategy.choices import Choices
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Proposals:
 
     def stages(self) -> Iterator[list[TuneConfig]]:
         """Batches until the space is exhausted."""
-        size = int(self._strategy.tuning.tuning_criterion.strategy_kwargs.get("batch_size", BATCH))
+        size = count(self._strategy.tuning.tuning_criterion.strategy_kwargs, "batch_size", BATCH)
         while left := self._choices.count - len(self._told):
             batch = self._ask(min(size, left))
             yield list(batch.values())
