@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import socket
 import time
@@ -24,6 +25,7 @@ from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.engine.engine import Engine
 from quantuner.options import options
 from quantuner.space.config import TuneConfig
+from quantuner.space.constraints import constrain
 from quantuner.space.forms import initial_tuning_cfg
 from quantuner.space.samplers import initial
 from quantuner.space.tree import TuningSpace
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
 """Methods by which a strategy may ask; where a class defines several, the first."""
+DEPLOYED = ("inputs", "outputs", "backend", "quant_format", "domain")
+"""Settings of the model that `deploy.yaml` repeats."""
 
 
 class TuneStrategy(Reading):
@@ -111,15 +115,16 @@ class TuneStrategy(Reading):
         self.set_q_func()
         self.set_tuning_space(conf)
         self.objectives = Objectives(self.tuning.tuning_criterion.objectives, self.tuning.accuracy_criterion)
-        self.state = State(
-            self.objectives,
-            self.tuning.accuracy_criterion,
-            self.start(self.tuning_space.calib_sampling_sizes[0]),
-            self.initial_best_acc(),
-            self.refines,
-        )
-        self._started = self._elapsed_before = 0.0
+        self.state = self._nothing_told()
+        self._started: float | None = None
+        self._elapsed_before = 0.0
+        self.end = None
         self.setup_resume(resume)
+
+    def _nothing_told(self) -> State:
+        default = self.start(self.tuning_space.calib_sampling_sizes[0])
+        criterion = self.tuning.accuracy_criterion
+        return State(self.objectives, criterion, default, self.initial_best_acc(), self.refines)
 
     def _check_kwargs(self) -> None:
         """A key that nobody reads is a mistake; the error names the nearest right one."""
@@ -181,9 +186,17 @@ class TuneStrategy(Reading):
     # --- the tuning space
 
     def set_tuning_space(self, conf: Any) -> None:
-        """Creates capability, tuning space and recipes from the model and the user's configuration."""
-        quantization = self.tuning.quantization
-        self.tuning_space = TuningSpace(self.engine.space, quantization.calibration_sampling_sizes)
+        """Creates capability, tuning space and recipes from the model and the user's configuration.
+
+        Another `conf` than the strategy's own replaces its constraints and recipes. Raises `SearchError` where they
+        do not fit the model.
+        """
+        if conf is self.conf:
+            quantization, capabilities = self.tuning.quantization, self.engine.space
+        else:
+            quantization = (conf if isinstance(conf, Tuning) else tuning_of(conf)).quantization
+            capabilities = constrain(self.engine.captured.ops, quantization)
+        self.tuning_space = TuningSpace(capabilities, quantization.calibration_sampling_sizes)
         self.recipes = Recipes(quantization.recipes, self.engine.recipe_ops)
 
     @property
@@ -222,26 +235,36 @@ class TuneStrategy(Reading):
         return self._same_form(tune_cfg, self.recipes.all_applied(self.as_config(tune_cfg)))
 
     def apply_recipe_one_by_one(self, tune_cfg: Any) -> Iterator[Any]:
-        """Yields for each tuned recipe `tune_cfg` with this recipe alone applied."""
-        for config in self.recipes.one_by_one(self.as_config(tune_cfg)):
-            yield self._same_form(tune_cfg, config)
+        """Yields for each smooth-quant alpha to try, then for each tuned recipe, `tune_cfg` with this alone applied."""
+        config = self.as_config(tune_cfg)
+        smoothed = (self.recipes.with_alpha(config, alpha) for alpha in self.recipes.alphas)
+        for applied in itertools.chain(smoothed, self.recipes.one_by_one(config)):
+            yield self._same_form(tune_cfg, applied)
 
     def _same_form(self, like: Any, config: TuneConfig) -> Any:
         return config if isinstance(like, TuneConfig) else self.as_dict(config)
 
     def set_param_for_pre_quantization_algos(self, algo_scheduler: Any, tune_cfg: TuneConfig, fp32_model: Any) -> None:
-        """Fills the scheduler with the algorithms that change the fp32 model first: smooth quant.
+        """Fills the scheduler anew with the algorithms that change `fp32_model`, the captured graph: smooth quant.
 
-        `tune_cfg` is the trial's configuration, `fp32_model` the captured graph. Called for every trial, on the
-        rank that evaluates it; a subclass may append algorithms of its own.
+        `tune_cfg` is the trial's configuration. Called for every trial, on the rank that evaluates it; a subclass
+        calls this and then appends algorithms of its own.
         """
+        algo_scheduler.start(fp32_model, fp32_model, self.engine.calibration_inputs(tune_cfg))
         self.engine.schedule_pre_quantization(algo_scheduler, tune_cfg, fp32_model)
 
     def set_param_for_post_quantization_algos(
         self, algo_scheduler: Any, tune_cfg: TuneConfig, pre_optimized_model: Any, q_model: Any
     ) -> None:
-        """Fills the scheduler with those that correct the quantized model: fast bias correction, weight correction."""
+        """Fills the scheduler anew with those that correct `q_model`: fast bias correction, weight correction."""
+        algo_scheduler.start(pre_optimized_model, q_model, self.engine.calibration_inputs(tune_cfg))
         self.engine.schedule_post_quantization(algo_scheduler, tune_cfg, pre_optimized_model, q_model)
+
+    @property
+    def rewrites_models(self) -> bool:
+        """Whether a subclass has a say in the algorithms after quantization; each trial is then converted."""
+        own = type(self).set_param_for_post_quantization_algos
+        return own is not TuneStrategy.set_param_for_post_quantization_algos
 
     def set_q_func(self) -> None:
         """Gives the engine the training function and hooks of quantization-aware training.
@@ -296,8 +319,8 @@ class TuneStrategy(Reading):
         return Outcome.TIMEOUT if self.is_late(timeout) else Outcome.STOPPED
 
     def elapsed(self) -> float:
-        """Seconds of searching, those of earlier launches included."""
-        return self._elapsed_before + time.monotonic() - self._started
+        """Seconds of searching, those of earlier launches included; 0 before it begins."""
+        return 0.0 if self._started is None else self._elapsed_before + time.monotonic() - self._started
 
     # --- the search
 
@@ -312,7 +335,10 @@ class TuneStrategy(Reading):
             self.recorder = MemoryRecorder(History(launches=[*known.launches], trials=[*known.trials]))
 
     def traverse(self) -> Finished:
-        """Searches in this process and returns how it ended. Raises what `Search.run` raises."""
+        """Searches in this process and returns how it ended; called again after an interruption, it goes on.
+
+        Raises what `Search.run` raises.
+        """
         self.engine.ensure_calibrated()
         return self._search(Serial(self._evaluate))
 
@@ -355,23 +381,25 @@ class TuneStrategy(Reading):
 
     def _search(self, executor: Executor) -> Finished:
         told = self.recorder.history.trials
+        if self.trials_count:
+            self.state = self._nothing_told()  # the record tells it again
         self._elapsed_before = told[-1].elapsed if told else 0.0
         self._started = time.monotonic()
         try:
             launch(self)
-            return Search(self, executor, self.recorder).run(self.folder)
+            self.end = Search(self, executor, self.recorder).run(self.folder)
+            return self.end
         finally:
             executor.close()
 
     def deploy_config(self) -> Path:
         """Writes `deploy.yaml` beside the best model: what a deployment needs to know; returns its path."""
-        quantization = self.tuning.quantization
         path = self.folder.parent / "deploy.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         body = {
-            "model": {"inputs": [], "outputs": [], "backend": "default", "quant_format": "default", "domain": "auto"},
+            "model": {name: getattr(self.config, name) for name in DEPLOYED},
             "device": "cpu",
-            "approach": quantization.approach,
+            "approach": self.tuning.quantization.approach,
             "tuning": self.winner_config.plain() if self.winner_config else None,
         }
         path.write_text(yaml.safe_dump(body, sort_keys=False), encoding="utf-8")

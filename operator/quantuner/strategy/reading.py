@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from quantuner.api.journal import Trial
+from quantuner.api.journal import Finished, Trial
 from quantuner.api.spec import Tuning
 from quantuner.engine.engine import Engine
+from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.space.config import TuneConfig
 from quantuner.space.forms import as_dict, from_dict
 from quantuner.space.tree import TuningSpace
@@ -31,7 +33,10 @@ class Reading:
     objectives: Objectives
     recorder: Recorder
     state: State
+    folder: Path
     tune_data: dict[str, list[float]]
+    end: Finished | None
+    """How the search ended; None before."""
 
     def as_dict(self, config: TuneConfig) -> dict[Any, Any]:
         """A configuration in the form of Neural Compressor; a fresh dict."""
@@ -70,10 +75,12 @@ class Reading:
 
     @property
     def best_tune_result(self) -> Result | None:
+        """The result of `winner_config`."""
         return self.state.best_tune_result
 
     @property
     def last_tune_result(self) -> Result | None:
+        """The result told last, or given to `meet_acc_req` since."""
         return self.state.last_tune_result
 
     @property
@@ -85,6 +92,7 @@ class Reading:
 
     @property
     def metric_met_point(self) -> int:
+        """Number of the trial that first met the criterion; 0 before."""
         return self.state.metric_met_point
 
     @property
@@ -103,12 +111,18 @@ class Reading:
 
     @property
     def last_tune_cfg(self) -> dict[Any, Any] | None:
+        """The configuration told last; None before the first."""
         return self.as_dict(self.state.last_config) if self.state.last_config else None
 
     @property
     def best_tuning_cfg(self) -> dict[Any, Any] | None:
         """The winner so far; None where no configuration meets the criterion yet."""
         return self.as_dict(self.winner_config) if self.winner_config else None
+
+    @property
+    def best_qmodel(self) -> QuantizedModel | None:
+        """The winner's model, loaded anew from where it was saved; None before the search ended, or without winner."""
+        return load(self.folder) if self.end is not None and self.winner_config is not None else None
 
     @property
     def tuning_history(self) -> list[Trial]:
@@ -120,7 +134,7 @@ class Reading:
         return self.objectives.worst
 
     def show_baseline_info(self) -> None:
-        """Logs accuracy and objectives of the fp32 model and keeps them in `tune_data`.
+        """Logs accuracy and objectives of the fp32 model and keeps them in `tune_data`, the accuracy as `baseline` too.
 
         Raises `RuntimeError` before the baseline is measured.
         """
@@ -128,7 +142,7 @@ class Reading:
             raise RuntimeError("the baseline is not measured yet; traverse() does so first")
         names = ["Accuracy", *self.objectives.representation]
         values = [self.baseline.accuracy, *self.baseline.objectives]
-        self.tune_data = {name: [value] for name, value in zip(names, values, strict=True)}
+        self.tune_data = {"baseline": values[:1], **{name: [value] for name, value in zip(names, values, strict=True)}}
         logger.info("fp32 baseline: %s", ", ".join(f"{n} {v:.6g}" for n, v in zip(names, values, strict=True)))
 
     def accuracy_of(self, config: TuneConfig) -> float | None:

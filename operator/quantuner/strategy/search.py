@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BASELINE_DIGEST = "fp32"
-REPEATS_LIMIT = 1000  # stages in a row without a new configuration, after which a strategy is taken to be done
+REPEATS_LIMIT = 1000  # repeats in a row, of stages or in one, after which a strategy is taken to have no more
 
 
 class Recorder(Protocol):
@@ -83,7 +83,8 @@ class Search:
         if known is None:
             result = self.strategy.engine.baseline()
             told = Told(names.BASELINE_TRIAL, result, rank=0, running=0)
-            known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=self.strategy.engine.size(TuneConfig()))
+            size, elapsed = self.strategy.engine.size(TuneConfig()), _rounded(self.strategy.elapsed())
+            known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=size, elapsed=elapsed)
             self.recorder.append(known)
         self.strategy.state.begin(
             TrialResult(accuracy=known.accuracy, objectives=known.objectives, seconds=known.seconds)
@@ -111,13 +112,17 @@ class Search:
 
     def _number(self, stage: Iterable[TuneConfig]) -> list[int]:
         """Indices of the stage's configurations that were not asked before, as far as the limit allows."""
-        limit = self._limit()
+        limit, repeats = self._limit(), 0
         indices = []
         for config in stage:
             if config.digest in self._asked:
                 if self.strategy.has_told(config):
                     self.strategy.state.recall(config)
+                repeats += 1
+                if repeats > REPEATS_LIMIT:
+                    break  # and may repeat itself for ever
                 continue
+            repeats = 0
             if len(self.configs) >= limit:
                 break  # a lazy stage may be endless
             self._asked.add(config.digest)
@@ -148,6 +153,8 @@ class Search:
         remaining = [i for i in indices if i >= len(self.recorder.history.trials)]
         if not remaining:
             return self._exhausted_by_limit()
+        if self.strategy.is_late(self.criterion.timeout_seconds):  # the strategy itself took what was left
+            return Outcome.TIMEOUT
         decided: list[Outcome] = []
 
         def tell(told: Told) -> bool:
@@ -178,7 +185,7 @@ class Search:
             cost=_rounded(engine.cost(config)),
             size=_rounded(engine.size(config)),
         )
-        self._describe_best(trial)
+        self._describe(self._best(trial))  # before the trial, so that a reader of the journal finds it there
         self.recorder.append(trial)
         self._last_traceback = told.result.traceback or self._last_traceback
         self.strategy.state.tell(config, trial)
@@ -194,9 +201,7 @@ class Search:
         accuracy = self.strategy.tuning.accuracy_criterion
         return choose(trials, self.strategy.selection, self.criterion.objectives, accuracy)
 
-    def _describe_best(self, trial: Trial) -> None:
-        """Before the trial is recorded, so that a reader of the journal finds the best configuration there."""
-        best = self._best(trial)
+    def _describe(self, best: Trial | None) -> None:
         if best is not None and best.index != self._described:
             config = self.configs[best.index]
             self.recorder.describe_best(
@@ -213,8 +218,10 @@ class Search:
         best = self._best()
         if best is None:
             return self._without_best(outcome)
+        self._describe(best)  # a search that was resumed at its end has told nothing since
         config = self.configs[best.index]
-        self.strategy.state.winner_config = config if best.meets else None
+        if best.meets:
+            self.strategy.state.win(config)
         accuracy = self._save(config, folder)
         if accuracy != best.accuracy:
             raise SearchError(

@@ -13,7 +13,7 @@ from quantuner.strategy.objectives import Objectives, Result
 
 @dataclass
 class State:
-    """Told results and what follows from them. Only `begin`, `tell` and `recall` change them."""
+    """Told results and what follows from them. Only `begin`, `tell`, `recall` and `win` change them."""
 
     objectives: Objectives
     criterion: AccuracyCriterion
@@ -50,10 +50,16 @@ class State:
 
     def recall(self, config: TuneConfig) -> None:
         """Makes a told configuration the last one: a strategy that asks again is answered from memory."""
-        trial = self.told[config.digest]
-        measured = TrialResult(accuracy=trial.accuracy, objectives=dict(trial.objectives), error=trial.error)
         self.last_config = config
-        self.last_tune_result = self.objectives.val = self.objectives.result(measured)
+        self.last_tune_result = self.objectives.val = self._result(config)
+
+    def win(self, config: TuneConfig) -> None:
+        """Makes a told configuration the winner, which another rule may have chosen than `tell`'s."""
+        self.winner_config, self.best_tune_result = config, self._result(config)
+
+    def _result(self, config: TuneConfig) -> Result:
+        trial = self.told[config.digest]
+        return self.objectives.result(TrialResult(accuracy=trial.accuracy, objectives=dict(trial.objectives)))
 
     def keep_if_best(self, config: TuneConfig) -> None:
         """Compares the last result with the best so far; a tie goes to the later configuration."""

@@ -13,7 +13,6 @@ from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, History, Outcome, Record, Selection, Trial
 from quantuner.api.selection import choose
 from quantuner.api.spec import AccuracyCriterion
-from quantuner.api.trial import TrialResult
 from quantuner.engine.engine import Engine
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.strategy import TuneStrategy
@@ -31,6 +30,7 @@ from tests.unit.strategy.judged import (
     is_quantized,
     searching,
 )
+from tests.unit.strategy.ranked import shared
 
 
 @pytest.fixture(scope="session")
@@ -133,41 +133,22 @@ def test_the_time_limit_ends_the_search_after_the_trial_under_way(engine: Engine
 # --- ranks
 
 
-class OneAtATime(Engine):
-    """An engine whose ranks are threads of one process: torch's export is not for two threads at once."""
-
-    lock = threading.RLock()
-
-    def baseline(self) -> TrialResult:
-        with self.lock:
-            return super().baseline()
-
-    def trial(self, config: TuneConfig) -> TrialResult:
-        with self.lock:
-            return super().trial(config)
-
-    def save(self, config: TuneConfig, folder: Path) -> float:
-        with self.lock:
-            return super().save(config, folder)
-
-
 @pytest.mark.parametrize(("ranks", "seed"), [(2, 0), (3, 1), (4, 2)])
 def test_any_number_of_ranks_gives_the_same_history(engine: Engine, tmp_path: Path, ranks: int, seed: int) -> None:
     limits = {"maxTrials": 10}
-    shared = OneAtATime(engine.task, engine.quantization, engine.objectives)
-    shared.calibrate()
+    several = shared(engine)
     world = World(ranks, seed)
     served: dict[int, int] = {}
 
     def slave(rank: int) -> None:
-        strategy = searching(shared, tmp_path, limits=limits)
+        strategy = searching(several, tmp_path, limits=limits)
         served[rank] = strategy.slave_worker_handle(world.comm(rank))
         world.end(rank)
 
     threads = [threading.Thread(target=slave, args=(rank,)) for rank in range(1, ranks)]
     for thread in threads:
         thread.start()
-    master = searching(shared, tmp_path, limits=limits)
+    master = searching(several, tmp_path, limits=limits)
     finished = master.master_worker_handle(world.comm(0))
     for thread in threads:
         thread.join()

@@ -1,0 +1,170 @@
+"""When a search ends: at its first success, at its trials, at its time, whichever is first, on any number of ranks.
+
+The ladder's trials take ten seconds each by its own clock, and their accuracies are known: of five, the first, the
+second and the fourth are better than all before them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantuner.api.journal import Finished, Outcome
+from quantuner.engine.engine import Engine
+from quantuner.space.config import TuneConfig
+from quantuner.strategy import TuneStrategy
+from tests.unit.strategy.judged import Judge, ended, history_of, searching
+from tests.unit.strategy.ranked import LadderTuneStrategy, accurate_engine, searched
+
+Measured = tuple[Engine, Judge, list[float]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """An engine, its judge, and the accuracies of the ladder: the baseline's first."""
+    engine, judge = accurate_engine()
+    strategy = climbing(engine, tmp_path_factory.mktemp("ladder"), loss=0)
+    ended(strategy)
+    accuracies = [t.accuracy for t in history_of(strategy).trials if t.accuracy is not None]
+    records = [i for i in range(1, 6) if accuracies[i] > max(accuracies[1:i], default=0)]
+    assert (accuracies[0], records) == (1.0, [1, 2, 4])
+    return engine, judge, accuracies
+
+
+def climbing(
+    engine: Engine, folder: Path, loss: float, strategy: type[TuneStrategy] = LadderTuneStrategy, **limits: Any
+) -> TuneStrategy:
+    criterion = {"criterion": "absolute", "tolerableLoss": loss}
+    objectives = {"objectives": [{"name": "accuracy"}]}
+    return searching(engine, folder, strategy=strategy, accuracy=criterion, limits={**objectives, **limits})
+
+
+NEVER, ANY = 0, 3
+"""Trials whose accuracy is the target: the baseline's, which none reaches, and the least, which all reach."""
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(0, id="in series"), pytest.param(3, id="on three ranks")])
+@pytest.mark.parametrize(
+    ("target", "limits", "outcome", "told", "best"),
+    [
+        pytest.param(ANY, {}, "target-met", 1, 1, id="the first trial meets"),
+        pytest.param(2, {}, "target-met", 2, 2, id="the second meets"),
+        pytest.param(4, {}, "target-met", 4, 4, id="the fourth meets"),
+        pytest.param(NEVER, {}, "exhausted", 5, 4, id="none meets"),
+        pytest.param(NEVER, {"maxTrials": 1}, "max-trials", 1, 1, id="one trial allowed"),
+        pytest.param(4, {"maxTrials": 3}, "max-trials", 3, 2, id="the trial that would meet is not allowed"),
+        pytest.param(4, {"maxTrials": 4}, "target-met", 4, 4, id="the last allowed trial meets"),
+        pytest.param(ANY, {"timeoutSeconds": 10}, "timeout", 1, 1, id="time for one"),
+        pytest.param(ANY, {"timeoutSeconds": 30}, "timeout", 3, 2, id="all meet, time for three, the second is best"),
+        pytest.param(ANY, {"timeoutSeconds": 31}, "timeout", 4, 4, id="the trial under way ends after the time"),
+        pytest.param(ANY, {"timeoutSeconds": 99}, "target-met", 5, 4, id="all meet, time for more than there are"),
+        pytest.param(2, {"timeoutSeconds": 99}, "target-met", 5, 4, id="two meet, time to find the better"),
+        pytest.param(4, {"timeoutSeconds": 30}, "timeout", 3, 2, id="none meets in time"),
+        pytest.param(ANY, {"timeoutSeconds": 20, "maxTrials": 3}, "timeout", 2, 2, id="time before trials"),
+        pytest.param(ANY, {"timeoutSeconds": 40, "maxTrials": 3}, "max-trials", 3, 2, id="trials before time"),
+        pytest.param(ANY, {"timeoutSeconds": 30, "maxTrials": 3}, "max-trials", 3, 2, id="both at once"),
+    ],
+)
+def test_a_search_ends_by_the_first_rule_that_holds_and_never_a_trial_later(
+    measured: Measured,
+    tmp_path: Path,
+    target: int,
+    limits: dict[str, Any],
+    outcome: str,
+    told: int,
+    best: int,
+    ranks: int,
+) -> None:
+    engine, judge, accuracies = measured
+    judge.calls = 0
+    loss = accuracies[0] - accuracies[target]
+    strategy = searched(lambda: climbing(engine, tmp_path, loss, **limits), ranks, seed=told)
+    end = strategy.end
+    assert isinstance(end, Finished)
+    assert (end.outcome, strategy.trials_count, end.best) == (outcome, told, best)
+    assert [t.accuracy for t in history_of(strategy).trials] == accuracies[: told + 1]
+    assert (strategy.best_tune_result is not None) == (accuracies[best] >= accuracies[target])
+    evaluated = judge.calls - 2  # the baseline, and the saved model
+    assert evaluated == told if not ranks else told <= evaluated <= limits.get("maxTrials", 5)
+
+
+class PonderingTuneStrategy(LadderTuneStrategy):
+    """Takes a hundred seconds to decide on its second stage."""
+
+    pondered = 0.0
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        first, second, *_ = self.rungs()
+        yield [first]
+        self.pondered = 100.0
+        yield [second]
+
+    def elapsed(self) -> float:
+        return super().elapsed() + self.pondered
+
+
+def test_no_trial_begins_when_the_strategy_itself_took_the_time_that_was_left(
+    measured: Measured, tmp_path: Path
+) -> None:
+    strategy = climbing(measured[0], tmp_path, 0, PonderingTuneStrategy, timeoutSeconds=60)
+    assert (ended(strategy).outcome, strategy.trials_count) == (Outcome.TIMEOUT, 1)
+
+
+class RestlessTuneStrategy(LadderTuneStrategy):
+    """Goes on after a success, until it has seen enough."""
+
+    refines = True
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        for config in self.rungs():
+            self.re_quant = self.trials_count < 3
+            yield [config]
+
+
+def test_a_strategy_that_refines_says_itself_when_a_success_ends_the_search(measured: Measured, tmp_path: Path) -> None:
+    strategy = climbing(measured[0], tmp_path, 1, RestlessTuneStrategy)
+    assert (ended(strategy).outcome, strategy.trials_count) == (Outcome.TARGET_MET, 4)
+
+
+class SatisfiedTuneStrategy(LadderTuneStrategy):
+    """Ends by a rule of its own."""
+
+    def stop(self, timeout: float, trials_count: int) -> bool:
+        return self.cur_best_acc > 0.996 or super().stop(timeout, trials_count)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_a_strategy_may_stop_by_a_rule_of_its_own(measured: Measured, tmp_path: Path, ranks: int) -> None:
+    strategy = searched(lambda: climbing(measured[0], tmp_path, 0, SatisfiedTuneStrategy), ranks)
+    assert strategy.end is not None
+    assert (strategy.end.outcome, strategy.trials_count) == (Outcome.STOPPED, 2)
+
+
+class OneRungTuneStrategy(LadderTuneStrategy):
+    """Asks once."""
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        yield self.rungs()[:1]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "trials", "met", "re_quant", "stops"),
+    [
+        pytest.param(0, 1, False, False, False, id="nothing yet"),
+        pytest.param(0, 1, True, False, True, id="a success"),
+        pytest.param(0, 1, True, True, False, id="a success, but there is more to quantize"),
+        pytest.param(0, 3, False, False, True, id="all trials"),
+        pytest.param(0, 3, True, True, True, id="all trials, however much there is to quantize"),
+        pytest.param(99, 1, True, False, False, id="a success, with time left"),
+        pytest.param(10, 1, False, False, True, id="no time left"),
+        pytest.param(99, 3, True, False, True, id="time left, but no trial"),
+    ],
+)
+def test_stop_answers_for_the_trials_and_the_timeout_that_it_is_given(
+    measured: Measured, tmp_path: Path, timeout: float, trials: int, met: bool, re_quant: bool, stops: bool
+) -> None:
+    strategy = climbing(measured[0], tmp_path, 1 if met else 0, OneRungTuneStrategy, maxTrials=3)
+    ended(strategy)
+    strategy.re_quant = re_quant
+    assert strategy.stop(timeout, trials) is stops
