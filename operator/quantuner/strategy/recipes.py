@@ -37,22 +37,31 @@ class Recipes:
     def alphas(self) -> list[float]:
         """Smooth-quant alphas to try: those of a list with two or more."""
         alpha = self.fixed.get("smooth_quant_args", {}).get("alpha")
-        return list(alpha) if self.fixed.get("smooth_quant") and isinstance(alpha, Sequence) and len(alpha) > 1 else []
+        several = isinstance(alpha, (list, tuple)) and len(alpha) > 1  # "auto" has a length, too
+        return list(alpha) if self.fixed.get("smooth_quant") and several else []
 
     @property
     def off(self) -> list[str]:
         """Ops that the user's own recipes leave in fp32."""
-        return [op for name in FALLBACK_RECIPES if self.fixed.get(name) is False for op in self.ops.get(name, ())]
+        return self._left(self.fixed)
+
+    def _left(self, recipes: Mapping[str, Any]) -> list[str]:
+        """Ops that `recipes` leave in fp32."""
+        return [op for name in FALLBACK_RECIPES if recipes.get(name) is False for op in self.ops.get(name, ())]
 
     def keep(self, config: TuneConfig) -> TuneConfig:
-        """`config` with the user's fixed recipes; what it says of a recipe itself stays. Of alphas the first."""
+        """`config` with the user's fixed recipes; what it says of a recipe itself stays. Of alphas the first.
+
+        The ops of a fallback recipe that is off, by either of them, are in fp32.
+        """
         recipes = {name: value for name, value in self.fixed.items() if name not in FALLBACK_RECIPES and value}
         arguments = dict(recipes.pop("smooth_quant_args", {}))
         if recipes.get("smooth_quant"):
             alpha = arguments.get("alpha", DEFAULT_ALPHA)
             arguments["alpha"] = alpha[0] if isinstance(alpha, (list, tuple)) else alpha
             recipes["smooth_quant_args"] = arguments
-        return in_fp32(config, self.off).with_recipes({**recipes, **config.recipes})
+        off = [*self.off, *self._left(config.recipes)]
+        return in_fp32(config, off).with_recipes({**recipes, **config.recipes})
 
     def all_applied(self, config: TuneConfig) -> TuneConfig:
         """Every tuned recipe at its last option: the ops of all fallback recipes in fp32."""
