@@ -19,7 +19,8 @@ def judged_by(
             raise ValueError("eval_func and eval_dataloader with eval_metric both judge the model; give one of them")
         return eval_func
     if eval_dataloader is None or eval_metric is None:
-        given = [name for name, value in (("eval_dataloader", eval_dataloader), ("eval_metric", eval_metric)) if value]
+        parts = {"eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
+        given = [name for name, value in parts.items() if value is not None]
         raise ValueError(
             f"{'only ' + given[0] if given else 'nothing'} is given to judge the model; "
             "give eval_func(model) -> accuracy, or both eval_dataloader and eval_metric"
