@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import users_code
+from quantuner.engine.functional import functional
 from quantuner.engine.quiet import quiet
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -50,9 +51,7 @@ def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured
     fixed = copy.deepcopy(model).eval()
     shapes = batch_dimension(example_inputs)
     with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
-        graph = torch.export.export(fixed, example_inputs, dynamic_shapes=shapes).module()
-    if not isinstance(graph, GraphModule):
-        raise TypeError(f"torch.export gave a {type(graph).__name__}, not a GraphModule")
+        graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     graph.recompile()
     ops = _ops(graph)

@@ -30,6 +30,7 @@ from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import Activations, quantize
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Training, train_quantized
 from quantuner.engine.variants import Variants
 from quantuner.space.capability import Mode, OpCapability
@@ -137,7 +138,7 @@ class Engine:
         """Quantizes and measures; what fails in it is the trial's result, not an error of the search."""
         started = time.monotonic()
         try:
-            measured = self.measure(self.quantized(config), config)
+            measured = self.measure(self._for_evaluation(config), config)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
             logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
@@ -166,9 +167,16 @@ class Engine:
             model = quantize(captured, activations, config)
         return self._corrected(config, captured, model)
 
-    def variant(self, config: TuneConfig) -> tuple[GraphModule, Activations]:
-        """The fp32 graph that `config` quantizes, and the scales and zero points of its ops' inputs."""
-        return self._variants.of(self._pre_optimized(config)).fused(config.calib_sampling_size, self.quantization)
+    def switchable(self, config: TuneConfig) -> Switchable:
+        """The model that computes as any quantized one of `config`'s recipes before quantization and its ranges."""
+        return self._variants.switchable(self._pre_optimized(config), config.calib_sampling_size)
+
+    def _for_evaluation(self, config: TuneConfig) -> Any:
+        """As `quantized` to the bit; without converting, where nothing rewrites the converted model."""
+        rewritten = self.algorithms is not None and self.algorithms.rewrites_models
+        if rewritten or self.quantization.approach == "qat" or recipes.post_quantization(config.recipes):
+            return self.quantized(config)
+        return self.switchable(config).model(config)
 
     def _variant(self, config: TuneConfig) -> tuple[Captured, Activations]:
         variant = self._variants.of(self._pre_optimized(config))

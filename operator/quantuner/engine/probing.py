@@ -11,7 +11,6 @@ from quantuner.engine.entrypoint import users_code
 from quantuner.engine.graphs import limited
 from quantuner.engine.probes import errors
 from quantuner.engine.probes.hessian import Loss, hessian_traces
-from quantuner.engine.probes.simulated import Simulated
 from quantuner.space.config import FP32, OpConfig, TuneConfig
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ class Probes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._simulated: dict[tuple[int, int], Simulated] = {}
 
     def single_op_errors(self, config: TuneConfig, metric: str = "mse") -> dict[str, float]:
         """Quantized op to the output's error where it alone is quantized as in `config`.
@@ -33,7 +31,12 @@ class Probes:
         batches = limited(self._engine.calibration_inputs(config)(), errors.SAMPLES)
         measure = errors.distance(metric)
         fp32 = config.having(dict.fromkeys(config, FP32))
-        return errors.output_errors(self._model(config), batches, fp32, _quantized(config), measure)
+        return errors.output_errors(self._engine.switchable(config), batches, fp32, _quantized(config), measure)
+
+    def own_errors(self, config: TuneConfig) -> dict[str, float]:
+        """Quantized op to the error of its own output where it alone is quantized as in `config`: one pass for all."""
+        batches = limited(self._engine.calibration_inputs(config)(), errors.SAMPLES)
+        return errors.own_errors(self._engine.switchable(config), batches, _quantized(config))
 
     def leave_one_out_errors(self, config: TuneConfig, batches: int) -> dict[str, float]:
         """Quantized op to the output's error of `config` with that op in fp32, over so many calibration batches."""
@@ -45,27 +48,19 @@ class Probes:
 
     def _switched(self, config: TuneConfig, ops: Mapping[str, OpConfig], batches: int) -> dict[str, float]:
         inputs = itertools.islice(self._engine.calibration_inputs(config)(), batches)
-        return errors.output_errors(self._model(config), inputs, config, ops)
+        return errors.output_errors(self._engine.switchable(config), inputs, config, ops)
 
     def activation_errors(self, config: TuneConfig) -> dict[str, float]:
         """Op to the scaled error of its own output under `config`, on the first calibration batch."""
         (inputs,) = itertools.islice(self._engine.calibration_inputs(config)(), 1)
-        return errors.activation_errors(self._model(config), inputs, config)
+        return errors.activation_errors(self._engine.switchable(config), inputs, config)
 
     def hessian_traces(self, loss: Loss | str | None, seed: int) -> dict[str, float]:
         """Op to the trace of the loss's Hessian per weight, on the first calibration batch, which has targets."""
         with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
             (batch,) = itertools.islice(self._engine.task.calib_dataloader, 1)
-        graph, _ = self._engine.variant(TuneConfig())
+        graph = self._engine.switchable(TuneConfig()).program.model
         return hessian_traces(graph, batch, loss, seed)
-
-    def _model(self, config: TuneConfig) -> Simulated:
-        """The graph that `config` quantizes, recipes before quantization applied."""
-        graph, activations = self._engine.variant(config)
-        key = id(graph), id(activations)
-        if key not in self._simulated:
-            self._simulated[key] = Simulated(graph, activations)
-        return self._simulated[key]
 
 
 def _quantized(config: Mapping[str, OpConfig]) -> dict[str, Any]:

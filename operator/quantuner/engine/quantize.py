@@ -171,13 +171,6 @@ def quantize(captured: Captured, activations: Activations, config: TuneConfig) -
     return callable_like_a_module(converted)
 
 
-def fused(captured: Captured, activations: Activations) -> GraphModule:
-    """The fp32 graph that is quantized: batch norms are folded into the convolutions before them, as prepare does."""
-    with quiet(), torch.no_grad():
-        model: GraphModule = prepare_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(TuneConfig(), activations))
-    return model
-
-
 def _observe_weights(prepared: GraphModule) -> None:
     """Shows every weight observer its weight; activations need none, so no data runs through the model."""
     for node in prepared.graph.nodes:

@@ -11,8 +11,11 @@ from torch.fx import GraphModule
 from quantuner.api.spec import Quantization
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs
 from quantuner.engine.capture import Captured
-from quantuner.engine.quantize import Activations, fused
+from quantuner.engine.graphs import folded
+from quantuner.engine.quantize import Activations
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
+from quantuner.engine.switch.memory import BUDGET_BYTES
+from quantuner.engine.switch.switchable import Switchable
 
 if TYPE_CHECKING:
     from quantuner.engine.engine import Engine
@@ -28,6 +31,7 @@ class Variant:
     calibration: Calibration
     _activations: dict[int, Activations] = field(default_factory=dict)
     _fused: GraphModule | None = None
+    _switchables: dict[int, Switchable] = field(default_factory=dict)
 
     def activations(self, size: int, quantization: Quantization) -> Activations:
         """Scales and zero points from the ranges of `size` samples; 0 is the first configured size."""
@@ -37,12 +41,21 @@ class Variant:
             self._activations[samples] = Activations(ranges, reduce_range=quantization.reduce_range)
         return self._activations[samples]
 
-    def fused(self, size: int, quantization: Quantization) -> tuple[GraphModule, Activations]:
-        """The graph with batch norms folded in, and the activations of `size`."""
-        activations = self.activations(size, quantization)
+    @property
+    def fused(self) -> GraphModule:
+        """The graph with batch norms folded in."""
         if self._fused is None:
-            self._fused = fused(self.captured, activations)
-        return self._fused, activations
+            self._fused = folded(self.captured.graph)
+        return self._fused
+
+    def switchable(self, size: int, quantization: Quantization) -> Switchable:
+        """The model that is switched between configurations whose ranges are those of `size` samples."""
+        samples = size or quantization.calibration_sampling_sizes[0]
+        if samples not in self._switchables:
+            work = {op.name: float(op.flops) for op in self.captured.ops}
+            activations = self.activations(samples, quantization)
+            self._switchables[samples] = Switchable(self.fused, activations, work, BUDGET_BYTES)
+        return self._switchables[samples]
 
 
 class Variants:
@@ -53,6 +66,15 @@ class Variants:
         self._own: Variant | None = None
         self._optimized: dict[str, Captured] = {}
         self._known: dict[int, Variant] = {}
+        self._switched: Switchable | None = None
+
+    def switchable(self, captured: Captured, size: int) -> Switchable:
+        """Of a graph and a calibration size. One at a time keeps values, so that there is one budget."""
+        found = self.of(captured).switchable(size, self._engine.quantization)
+        if self._switched is not None and self._switched is not found:
+            self._switched.forget()
+        self._switched = found
+        return found
 
     @property
     def calibrated(self) -> bool:

@@ -40,14 +40,14 @@ class SensitivityTuneStrategy(TuneStrategy):
                 return
 
     def _least_error(self, default: TuneConfig) -> tuple[TuneConfig, dict[str, float]]:
-        """Every op with the options of least output error, and that error."""
-        chosen, errors = default, self._errors(default)
+        """Every op with the options that distort its own output least, and the error of the model's output then."""
+        chosen, least = default, self.engine.probes.own_errors(default)
         for config in self._alternatives(default):
-            for name, error in self._errors(config).items():
-                if error < errors[name]:
-                    errors[name] = error
+            for name, error in self.engine.probes.own_errors(config).items():
+                if error < least[name]:
+                    least[name] = error
                     chosen = chosen.having({name: config[name]})
-        return chosen, errors
+        return chosen, self._errors(chosen)
 
     def _errors(self, config: TuneConfig) -> dict[str, float]:
         metric = str(self.tuning.tuning_criterion.strategy_kwargs.get("metric", "mse"))

@@ -13,13 +13,15 @@ from quantuner.api.task import Task
 from quantuner.engine.engine import Engine
 from quantuner.engine.recipes.scheduler import Batches
 from quantuner.engine.variants import KEPT
-from quantuner.space.config import TuneConfig
+from quantuner.space.config import FP32, TuneConfig
 from quantuner.space.samplers import initial
 from tests.unit.engine.models import Net, engine_of, images, seeded
 
 
 class Plan:
     """Schedules algorithms of the user's own before quantization, and none after."""
+
+    rewrites_models = False
 
     def __init__(self, *algorithms: Any) -> None:
         self.algorithms = algorithms
@@ -71,10 +73,9 @@ def output(engine: Engine, config: TuneConfig) -> float:
 
 def test_without_algorithms_it_is_the_model_itself() -> None:
     made = engine()
-    graph, _ = made.variant(initial(made.space))
-    again, _ = made.variant(initial(made.space))
-    assert graph is again
-    assert made.quantized(initial(made.space)) is not graph
+    config = initial(made.space)
+    assert made.switchable(config) is made.switchable(config.having({"head": FP32}))
+    assert made.quantized(config) is not made.switchable(config).program.model
 
 
 def test_an_algorithm_with_a_key_runs_once_for_all_trials() -> None:
@@ -144,9 +145,9 @@ def test_a_variant_has_ranges_of_its_own() -> None:
     made = engine_of(model, loader=[torch.ones(8, 4)], eval_func=lambda _: 0.0)
     made.calibrate()
     config = initial(made.space)
-    _, before = made.variant(config)
+    before = made.switchable(config).rounding.activations
     made.algorithms = Plan(Rise())
-    _, after = made.variant(config)
+    after = made.switchable(config).rounding.activations
     assert float(after.ranges["1"].maximum) == pytest.approx(float(before.ranges["1"].maximum) + 5.0)
     assert torch.equal(after.ranges["0"].maximum, before.ranges["0"].maximum)
 

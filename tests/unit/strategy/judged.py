@@ -50,7 +50,7 @@ with torch.no_grad():
 
 
 def is_quantized(model: Any) -> bool:
-    return isinstance(model, torch.fx.GraphModule)
+    return not isinstance(model, Net)
 
 
 def judged_engine(approach: str = "static") -> tuple[Engine, Judge]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from quantuner.engine.probes.simulated import Simulated
+from quantuner.engine.switch.switchable import Switchable
 from quantuner.space.config import OpConfig, TuneConfig
 
 SAMPLES = 64  # calibration samples that errors are averaged over
@@ -37,7 +37,7 @@ def distance(name: str) -> Distance:
 
 
 def output_errors(
-    model: Simulated,
+    model: Switchable,
     batches: Iterable[tuple[Any, ...]],
     base: TuneConfig,
     alternatives: Mapping[str, OpConfig],
@@ -64,7 +64,21 @@ def _between(exact: Any, other: Any, measure: Distance) -> float:
     return sum(float(measure(a, b)) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point())
 
 
-def activation_errors(model: Simulated, inputs: tuple[Any, ...], config: TuneConfig) -> dict[str, float]:
+def own_errors(
+    model: Switchable, batches: Iterable[tuple[Any, ...]], alternatives: Mapping[str, OpConfig]
+) -> dict[str, float]:
+    """Op name to the mean squared error of its own output where it alone is quantized, averaged over its calls."""
+    found: dict[str, list[float]] = {name: [] for name in alternatives}
+    with torch.no_grad():
+        for inputs in batches:
+            exact = model.run(inputs, {})
+            for node, name in model.names.items():
+                if name in alternatives:
+                    found[name].append(float(_mse(exact[node], model.own_output(node, alternatives[name], exact))))
+    return {name: sum(errors) / len(errors) for name, errors in found.items()}
+
+
+def activation_errors(model: Switchable, inputs: tuple[Any, ...], config: TuneConfig) -> dict[str, float]:
     """Op name to the mean squared error of its output under `config`, each output scaled to [0, 1] by its own range.
 
     Of an op that is called more than once the mean. Source: the ranking of Neural Compressor 2.x's mse strategy.

@@ -24,6 +24,10 @@ class Algorithm(Protocol):
 class Algorithms(Protocol):
     """Fills a scheduler for a trial, on the rank that evaluates it."""
 
+    @property
+    def rewrites_models(self) -> bool:
+        """Whether it changes quantized models otherwise than their configuration's recipes say."""
+
     def set_param_for_pre_quantization_algos(self, algo_scheduler: Any, tune_cfg: Any, fp32_model: Any) -> None: ...
 
     def set_param_for_post_quantization_algos(

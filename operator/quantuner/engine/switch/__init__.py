@@ -1,0 +1,1 @@
+"""Going from one configuration to the next without rewriting a graph."""

@@ -1,0 +1,85 @@
+"""A captured graph as steps that can be run in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantuner.engine.graphs import attribute
+
+Values = dict[Node, Any]
+"""Nodes' values for one batch."""
+Step = Callable[[Values], Any]
+"""Computes a node's value from those of its arguments."""
+
+
+class Program:
+    """The nodes of a graph in order, and how each is computed."""
+
+    def __init__(self, model: GraphModule) -> None:
+        self.model = model
+        self.order: tuple[Node, ...] = tuple(model.graph.nodes)
+        self.inputs = tuple(node for node in self.order if node.op == "placeholder")
+        self.result = model.graph.output_node()
+        self.steps: dict[Node, Step] = {
+            node: _step(model, node) for node in self.order if node.op not in ("placeholder", "output")
+        }
+
+    def bind(self, inputs: Sequence[Any]) -> Values:
+        """The placeholders' values: a dict or a tuple among the inputs has one for each of its leaves."""
+        return dict(zip(self.inputs, self.model.graph.process_inputs(*inputs), strict=True))
+
+    def output(self, values: Values) -> Any:
+        """What the model returns, once the result's arguments are known."""
+        return self.model.graph.process_outputs(map_arg(self.result.args[0], values.__getitem__))
+
+    def needed(self, known: Container[Node]) -> list[Node]:
+        """Nodes to be computed for the result, in order, where the values of `known` are there."""
+        wanted: set[Node] = set()
+        stack = [self.result]
+        while stack:
+            for node in stack.pop().all_input_nodes:
+                if node not in wanted and node not in known:
+                    wanted.add(node)
+                    stack.append(node)
+        return [node for node in self.order if node in wanted]
+
+    def above(self, node: Node, names: Iterable[str], named: dict[Node, str]) -> tuple[str, ...]:
+        """Those of `names` on which a node's value depends, itself included, in the order of `names`."""
+        seen: set[Node] = {node}
+        stack = [node]
+        while stack:
+            for argument in stack.pop().all_input_nodes:
+                if argument not in seen:
+                    seen.add(argument)
+                    stack.append(argument)
+        met = {named[one] for one in seen if one in named}
+        return tuple(name for name in names if name in met)
+
+
+def _step(model: GraphModule, node: Node) -> Step:
+    if node.op == "get_attr":
+        value = attribute(model, str(node.target)).detach()
+        return lambda _: value
+    call = _callable(model, node)
+    arguments, named = node.args, node.kwargs
+    if not named and all(isinstance(a, (Node, int, float, bool, torch.dtype, type(None))) for a in arguments):
+        return lambda values: call(*[values[a] if isinstance(a, Node) else a for a in arguments])
+
+    def general(values: Values) -> Any:
+        found = values.__getitem__
+        return call(*map_arg(arguments, found), **map_arg(named, found))
+
+    return general
+
+
+def _callable(model: GraphModule, node: Node) -> Callable[..., Any]:
+    if node.op == "call_module":
+        return model.get_submodule(str(node.target))
+    if node.op == "call_function" and callable(node.target):
+        return node.target
+    raise TypeError(f"a captured graph has no node of kind {node.op}: {node.format_node()}")

@@ -1,0 +1,61 @@
+"""Rounds tensors to the int8 grids that a configuration names, to the bit as torchao's converted models do.
+
+Source: simulated quantization, Jacob et al. 2018 (arXiv:1712.05877), section 3; the order of operations is that of
+torch.ao's quantized_decomposed library, quantize_per_tensor followed by dequantize_per_tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quantuner.engine.quantize import Activations, activation_observer, weight_observer
+from quantuner.space.capability import Mode
+from quantuner.space.config import OpConfig
+
+Grid = tuple[float, int]
+"""(scale, zero point)."""
+
+
+class Rounding:
+    """The grids of one model's inputs and weights. Rounded weights are kept: they are the same in every batch."""
+
+    def __init__(self, activations: Activations) -> None:
+        self.activations = activations
+        self._weights: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
+
+    def grid(self, name: str, config: OpConfig) -> Grid | None:
+        """Grid of an op's input; None where every batch has its own."""
+        if config.mode is Mode.DYNAMIC:
+            return None
+        scheme, algorithm = config.get("activation", "scheme"), config.get("activation", "algorithm")
+        return self.activations.qparams(name, scheme, algorithm)
+
+    def activation(self, config: OpConfig, grid: Grid | None, value: torch.Tensor) -> torch.Tensor:
+        """An op's input `(N, …) float32` rounded to its grid."""
+        scale, zero_point = grid or self._of_batch(config, value)
+        # Zero points are whole numbers, so that taking one out of the bounds instead of adding it changes no bit.
+        low, high = -zero_point, self.activations.quant_max - zero_point
+        return value.mul(1.0 / scale).round_().clamp_(low, high).mul_(scale)
+
+    def _of_batch(self, config: OpConfig, value: torch.Tensor) -> Grid:
+        observer = activation_observer(config.get("activation", "scheme"), self.activations.quant_max)
+        observer(value)
+        scale, zero_point = observer.calculate_qparams()
+        return float(scale), int(zero_point)
+
+    def weight(self, name: str, config: OpConfig, value: torch.Tensor) -> torch.Tensor:
+        """An op's weight `(out, in, …) float32` rounded to its grid."""
+        options = tuple(option for (attribute, _), option in config.options if attribute == "weight")
+        if (name, options) not in self._weights:
+            self._weights[name, options] = rounded_weight(config, value)
+        return self._weights[name, options]
+
+
+def rounded_weight(config: OpConfig, value: torch.Tensor) -> torch.Tensor:
+    observer = weight_observer(config)
+    observer(value)
+    scale, zero_point = observer.calculate_qparams()
+    zero_point = zero_point.to(torch.int32)
+    if config.get("weight", "granularity") == "per_channel":
+        return torch.fake_quantize_per_channel_affine(value, scale, zero_point, 0, -128, 127)
+    return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), -128, 127)

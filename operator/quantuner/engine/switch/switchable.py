@@ -1,0 +1,159 @@
+"""A captured model that computes as its quantized models do, to the bit, and is switched between them at no cost."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.quantize import Activations
+from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned
+from quantuner.engine.switch.program import Program, Values
+from quantuner.engine.switch.rounding import Grid, Rounding
+from quantuner.space.config import FP32, OpConfig
+
+Work = Mapping[str, float]
+"""Op name to its floating-point operations."""
+
+
+class Switchable:
+    """Inputs and weights of quantized ops are rounded to their int8 grids, and all is computed in fp32.
+
+    What a configuration leaves as the one before had it is not computed again: the inputs of ops are kept, batch by
+    batch, within the memory's budget.
+    """
+
+    def __init__(self, graph: GraphModule, activations: Activations, work: Work, budget: int = 0) -> None:
+        """`graph` is the fp32 graph that is quantized, batch norms folded; `budget` in bytes, 0 keeps nothing."""
+        self.program = Program(graph)
+        self.names = {node: name for name, _, node in quantizable_nodes(graph.graph)}
+        """Node to the op's name; a module that is called twice has two nodes."""
+        self.rounding = Rounding(activations)
+        self._interned: dict[OpConfig, OpConfig] = {}
+        self._forward = inspect.signature(graph.forward)
+        ops = tuple(dict.fromkeys(self.names.values()))
+        inputs = [node.all_input_nodes[0] for node in self.names]
+        kept = dict.fromkeys([*inputs, *self.program.result.all_input_nodes]) if budget else {}
+        self._above = {node: self.program.above(node, ops, self.names) for node in kept}
+        worth = {node: 1.0 + sum(work.get(name, 0.0) for name in above) for node, above in self._above.items()}
+        self._memory = Memory(budget, worth)
+
+    # --- whole evaluations
+
+    def model(self, config: Mapping[str, OpConfig]) -> Switched:
+        """The model under `config`, called like the user's; an op that it does not name is fp32."""
+        return Switched(self, interned(self._interned, config))
+
+    def signatures(self, config: Mapping[str, OpConfig]) -> dict[Node, Signature]:
+        """What the values that may be kept depend on."""
+        return {node: tuple(config.get(name, FP32) for name in above) for node, above in self._above.items()}
+
+    def positional(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """A call's arguments in the order of the captured model's."""
+        return self._forward.bind(*inputs, **named).args if named else tuple(inputs)
+
+    def evaluate(
+        self, inputs: Sequence[Any], config: Mapping[str, OpConfig], signatures: Mapping[Node, Signature]
+    ) -> Any:
+        """The model's output for one batch. Values that nobody needs any more are dropped on the way."""
+        memory = self._memory
+        batch = batch_digest(inputs) if memory.nodes else b""
+        values = self.program.bind(inputs) | memory.known(batch, signatures)
+        needed = self.program.needed(values)
+        uses = Counter(a for node in (*needed, self.program.result) for a in node.all_input_nodes)
+        run = _Run(self, config)
+        for node in needed:
+            values[node] = run.value(node, values)
+            if node in signatures:
+                memory.keep(batch, node, signatures[node], values[node])
+            for argument in node.all_input_nodes:
+                uses[argument] -= 1
+                if not uses[argument]:
+                    del values[argument]
+        return self.program.output(values)
+
+    def forget(self) -> None:
+        """Drops the values that are kept."""
+        self._memory.clear()
+
+    # --- for probes: all values of a batch, and what one op changes in them
+
+    def run(self, inputs: Sequence[Any], config: Mapping[str, OpConfig]) -> Values:
+        """All nodes' values for one batch under `config`."""
+        values, run = self.program.bind(inputs), _Run(self, config)
+        for node in self.program.needed(values):
+            values[node] = run.value(node, values)
+        return values
+
+    def rerun(self, values: Values, config: Mapping[str, OpConfig], name: str) -> Any:
+        """The model's output under `config`, which differs only in op `name` from the one that gave `values`."""
+        changed, run = {node for node, other in self.names.items() if other == name}, _Run(self, config)
+        again = dict(values)
+        for node in self.program.order:
+            if node in values and (node in changed or changed.intersection(node.all_input_nodes)):
+                changed.add(node)
+                again[node] = run.value(node, again)
+        return self.program.output(again)
+
+    def output(self, values: Values) -> Any:
+        """What the model returns, of a run's values."""
+        return self.program.output(values)
+
+    def own_output(self, node: Node, config: OpConfig, values: Values) -> Any:
+        """An op's output under `config`, its input as in `values`."""
+        return _Run(self, {self.names[node]: config}).value(node, values)
+
+
+class _Run:
+    """Computes nodes of one batch. The last rounded input is kept: ops that share an input come one after the other."""
+
+    def __init__(self, switchable: Switchable, config: Mapping[str, OpConfig]) -> None:
+        self._switchable = switchable
+        self._config = config
+        self._last: tuple[tuple[Node, Grid] | None, torch.Tensor | None] = (None, None)
+
+    def value(self, node: Node, values: Values) -> Any:
+        name = self._switchable.names.get(node)
+        config = self._config.get(name, FP32) if name is not None else FP32
+        if name is None or config.mode.is_precision:
+            return self._switchable.program.steps[node](values)
+        source, weight, *_ = node.all_input_nodes
+        arguments = {argument: values[argument] for argument in node.all_input_nodes}
+        arguments[source] = self._input(source, name, config, values)
+        arguments[weight] = self._switchable.rounding.weight(name, config, values[weight])
+        return self._switchable.program.steps[node](arguments)
+
+    def _input(self, source: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor:
+        rounding = self._switchable.rounding
+        grid = rounding.grid(name, config)
+        key, rounded = self._last
+        if grid is None or rounded is None or key != (source, grid):
+            rounded = rounding.activation(config, grid, values[source])
+            self._last = ((source, grid) if grid else None, rounded)
+        return rounded
+
+
+class Switched(torch.nn.Module):
+    """The model of one configuration, for as long as it is evaluated; it has one mode, and no gradients."""
+
+    def __init__(self, switchable: Switchable, config: Mapping[str, OpConfig]) -> None:
+        super().__init__()
+        self.graph_module = switchable.program.model
+        """In fp32: who asks the model for its parameters finds them."""
+        self._switchable = switchable
+        self._config = config
+        self._signatures = switchable.signatures(config)
+
+    def train(self, mode: bool = True) -> Switched:
+        """Leaves the model as it is; a captured one would refuse."""
+        return self
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        with torch.no_grad():
+            positional = self._switchable.positional(inputs, named)
+            return self._switchable.evaluate(positional, self._config, self._signatures)

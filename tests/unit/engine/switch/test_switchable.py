@@ -1,0 +1,187 @@
+"""A switched model is the converted one to the bit, whatever was evaluated before and however little is kept."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import Node
+
+from quantuner.engine.engine import Engine
+from quantuner.engine.quantize import Activations
+from quantuner.engine.switch.switchable import Switchable
+from quantuner.space.config import FP32, TuneConfig
+from quantuner.space.samplers import initial, op_wise_candidates
+from tests.unit.engine.models import Computed, Net, Shared, Volumes, engine_of, images, seeded
+
+
+class InPlace(nn.Module):
+    """A residual block whose activations write over their inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.body, self.relu = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.norm(self.stem(x)))
+        z = self.body(y)
+        z += y
+        out: torch.Tensor = self.head(self.relu(z).mean((2, 3)))
+        return out
+
+
+class PartlyWritten(nn.Module):
+    """Writes to a part of a tensor, which no value that is kept may miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        y[:, 0] = 0.5
+        z: torch.Tensor = self.second(y)
+        return z
+
+
+class Nested(nn.Module):
+    """Takes a dict, returns a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        hidden = self.a(features["x"]) + features["y"]
+        return {"hidden": hidden, "out": self.b(hidden)}
+
+
+def rows(count: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def pairs(count: int = 8, seed: int = 1) -> dict[str, torch.Tensor]:
+    return {"x": rows(count, seed), "y": rows(count, seed + 1)}
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
+    "a convolution and a linear": (Net, images),
+    "a module that is called twice": (Shared, rows),
+    "every type": (Volumes, rows),
+    "a weight that is computed": (Computed, rows),
+    "writing in place": (InPlace, images),
+    "writing to a part": (PartlyWritten, rows),
+    "inputs and outputs in dicts": (Nested, pairs),
+}
+BUDGETS = {"nothing is kept": 0, "some": 3000, "everything": 2**30}
+
+
+def engine_for(make: Callable[[], nn.Module], data: Callable[..., Any], approach: str) -> Engine:
+    made = engine_of(seeded(make), loader=[(data(), torch.zeros(8))], approach=approach)
+    made.calibrate()
+    return made
+
+
+def switchable(engine: Engine, budget: int = 2**30) -> Switchable:
+    known = engine.switchable(initial(engine.space))
+    work = {op.name: float(op.flops) for op in engine.captured.ops}
+    activations: Activations = known.rounding.activations
+    return Switchable(known.program.model, activations, work, budget)
+
+
+def drawn(engine: Engine, count: int, seed: int) -> list[TuneConfig]:
+    """Configurations of any kind in any order, some of them twice."""
+    generator = random.Random(seed)
+    candidates = op_wise_candidates(engine.space, precisions=True)
+    found = [
+        initial(engine.space).having({name: generator.choice(options) for name, options in candidates.items()})
+        for _ in range(count)
+    ]
+    return [*found, found[0], initial(engine.space)]
+
+
+def equal(one: Any, other: Any) -> bool:
+    leaves = zip(torch.utils._pytree.tree_leaves(one), torch.utils._pytree.tree_leaves(other), strict=True)
+    return all(torch.equal(a, b) for a, b in leaves)
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+@pytest.mark.parametrize(("make", "data"), MODELS.values(), ids=MODELS.keys())
+def test_it_gives_the_bits_of_the_converted_model(make: Any, data: Any, approach: str) -> None:
+    engine = engine_for(make, data, approach)
+    models = {budget: switchable(engine, budget) for budget in BUDGETS.values()}
+    batches = [data(count, seed) for count, seed in ((8, 3), (2, 4), (8, 5))]
+    for config in drawn(engine, 6, seed=0):
+        converted = engine.quantized(config)
+        for batch in batches:
+            with torch.no_grad():
+                expected = converted(batch)
+            for budget, model in models.items():
+                assert equal(model.model(config)(batch), expected), f"budget {budget}"
+
+
+def test_a_model_without_quantized_ops_is_the_folded_model() -> None:
+    engine = engine_for(Net, images, "static")
+    model = switchable(engine).model(initial(engine.space).having({"stem.0": FP32, "head": FP32}))
+    torch.testing.assert_close(model(images(4, 9)), seeded(Net)(images(4, 9)))
+
+
+def test_inputs_may_be_named_and_the_parameters_are_there() -> None:
+    engine = engine_for(Net, images, "static")
+    model = switchable(engine).model(initial(engine.space))
+    assert torch.equal(model(x=images()), model(images()))
+    assert {tuple(p.shape) for p in model.parameters()} >= {(4, 2, 3, 3), (3, 16)}
+    assert not model.eval()(images()).requires_grad
+
+
+def counted(model: Switchable, name: str) -> list[str]:
+    """Grows by one whenever the op's only node is computed."""
+    (node,) = [node for node, other in model.names.items() if other == name]
+    calls: list[str] = []
+    step = model.program.steps[node]
+
+    def counting(values: dict[Node, Any]) -> Any:
+        calls.append(name)
+        return step(values)
+
+    model.program.steps[node] = counting
+    return calls
+
+
+def test_what_did_not_change_is_not_computed_again() -> None:
+    engine = engine_for(Net, images, "static")
+    model, base = switchable(engine), initial(engine.space)
+    calls = counted(model, "stem.0")
+    model.model(base)(images())
+    assert len(calls) == 1
+    model.model(base.having({"head": FP32}))(images())
+    assert len(calls) == 1  # the convolution is as before
+    model.model(base.having({"stem.0": FP32}))(images())
+    assert len(calls) == 2
+    model.model(base)(images(4, 7))
+    assert len(calls) == 3  # other images
+
+
+@pytest.mark.parametrize("name", ["stem.0", "head"])
+def test_a_rerun_gives_what_a_whole_run_gives(name: str) -> None:
+    engine = engine_for(Net, images, "static")
+    base = initial(engine.space)
+    changed, model = base.having({name: FP32}), switchable(engine)
+    with torch.no_grad():
+        values = model.run((images(),), base)
+        before = dict(values)
+        assert torch.equal(model.rerun(values, changed, name), model.output(model.run((images(),), changed)))
+    assert all(values[node] is before[node] for node in before)  # the base's values serve the next op
+
+
+@pytest.mark.parametrize(("make", "name"), [(Shared, "fc"), (PartlyWritten, "first")], ids=["twice", "written"])
+def test_all_that_depends_on_an_op_is_run_again(make: Any, name: str) -> None:
+    engine = engine_for(make, rows, "static")
+    base, model = initial(engine.space), switchable(engine)
+    with torch.no_grad():
+        again = model.rerun(model.run((rows(),), base), base.having({name: FP32}), name)
+        assert torch.equal(again, model.output(model.run((rows(),), base.having({name: FP32}))))
