@@ -5,11 +5,14 @@ Source of the arguments and their meaning: neural_compressor.quantization.fit, 2
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Finished
 from quantuner.api.timestamps import utc_now
 from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
@@ -20,11 +23,14 @@ from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
 
 __all__ = ["fit", "load"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def fit(
@@ -49,24 +55,34 @@ def fit(
 
     Returns None where no configuration meets the accuracy criterion; the log says how near the best came, and the
     workspace (`quantuner.options.set_workspace`) keeps it. Raises `ValueError` for arguments that do not go
-    together and `SearchError` for what stops a search.
+    together and `SearchError` for what stops a search; under `mpirun` always `SearchError`, on every rank.
     """
-    batches = calib_dataloader if calib_func is None else _recorded(model, calib_func, calib_dataloader)
-    if eval_func is None and eval_dataloader is None and eval_metric is None:
-        return _untuned(model, conf, batches, q_func, q_hooks)
-    chosen = strategy_class(tuning_of(conf).strategy)
-    strategy: TuneStrategy = chosen(
-        model,
-        conf,
-        q_dataloader=batches,
-        q_func=q_func,
-        eval_dataloader=eval_dataloader,
-        eval_func=eval_func,
-        resume=options().resume_from,
-        q_hooks=q_hooks,
-        eval_metric=eval_metric,
-    )
-    return _searched(strategy, world())
+    comm = world()
+
+    def prepared() -> TuneStrategy:
+        batches = calib_dataloader if calib_func is None else _recorded(model, calib_func, calib_dataloader)
+        judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
+        untuned = all(given is None for given in judge.values())
+        chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
+        return chosen(
+            model,
+            conf,
+            q_dataloader=batches,
+            q_func=q_func,
+            q_hooks=q_hooks,
+            **({"eval_func": _nothing_judges} if untuned else judge),
+        )
+
+    strategy = _together(comm, prepared)
+    if strategy.eval_func is _nothing_judges:
+        strategy.engine.ensure_calibrated()
+        return strategy.engine.quantized_model(strategy.best_config)
+    return _searched(strategy, comm)
+
+
+def _together(comm: Communicator, step: Callable[[], T]) -> T:
+    """A step of all ranks: where one fails, all raise its error, and none waits for it. Alone, what it raises."""
+    return agreed(comm, step) if comm.size > 1 else step()
 
 
 def _recorded(model: Any, calib_func: Callable[[Any], Any], calib_dataloader: Any) -> list[Any]:
@@ -77,11 +93,11 @@ def _recorded(model: Any, calib_func: Callable[[Any], Any], calib_dataloader: An
 
 def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | None:
     strategy.comm = comm
-    journal = _kept(strategy) if comm.rank == 0 else None
+    journal = _together(comm, lambda: _kept(strategy) if comm.rank == 0 else None)
     try:
-        finished = strategy.distributed_traverse()
-        if journal is not None and finished is not None:
-            journal.append(finished)
+        finished = _together(comm, strategy.distributed_traverse)
+        if finished is not None:
+            strategy.recorder.append(finished)
     finally:
         if journal is not None:
             journal.close()
@@ -95,10 +111,26 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
 
 
 def _kept(strategy: TuneStrategy) -> JournalFolder:
-    workspace = options().workspace or Path("quantuner_workspace") / utc_now().replace(":", "")
-    journal = kept_in(workspace, strategy.recorder.history)
-    strategy.recorder, strategy.folder = journal, workspace / "model"
+    """Has the search recorded in the workspace, after what is known of it there and elsewhere."""
+    try:
+        strategy.setup_resume(options().resume_from)
+        workspace = options().workspace or _new_folder()
+        journal = kept_in(workspace, strategy.recorder.history)
+    except JournalError as error:
+        raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
+    strategy.folder = workspace / "model"
+    if isinstance(journal.history.end, Finished):  # it takes no further record, and answers all that it can
+        strategy.setup_resume(journal.history)
+    else:
+        strategy.recorder = journal
     return journal
+
+
+def _new_folder() -> Path:
+    """One named by the time; searches of the same second are numbered."""
+    first = Path("quantuner_workspace") / utc_now().replace(":", "")
+    numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], numbered) if not folder.exists())
 
 
 def _winner(strategy: TuneStrategy, finished: Finished) -> dict[str, Any] | None:
@@ -112,21 +144,6 @@ def _winner(strategy: TuneStrategy, finished: Finished) -> dict[str, Any] | None
         )
         return None
     return strategy.winner_config.plain()
-
-
-def _untuned(
-    model: Any,
-    conf: PostTrainingQuantConfig | QuantizationAwareTrainingConfig,
-    batches: Iterable[Any] | None,
-    q_func: Callable[[Any], Any] | None,
-    q_hooks: Mapping[str, Callable[[Any], Any]] | None,
-) -> QuantizedModel:
-    chosen = strategy_class(tuning_of(conf).strategy)
-    strategy: TuneStrategy = chosen(
-        model, conf, q_dataloader=batches, q_func=q_func, eval_func=_nothing_judges, q_hooks=q_hooks
-    )
-    strategy.engine.ensure_calibrated()
-    return strategy.engine.quantized_model(strategy.best_config)
 
 
 def _nothing_judges(_: Any) -> float:

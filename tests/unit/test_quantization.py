@@ -1,0 +1,261 @@
+"""`fit` in one process: from a model and a configuration to a quantized model. On ranks: test_fit_on_ranks."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from quantuner import options
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.journal import Finished
+from quantuner.config import (
+    AccuracyCriterion,
+    PostTrainingQuantConfig,
+    QuantizationAwareTrainingConfig,
+    TuningCriterion,
+)
+from quantuner.distributed.journal import read_history
+from quantuner.engine.quantized import QuantizedModel
+from quantuner.quantization import fit, load
+from tests.unit.engine.digits_net import HELD_OUT, accuracy, calibration, digits, held_out, train, trained
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    options.set_workspace(tmp_path / "workspace")
+    yield tmp_path / "workspace"
+    options.set_workspace(None)
+    options.set_resume_from(None)
+
+
+class Judge:
+    """The accuracy on held-out digits, counted; nothing but fp32 is good enough for a strict one."""
+
+    def __init__(self, *, strict: bool = False, interrupted_at: int | None = None) -> None:
+        self.calls, self.strict, self.interrupted_at = 0, strict, interrupted_at
+
+    def __call__(self, model: Any) -> float:
+        self.calls += 1
+        if self.calls == self.interrupted_at:
+            raise KeyboardInterrupt
+        good_enough = not self.strict or outputs(model) == outputs(trained())
+        return accuracy(model) if good_enough else accuracy(model) - 1.0
+
+
+def limited_to(trials: int, strategy: str = "basic") -> PostTrainingQuantConfig:
+    return PostTrainingQuantConfig(tuning_criterion=TuningCriterion(strategy, max_trials=trials))
+
+
+def outputs(model: Any) -> list[float]:
+    with torch.no_grad():
+        values: list[float] = model(digits()[0][HELD_OUT]).flatten().tolist()
+    return values
+
+
+def found(*arguments: Any, **named: Any) -> QuantizedModel:
+    model = fit(*arguments, **named)
+    assert model is not None
+    return model
+
+
+# --- what is returned
+
+
+def test_the_model_keeps_the_accuracy_that_was_asked_for(workspace: Path) -> None:
+    users = trained()
+    model = found(users, PostTrainingQuantConfig(), calibration(), eval_func=accuracy)
+    assert accuracy(model) >= 0.99 * accuracy(users)
+    assert {op["mode"] for op in model.q_config["ops"].values()} == {"static"}
+    assert outputs(users) == outputs(trained())
+    end = read_history(workspace / "journal.jsonl").end
+    assert isinstance(end, Finished)
+    assert end.accuracy == accuracy(model)
+
+
+def test_the_workspace_has_model_configuration_and_what_a_deployment_needs(workspace: Path) -> None:
+    model = found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=accuracy)
+    assert outputs(load(workspace / "model")) == outputs(model)
+    assert yaml.safe_load((workspace / "best.yaml").read_text())["config"] == model.q_config
+    deploy = yaml.safe_load((workspace / "deploy.yaml").read_text())
+    assert (deploy["approach"], deploy["device"], deploy["tuning"]) == ("static", "cpu", model.q_config)
+
+
+LOADING = """
+import json, sys
+from quantuner.quantization import load
+from tests.unit.engine.digits_net import accuracy
+print(json.dumps([accuracy(load(sys.argv[1])), load(sys.argv[1]).q_config]))
+"""
+
+
+def test_a_saved_model_is_the_same_in_a_process_that_knows_nothing_of_it(tmp_path: Path) -> None:
+    model = found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=accuracy)
+    folder = model.save(tmp_path / "kept")
+    command = [sys.executable, "-W", "ignore", "-c", LOADING, str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [accuracy(model), model.q_config]
+
+
+def test_nothing_is_returned_where_no_configuration_meets(caplog: pytest.LogCaptureFixture, workspace: Path) -> None:
+    judge = Judge(strict=True)
+    with caplog.at_level(logging.WARNING):
+        assert fit(trained(), limited_to(2), calibration(), eval_func=judge) is None
+    assert "no configuration meets the accuracy criterion: the best, trial 1, has accuracy -0.06" in caplog.text
+    assert "allow more loss, more trials or another strategy" in caplog.text
+    assert (workspace / "model" / "model.pt2").is_file()  # the best there is, for who wants it
+
+
+def test_searches_of_one_second_have_workspaces_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options.set_workspace(None)
+    for _ in range(3):
+        found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=accuracy)
+    journals = sorted((tmp_path / "quantuner_workspace").glob("*/journal.jsonl"))
+    assert [len(read_history(journal).launches) for journal in journals] == [1, 1, 1]
+
+
+# --- how data and accuracy are given
+
+
+@pytest.mark.parametrize("level", ["auto", 0, 1])
+@pytest.mark.parametrize("approach", ["static", "dynamic", "auto"])
+def test_without_an_evaluation_everything_is_quantized_and_nothing_searched(
+    workspace: Path, approach: str, level: Any
+) -> None:
+    model = found(trained(), PostTrainingQuantConfig(approach=approach, quant_level=level), calibration())
+    expected = "dynamic" if approach == "dynamic" else "static"
+    assert {op["mode"] for op in model.q_config["ops"].values()} == {expected}
+    assert accuracy(model) >= 0.98 * accuracy(trained())
+    assert not workspace.exists()
+
+
+def test_a_function_that_calibrates_does_what_a_loader_does() -> None:
+    def run(model: Any) -> None:
+        for images, _ in calibration():
+            model(images)
+
+    by_loader = found(trained(), PostTrainingQuantConfig(), calibration())
+    by_function = found(trained(), PostTrainingQuantConfig(), calib_func=run)
+    assert outputs(by_function) == outputs(by_loader)
+
+
+@pytest.mark.parametrize("metric", ["topk", "Accuracy", {"topk": 1}], ids=repr)
+def test_a_loader_and_a_metric_judge_as_a_function_does(workspace: Path, metric: Any) -> None:
+    model = found(trained(), PostTrainingQuantConfig(), calibration(), eval_dataloader=held_out(), eval_metric=metric)
+    baseline, trial, *_ = read_history(workspace / "journal.jsonl").trials
+    # A share of 797 digits; `accuracy` divides in float32.
+    assert baseline.accuracy == pytest.approx(accuracy(trained()), abs=1e-6)
+    assert trial.accuracy == pytest.approx(accuracy(model), abs=1e-6)
+
+
+def test_what_is_traded_for_what_can_be_said() -> None:
+    """With a time limit the objectives choose among all that meet."""
+    criterion = TuningCriterion("basic", timeout=60, max_trials=4, objective=["modelsize", "accuracy"])
+    conf = PostTrainingQuantConfig(
+        tuning_criterion=criterion, accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
+    )
+    judge = Judge()
+    assert accuracy(found(trained(), conf, calibration(), eval_func=judge)) >= accuracy(trained()) - 0.05
+    assert judge.calls == 1 + 4 + 1  # baseline, trials, the saved winner
+
+
+# --- training
+
+
+def tuned(model: Any) -> None:
+    train(model, 20, 1e-4)
+
+
+def test_a_model_is_trained_under_quantization_with_hooks_around_it() -> None:
+    events: list[str] = []
+
+    def training(model: Any) -> None:
+        events.append("train")
+        tuned(model)
+
+    hooks = {f"on_train_{end}": lambda _, end=end: events.append(end) for end in ("begin", "end")}
+    conf = QuantizationAwareTrainingConfig()
+    model = found(trained(), conf, calibration(), eval_func=accuracy, q_func=training, q_hooks=hooks)
+    assert accuracy(model) >= 0.99 * accuracy(trained())
+    assert events[:3] == ["begin", "train", "end"]
+    assert events == events[:3] * (len(events) // 3)
+    assert outputs(model) != outputs(found(trained(), PostTrainingQuantConfig(), calibration()))
+
+
+def test_training_mends_what_quantization_broke() -> None:
+    """The fp32 model loses its head's training; the quantized model gets it back while it is quantized."""
+    worse = trained()
+    with torch.no_grad():
+        worse.head.weight.mul_(torch.rand(10, 1, generator=torch.Generator().manual_seed(0)))
+    conf = QuantizationAwareTrainingConfig()
+    model = found(worse, conf, calibration(), q_func=lambda m: train(m, 30, 1e-3))
+    assert accuracy(model) > accuracy(worse) + 0.02
+
+
+# --- going on
+
+
+def test_an_interrupted_search_goes_on_in_its_workspace(workspace: Path) -> None:
+    whole = Judge(strict=True)
+    fit(trained(), limited_to(5), calibration(), eval_func=whole)
+    straight = read_history(workspace / "journal.jsonl").trials
+    options.set_workspace(workspace.with_name("interrupted"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained(), limited_to(5), calibration(), eval_func=Judge(strict=True, interrupted_at=4))
+    rest = Judge(strict=True)
+    fit(trained(), limited_to(5), calibration(), eval_func=rest)
+    assert rest.calls == whole.calls - 3  # baseline and two trials were told
+    resumed = read_history(workspace.with_name("interrupted") / "journal.jsonl").trials
+    assert [(t.digest, t.accuracy) for t in resumed] == [(t.digest, t.accuracy) for t in straight]
+
+
+@pytest.mark.parametrize("named", ["workspace", "journal"])
+def test_a_search_goes_on_from_elsewhere(workspace: Path, named: str) -> None:
+    fit(trained(), limited_to(2), calibration(), eval_func=Judge(strict=True))
+    options.set_resume_from(workspace if named == "workspace" else workspace / "journal.jsonl")
+    options.set_workspace(workspace.with_name("other"))
+    judge = Judge(strict=True)
+    fit(trained(), limited_to(4), calibration(), eval_func=judge)
+    assert judge.calls == 2 + 1  # two trials more, and the saved model of the best
+    first, both = (read_history(folder / "journal.jsonl").tried for folder in (workspace, workspace.with_name("other")))
+    assert both[:2] == first
+    assert len(both) == 4
+
+
+def test_a_search_that_has_ended_answers_again(workspace: Path) -> None:
+    first = found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=Judge())
+    before = (workspace / "journal.jsonl").read_bytes()
+    judge = Judge()
+    again = found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=judge)
+    assert outputs(again) == outputs(first)
+    assert judge.calls == 1  # the saved model, as always
+    assert (workspace / "journal.jsonl").read_bytes() == before
+
+
+def worse() -> Any:
+    model = trained()
+    with torch.no_grad():
+        model.head.bias.add_(1.0)
+    return model
+
+
+@pytest.mark.parametrize("how", ["workspace", "resume"])
+def test_results_of_another_model_are_not_taken(workspace: Path, how: str) -> None:
+    fit(trained(), limited_to(1), calibration(), eval_func=Judge(strict=True))
+    if how == "resume":
+        options.set_resume_from(workspace)
+        options.set_workspace(workspace.with_name("other"))
+    with pytest.raises(SearchError, match=r"the model .* was .* and is now") as caught:
+        fit(worse(), limited_to(1), calibration(), eval_func=Judge(strict=True))
+    assert caught.value.reason == Failure.JOURNAL_MISMATCH
