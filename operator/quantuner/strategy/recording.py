@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,16 @@ class Identity:
 
 
 def _plain(value: Any) -> Any:
-    """Plain data for a digest; a callable, as a user's loss, by its name."""
+    """Plain data for a digest; a callable, as a user's loss, by its name, the same in every process."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    return getattr(value, "__qualname__", str(value)) if not isinstance(value, (str, int, float)) else value
+    if isinstance(value, (str, int, float)):
+        return value
+    return getattr(value, "__qualname__", re.sub(r" at 0x[0-9a-f]+", "", str(value)))
 
 
 def launch(strategy: TuneStrategy) -> None:
@@ -75,7 +78,7 @@ def kept_in(folder: Path, known: History) -> JournalFolder:
     Raises `JournalError` where the folder holds a search already and there are known trials, or is in use.
     """
     journal = JournalFolder(folder)
-    if journal.history.launches and known.launches and journal.history.trials[: len(known.trials)] != known.trials:
+    if journal.history.launches and journal.history.trials[: len(known.trials)] != known.trials:
         journal.close()
         raise JournalError(
             f"{journal.journal} holds a search already, and resume names another one; set another workspace"
