@@ -60,7 +60,7 @@ def fit(
     comm = world()
 
     def prepared() -> TuneStrategy:
-        batches = calib_dataloader if calib_func is None else _recorded(model, calib_func, calib_dataloader)
+        batches = _calibration(model, calib_dataloader, calib_func)
         judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
         untuned = all(given is None for given in judge.values())
         chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
@@ -85,10 +85,16 @@ def _together(comm: Communicator, step: Callable[[], T]) -> T:
     return agreed(comm, step) if comm.size > 1 else step()
 
 
-def _recorded(model: Any, calib_func: Callable[[Any], Any], calib_dataloader: Any) -> list[Any]:
-    if calib_dataloader is not None:
-        raise ValueError("calib_dataloader and calib_func both give the calibration data; give one of them")
-    return recorded_batches(model, calib_func)
+def _calibration(
+    model: Any, calib_dataloader: Iterable[Any] | None, calib_func: Callable[[Any], Any] | None
+) -> Iterable[Any]:
+    """The batches to calibrate with. Raises `ValueError` where both or neither give them."""
+    if calib_func is not None and calib_dataloader is None:
+        return recorded_batches(model, calib_func)
+    if calib_dataloader is not None and calib_func is None:
+        return calib_dataloader
+    how = "neither gives" if calib_func is None else "both give"
+    raise ValueError(f"calib_dataloader and calib_func: {how} the calibration data; give one of them")
 
 
 def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | None:

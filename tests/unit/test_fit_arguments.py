@@ -30,16 +30,16 @@ def _given(**arguments: Any) -> Callable[[], Any]:
 
 
 BOTH = {"calib_dataloader": [], "calib_func": lambda _: None}
-METHODS = {"eval_dataloader": [], "eval_metric": "topk"}
+LOADER = {"eval_dataloader": [], "eval_metric": "topk"}
 DATA = {"calib_dataloader": calibration()}
 
 
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        pytest.param(_given(**BOTH), ValueError, "calib_dataloader and calib_func both", id="two calibrations"),
-        pytest.param(_given(), ValueError, "q_dataloader is missing", id="no calibration"),
-        pytest.param(_given(**DATA, eval_func=accuracy, **METHODS), ValueError, "both judge", id="two evaluations"),
+        pytest.param(_given(**BOTH), ValueError, "calib_dataloader and calib_func: both", id="two calibrations"),
+        pytest.param(_given(), ValueError, "calib_dataloader and calib_func: neither", id="no calibration"),
+        pytest.param(_given(**DATA, eval_func=accuracy, **LOADER), ValueError, "both judge", id="two evaluations"),
         pytest.param(_given(**DATA, eval_metric="topk"), ValueError, "eval_metric", id="a metric alone"),
         pytest.param(_given(**DATA, eval_dataloader=held_out()), ValueError, "eval_dataloader", id="a loader alone"),
         pytest.param(

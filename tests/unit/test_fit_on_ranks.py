@@ -122,7 +122,7 @@ def test_an_error_of_rank_0_reaches_both(said: list[dict[str, Any]]) -> None:
 def test_an_error_of_rank_1_reaches_both(folder: Path, said: list[dict[str, Any]]) -> None:
     one, other = (each["no data on rank 1"] for each in said)
     assert one == other
-    assert "q_dataloader is missing" in one
+    assert "calib_dataloader and calib_func: neither gives" in one
     assert one.endswith("(on rank 1)")
     assert not (folder / "none").exists()
 
