@@ -6,7 +6,7 @@ from itertools import islice
 from quantuner.space import samplers
 from quantuner.space.capability import PRECISIONS, Mode
 from quantuner.space.config import OpConfig, TuneConfig
-from quantuner.strategy.arguments import count
+from quantuner.strategy import arguments
 from quantuner.strategy.basic import BasicTuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
@@ -42,7 +42,7 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
 
     @property
     def _batches(self) -> int:
-        return count(self.tuning.tuning_criterion.strategy_kwargs, "confidence_batches", CONFIDENCE_BATCHES)
+        return arguments.count(self.tuning.tuning_criterion.strategy_kwargs, "confidence_batches", CONFIDENCE_BATCHES)
 
     def _fall_back(self, base: TuneConfig, precision: Mode) -> Iterator[list[TuneConfig]]:
         """One op more at a time, most sensitive first, until the target is met; then ops are given back."""

@@ -15,6 +15,7 @@ from quantuner.strategy.studies import Proposals, calm
 STARTUP_TRIALS = 10
 PENALTY = 80.0  # of a configuration that misses the criterion
 RANGE = 10.0  # that a loss of 0 to 1 % and a speed-up of 1 to 2 are scaled to
+WORST = 100.0  # loss relative to the baseline: the exponential of a perplexity's could leave the range of floats
 
 
 def _latency_term(speedup: float) -> float:
@@ -37,7 +38,7 @@ class Loss:
         loss = self.latency_weight * latency
         if not self.criterion.meets(accuracy, baseline):
             scale = RANGE / (math.exp(0.01) - math.exp(0))
-            loss += self.accuracy_weight * scale * (math.exp(lost) - math.exp(0)) + PENALTY
+            loss += self.accuracy_weight * scale * (math.exp(min(lost, WORST)) - math.exp(0)) + PENALTY
         return loss
 
 
