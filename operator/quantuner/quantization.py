@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +60,7 @@ def fit(
     comm = world()
 
     def prepared() -> TuneStrategy:
+        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         batches = _calibration(model, calib_dataloader, calib_func)
         judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
         untuned = all(given is None for given in judge.values())
@@ -83,6 +84,12 @@ def fit(
 def _together(comm: Communicator, step: Callable[[], T]) -> T:
     """A step of all ranks: where one fails, all raise its error, and none waits for it. Alone, what it raises."""
     return agreed(comm, step) if comm.size > 1 else step()
+
+
+def _check_read_again(**loaders: Any) -> None:
+    for name, loader in loaders.items():
+        if isinstance(loader, Iterator):
+            raise ValueError(f"{name} can be read once only; give a list or a DataLoader, which every pass reads anew")
 
 
 def _calibration(

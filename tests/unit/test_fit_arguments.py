@@ -45,6 +45,15 @@ DATA = {"calib_dataloader": calibration()}
         pytest.param(
             _given(**DATA, eval_dataloader=held_out(), eval_metric="AUC"), ValueError, "'AUC' is not known", id="metric"
         ),
+        pytest.param(
+            _given(calib_dataloader=iter(calibration())), ValueError, "calib_dataloader can be read once", id="iterator"
+        ),
+        pytest.param(
+            _given(**DATA, eval_dataloader=(b for b in held_out()), eval_metric="topk"),
+            ValueError,
+            "eval_dataloader can be read once",
+            id="generator",
+        ),
         pytest.param(_given(**DATA, q_func=tuned), ValueError, "q_func trains the model, but", id="training unasked"),
         pytest.param(
             _given(**DATA, conf=QuantizationAwareTrainingConfig()),
