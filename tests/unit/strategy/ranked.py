@@ -92,15 +92,17 @@ def searched(make: Callable[[], TuneStrategy], ranks: int, seed: int = 0) -> Tun
     return made[0]
 
 
+def rungs(strategy: TuneStrategy) -> list[TuneConfig]:
+    """The five configurations of the ladder."""
+    options = list(samplers.op_type_wise(strategy.tuning_space.capabilities))
+    return [options[position].calibrated_with(100) for position in LADDER]
+
+
 class LadderTuneStrategy(TuneStrategy):
     """Five configurations, and a clock that trials alone move."""
 
-    def rungs(self) -> list[TuneConfig]:
-        options = list(samplers.op_type_wise(self.tuning_space.capabilities))
-        return [options[position].calibrated_with(100) for position in LADDER]
-
     def stages(self) -> Iterator[list[TuneConfig]]:
-        yield self.rungs()
+        yield rungs(self)
 
     def elapsed(self) -> float:
         return SECONDS * self.trials_count

@@ -1,13 +1,18 @@
 """Strategies by name."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import quantuner.strategy
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.strategy import BasicTuneStrategy, strategy_class, strategy_registry
+from quantuner.engine.engine import Engine
+from quantuner.strategy import TuneStrategy, strategies, strategy_class, strategy_registry
 from quantuner.strategy.registry import _strategies
+from tests.unit.strategy.judged import ended, searching
+from tests.unit.strategy.ranked import LadderTuneStrategy
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +31,43 @@ def test_the_name_is_what_stands_before_tune_strategy_in_lower_case() -> None:
     assert strategy_class("myown") is MyOwnTuneStrategy
 
 
-def test_basic_is_there() -> None:
-    assert strategy_class("basic") is BasicTuneStrategy
+SHIPPED = [
+    "auto",
+    "basic",
+    "bayesian",
+    "conservative",
+    "exhaustive",
+    "hawq_v2",
+    "mse",
+    "mse_v2",
+    "random",
+    "sensitivity",
+    "tpe",
+]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_strategy_is_registered_by_its_name(name: str) -> None:
+    found = strategy_class(name)
+    assert found.__name__.lower() == f"{name}tunestrategy"
+    assert issubclass(found, TuneStrategy)
+    assert found in vars(quantuner.strategy).values()
+
+
+def test_names_are_listed_sorted_with_those_of_ones_own() -> None:
+    before = strategies()
+    assert set(before) >= set(SHIPPED)
+    assert strategy_registry(type("AardvarkTuneStrategy", (), {})).__name__ == "AardvarkTuneStrategy"
+    assert strategies() == ["aardvark", *before]
+
+
+def test_a_class_is_registered_unchanged_and_searches_by_its_name(engine: Engine, tmp_path: Path) -> None:
+    class MineTuneStrategy(LadderTuneStrategy):
+        """A strategy of one's own."""
+
+    assert strategy_registry(MineTuneStrategy) is MineTuneStrategy
+    strategy = searching(engine, tmp_path, strategy=strategy_class("mine"))
+    assert ended(strategy).best == 4
 
 
 @pytest.mark.parametrize("name", ["Mine", "TuneStrategy", "TuneStrategyMine"])

@@ -15,7 +15,7 @@ from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy
 from tests.unit.strategy.judged import Judge, ended, history_of, searching
-from tests.unit.strategy.ranked import LadderTuneStrategy, accurate_engine, searched
+from tests.unit.strategy.ranked import LadderTuneStrategy, accurate_engine, rungs, searched
 
 Measured = tuple[Engine, Judge, list[float]]
 
@@ -95,7 +95,7 @@ class PonderingTuneStrategy(LadderTuneStrategy):
     pondered = 0.0
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        first, second, *_ = self.rungs()
+        first, second, *_ = rungs(self)
         yield [first]
         self.pondered = 100.0
         yield [second]
@@ -117,7 +117,7 @@ class RestlessTuneStrategy(LadderTuneStrategy):
     refines = True
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        for config in self.rungs():
+        for config in rungs(self):
             self.re_quant = self.trials_count < 3
             yield [config]
 
@@ -145,7 +145,7 @@ class OneRungTuneStrategy(LadderTuneStrategy):
     """Asks once."""
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        yield self.rungs()[:1]
+        yield rungs(self)[:1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,263 @@
+"""What a strategy may define, override and call, each in a real search. What it reads is in `test_reading.py`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.journal import Finished, Outcome
+from quantuner.config import PostTrainingQuantConfig
+from quantuner.distributed.communicator import Communicator
+from quantuner.engine.engine import Engine
+from quantuner.space.config import TuneConfig
+from quantuner.strategy import BasicTuneStrategy, TuneStrategy
+from tests.unit.engine.models import Net, images, seeded
+from tests.unit.strategy.judged import (
+    Judge,
+    closeness,
+    ended,
+    essence,
+    history_of,
+    is_quantized,
+    searching,
+)
+from tests.unit.strategy.ranked import LadderTuneStrategy, on_ranks, rungs, searched, shared
+
+# --- ways of asking
+
+
+class DescentTuneStrategy(TuneStrategy):
+    """Asks for one configuration at a time: for the next option of the linear only where the last was no worse."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        self.seen: list[float] = []
+        config = self.cur_best_tuning_cfg
+        yield config
+        for index in (0, 3, 1, 2):
+            before = self.last_tune_result.accuracy if self.last_tune_result else 0.0
+            self.seen.append(before)
+            tried = {**config, ("head", "Linear"): _options(self)[index]}
+            yield tried
+            if self.last_tune_result and self.last_tune_result.accuracy >= before:
+                config = tried
+        yield {**config, ("head", "Linear"): {"activation": {"dtype": "fp32"}, "weight": {"dtype": "fp32"}}}
+
+
+def _options(strategy: TuneStrategy) -> list[Any]:
+    """States of the linear, in the order of the search."""
+    return [strategy.as_dict(config)["head", "Linear"].get_state() for config in rungs(strategy)[:4]]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_next_tune_cfg_is_asked_when_the_one_before_was_told_in_order_on_any_number_of_ranks(
+    engine: Engine, tmp_path: Path, ranks: int
+) -> None:
+    several = shared(engine)
+    serial = searched(lambda: searching(several, tmp_path, strategy=DescentTuneStrategy), 0)
+    spread = searched(lambda: searching(several, tmp_path, strategy=DescentTuneStrategy), ranks, seed=ranks)
+    assert isinstance(serial, DescentTuneStrategy)
+    assert isinstance(spread, DescentTuneStrategy)
+    trials = history_of(serial).trials
+    assert essence(history_of(spread).trials) == essence(trials)
+    assert len(trials) == 1 + 5
+    assert spread.seen == serial.seen == [trials[i].accuracy for i in (1, 2, 3, 1)]  # the default again, from memory
+
+
+class ListingTuneStrategy(LadderTuneStrategy):
+    """Asks for lists of dicts: what the second holds depends on what the first was told."""
+
+    def distributed_next_tune_cfg_lst(self, comm: Any) -> Iterator[list[Any]]:
+        first = [self.as_dict(config) for config in rungs(self)[:4]]
+        yield first
+        yield [{**body, ("head", "Linear"): self.cur_best_tuning_cfg["head", "Linear"]} for body in first]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_lists_are_spread_over_the_ranks_and_told_in_order(engine: Engine, tmp_path: Path, ranks: int) -> None:
+    several = shared(engine)
+    serial = searched(lambda: searching(several, tmp_path, strategy=ListingTuneStrategy), 0)
+    spread = searched(lambda: searching(several, tmp_path, strategy=ListingTuneStrategy), ranks, seed=7)
+    assert essence(history_of(spread).trials) == essence(history_of(serial).trials)
+    assert {trial.rank for trial in history_of(spread).tried} == set(range(1, ranks))
+    assert {trial.rank for trial in history_of(serial).tried} == {0}
+
+
+def test_the_lists_of_a_shipped_strategy_are_its_stages_as_dicts(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path)
+    lists = strategy.distributed_next_tune_cfg_lst(comm=None)
+    stages = strategy.stages()
+    for _ in range(2):
+        assert [strategy.as_config(body) for body in next(lists)] == list(next(stages))
+
+
+class TwoWaysTuneStrategy(ListingTuneStrategy):
+    """The most derived class decides how it asks."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        yield self.as_dict(rungs(self)[4])
+
+
+class NoWayTuneStrategy(TuneStrategy):
+    """Defines nothing."""
+
+
+class RaisingTuneStrategy(TuneStrategy):
+    """Has a defect."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        yield {("no", "Linear"): "static"}
+
+
+def test_the_most_derived_way_of_asking_is_taken(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=TwoWaysTuneStrategy)
+    ended(strategy)
+    assert [trial.digest for trial in history_of(strategy).tried] == [rungs(strategy)[4].digest]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reason", "says"),
+    [
+        (
+            NoWayTuneStrategy,
+            Failure.STRATEGY_RAISED,
+            "defines none of stages, distributed_next_tune_cfg_lst, next_tune",
+        ),
+        (RaisingTuneStrategy, Failure.CONFIGURATION_INVALID, r"the model has no op \('no', 'Linear'\); the nearest"),
+    ],
+)
+def test_a_strategy_with_a_defect_says_what_it_is(
+    engine: Engine, tmp_path: Path, strategy: type[TuneStrategy], reason: str, says: str
+) -> None:
+    with pytest.raises(SearchError, match=says) as caught:
+        searching(engine, tmp_path, strategy=strategy).traverse()
+    assert caught.value.reason == reason
+
+
+class EndlessTuneStrategy(TuneStrategy):
+    """Knows one configuration, and says it for ever: one at a time, or in one list."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        while True:
+            yield self.as_dict(self.best_config)
+
+
+class EndlessListTuneStrategy(TuneStrategy):
+    """The same in one list."""
+
+    def stages(self) -> Iterator[Iterator[TuneConfig]]:
+        yield iter(lambda: self.best_config, None)
+
+
+@pytest.mark.parametrize("strategy", [EndlessTuneStrategy, EndlessListTuneStrategy])
+def test_a_strategy_that_only_repeats_itself_has_ended(
+    engine: Engine, judge: Judge, tmp_path: Path, strategy: type[TuneStrategy]
+) -> None:
+    searched = searching(engine, tmp_path, strategy=strategy)
+    assert (ended(searched).outcome, searched.trials_count, judge.calls) == (Outcome.EXHAUSTED, 1, 1 + 1 + 1)
+
+
+# --- ranks
+
+
+def test_the_handles_of_master_and_slaves_search_together(engine: Engine, tmp_path: Path) -> None:
+    several = shared(engine)
+
+    def take(comm: Communicator) -> Any:
+        strategy = searching(several, tmp_path, strategy=LadderTuneStrategy)
+        return strategy.slave_worker_handle(comm) if comm.rank else strategy.master_worker_handle(comm)
+
+    end, *served = on_ranks(3, take, seed=1)
+    assert isinstance(end, Finished)
+    assert (end.outcome, end.best) == (Outcome.EXHAUSTED, 4)
+    assert sum(served) == 5
+    assert min(served) > 0
+
+
+def test_a_master_without_slaves_is_refused(engine: Engine, tmp_path: Path) -> None:
+    (answer,) = on_ranks(1, searching(engine, tmp_path).master_worker_handle)
+    with pytest.raises(ValueError, match="a master needs at least one slave"):
+        raise answer
+
+
+def test_distributed_traverse_ends_on_rank_0_and_names_every_host(engine: Engine, tmp_path: Path) -> None:
+    several = shared(engine)
+    strategies = [searching(several, tmp_path, strategy=LadderTuneStrategy) for _ in range(3)]
+
+    def take(comm: Communicator) -> Any:
+        strategies[comm.rank].comm = comm
+        return strategies[comm.rank].distributed_traverse()
+
+    end, *others = on_ranks(3, take)
+    assert isinstance(end, Finished)
+    assert others == [None, None]
+    (launch,) = history_of(strategies[0]).launches
+    assert (launch.ranks, len(launch.hosts)) == (3, 3)
+    assert [history_of(strategy).trials for strategy in strategies[1:]] == [[], []]
+
+
+class HookedTuneStrategy(LadderTuneStrategy):
+    """Does something around its search."""
+
+    def traverse(self) -> Finished:
+        self.around = [self.trials_count]
+        finished = super().traverse()
+        self.around.append(self.trials_count)
+        return finished
+
+
+def test_traverse_may_be_wrapped_and_saves_the_best_model(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=HookedTuneStrategy)
+    finished = ended(strategy)
+    assert isinstance(strategy, HookedTuneStrategy)
+    assert strategy.around == [0, 5]
+    assert finished.artifact == str(strategy.folder)
+    assert any(strategy.folder.iterdir())
+
+
+# --- beginning and end
+
+
+def test_setup_resume_repeats_no_trial(engine: Engine, judge: Judge, tmp_path: Path) -> None:
+    first = searching(engine, tmp_path, strategy=LadderTuneStrategy, limits={"maxTrials": 3})
+    ended(first)
+    judge.calls = 0
+    strategy = searching(engine, tmp_path, strategy=LadderTuneStrategy)
+    strategy.setup_resume({"history": history_of(first)})
+    assert ended(strategy).outcome is Outcome.EXHAUSTED
+    assert (strategy.trials_count, judge.calls) == (5, 2 + 1)
+
+
+def test_setup_resume_without_a_history_begins_anew(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path)
+    strategy.setup_resume(None)
+    assert strategy.tuning_history == []
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_deploy_config_says_what_a_deployment_needs(tmp_path: Path, met: bool) -> None:
+    conf = PostTrainingQuantConfig(domain="nlp", quant_level=1)
+    conf.tuning_criterion.max_trials = 1
+    judge = closeness if met else lambda model: 0.5 if is_quantized(model) else 1.0
+    strategy = BasicTuneStrategy(seeded(Net), conf, [images()], eval_func=judge)
+    strategy.folder = tmp_path / "workspace" / "model"
+    ended(strategy)
+    path = strategy.deploy_config()
+    assert path == tmp_path / "workspace" / "deploy.yaml"
+    said = yaml.safe_load(path.read_text())
+    winner = said.pop("tuning")
+    assert said == {
+        "model": {"inputs": [], "outputs": [], "backend": "default", "quant_format": "default", "domain": "nlp"},
+        "device": "cpu",
+        "approach": "static",
+    }
+    assert (TuneConfig.from_plain(winner) if winner else None) == strategy.winner_config
+    assert (winner is not None) is met
+
+
+def test_deploy_config_may_be_written_before_the_search(engine: Engine, tmp_path: Path) -> None:
+    path = searching(engine, tmp_path / "new").deploy_config()
+    assert yaml.safe_load(path.read_text())["tuning"] is None
