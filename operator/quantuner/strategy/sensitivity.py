@@ -15,10 +15,10 @@ PROBES = 3  # sizes of the fallback set that are tried together: two halvings at
 class SensitivityTuneStrategy(TuneStrategy):
     """Finds the configuration with most compute quantized that meets the criterion, in few trials.
 
-    The error at the model's output with one op quantized at a time (no trial: calibration data, no evaluation) picks
-    each op's options and ranks the ops. Fallback sets are heads of that ranking. The first size tried is the one that
-    the errors predict, the smallest is then found by bisection on true accuracy. Then ops are given back, each alone
-    and together, while the criterion is met.
+    Each op has the options that distort its own output least. The error at the model's output with one op quantized at
+    a time (no trial: calibration data, no evaluation) ranks the ops. Fallback sets are heads of that ranking. The first
+    size tried is the one that the errors predict, the smallest is then found by bisection on true accuracy. Then ops
+    are given back, each alone and together, while the criterion is met.
 
     The ranking by output error with one op quantized is that of Nahshan et al. 2019 (arXiv:1911.07190, section 3)
     and of mixed-precision practice; bisection needs the accuracy to rise with the size of the set only near the

@@ -6,6 +6,7 @@ and that of `test_contract.py`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from quantuner.api.journal import History
-from quantuner.api.spec import Tuning
+from quantuner.api.spec import AccuracyCriterion, Tuning
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
 from quantuner.engine.engine import Engine
@@ -129,9 +130,9 @@ def searching(
     data: str = "rows",
     resume: History | None = None,
 ) -> TuneStrategy:
-    """A strategy ready to traverse on the one engine of this space; by default only the baseline's accuracy meets."""
+    """A strategy ready to traverse; by default only the baseline's accuracy meets."""
     conf = ordered(strategy, quantization, accuracy, limits, kwargs)
-    engine = _engine(json.dumps(quantization), data)
+    engine = copy.copy(_engine(json.dumps(quantization), data))  # shares what was captured and calibrated
     engine.rule, engine.asked = rule, []
     made: TuneStrategy = strategy_class(strategy)(engine, conf, resume=resume)
     return made
@@ -144,14 +145,17 @@ def ordered(
     limits: Mapping[str, Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Tuning:
-    """What is asked of the search. `kwargs` may hold callables, as in Python."""
+    """What is asked of the search; `accuracy` and `kwargs` as in Python, where more is possible than in a resource."""
     spec = {
         "quantization": dict(quantization or {}),
-        "accuracyCriterion": {"tolerableLoss": 0, **(accuracy or {})},
         "tuningCriterion": {"strategy": strategy, **(limits or {})},
     }
     conf = tuning(spec)
-    return replace(conf, tuning_criterion=replace(conf.tuning_criterion, strategy_kwargs=dict(kwargs or {})))
+    return replace(
+        conf,
+        accuracy_criterion=AccuracyCriterion(**{"tolerable_loss": 0.0, **(accuracy or {})}),
+        tuning_criterion=replace(conf.tuning_criterion, strategy_kwargs=dict(kwargs or {})),
+    )
 
 
 @functools.cache

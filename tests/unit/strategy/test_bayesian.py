@@ -54,7 +54,7 @@ def test_proposals_follow_the_accuracy() -> None:
 def test_where_lower_is_better_the_search_is_the_mirror_image() -> None:
     upward = proposed(16, kwargs={"seed": 1})
     downward = proposed(
-        16, kwargs={"seed": 1}, rule=lambda config: 2 - additive(config), accuracy={"higherIsBetter": False}
+        16, kwargs={"seed": 1}, rule=lambda config: 2 - additive(config), accuracy={"higher_is_better": False}
     )
     assert downward == upward
 

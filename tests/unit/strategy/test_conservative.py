@@ -90,7 +90,7 @@ def test_where_lower_is_better_the_search_is_the_same() -> None:
         assert accuracy is not None
         return 2 - accuracy
 
-    assert searched(mirrored, "conservative", accuracy={"higherIsBetter": False}) == searched(rule, "conservative")
+    assert searched(mirrored, "conservative", accuracy={"higher_is_better": False}) == searched(rule, "conservative")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_equal_traces_fall_back_in_the_order_of_the_model() -> None:
 
 
 def test_where_lower_is_better_the_order_is_the_same() -> None:
-    tried = searched(lambda _: 2.0, "hawq_v2", accuracy={"higherIsBetter": False})
+    tried = searched(lambda _: 2.0, "hawq_v2", accuracy={"higher_is_better": False})
     assert fallbacks(tried) == [frozenset(), *heads()]
 
 

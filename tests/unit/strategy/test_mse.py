@@ -70,7 +70,7 @@ def test_where_lower_is_better_the_search_is_the_same() -> None:
     rule = losing(stem=0.3, blocks_0_b=0.2, head=0.1, blocks_1_a=0.05, blocks_0_a=0.01)
     upward = searched(rule, "mse", quantization=ONE_OPTION)
     downward = searched(
-        lambda config: 2 - rule(config), "mse", quantization=ONE_OPTION, accuracy={"higherIsBetter": False}
+        lambda config: 2 - rule(config), "mse", quantization=ONE_OPTION, accuracy={"higher_is_better": False}
     )
     assert downward == upward
 

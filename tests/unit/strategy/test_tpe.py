@@ -26,7 +26,7 @@ from tests.unit.strategy.ruled import (
 
 ONE_PERCENT = AccuracyCriterion(tolerable_loss=0.005)
 LOWER = AccuracyCriterion(tolerable_loss=0.005, higher_is_better=False)
-ANY = {"tolerableLoss": 0.9}
+ANY = {"tolerable_loss": 0.9}
 LONG = {"timeoutSeconds": 1000}
 """No success ends the search: with a time limit it goes on for a faster one."""
 
