@@ -14,8 +14,8 @@ PHASES = ("sensitivity", "basic")
 class AutoTuneStrategy(TuneStrategy):
     """The default configuration, then one phase after the other on the same search; the first that succeeds ends it.
 
-    `basic` follows `sensitivity` where no set of ops in fp32 meets the criterion, or a time limit is set. Source: Neural
-    Compressor 2.x's AutoTuneStrategy, whose phases after the default configuration are conservative and basic.
+    `basic` follows `sensitivity` where no set of ops in fp32 meets the criterion, or a time limit is set. Source:
+    Neural Compressor 2.x's AutoTuneStrategy, whose phases after the default configuration are conservative and basic.
     """
 
     accepts = ("metric",)
