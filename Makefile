@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies bench-search clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,5 +50,13 @@ bench-e2e: images  ## what the cluster adds around a search: apply to first tria
 bench-strategies: .venv/.installed  ## trials that each strategy needs on three models that lose accuracy in int8
 	@$(BIN)/python -m benchmarks.strategies
 
+.venv-peer/.installed: benchmarks/peer.txt
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/pip install -q -r benchmarks/peer.txt
+	@touch $@
+
+bench-search: .venv/.installed .venv-peer/.installed  ## a search of 30 trials against Neural Compressor 2.6's, in turn
+	@$(BIN)/python -m benchmarks.search
+
 clean:  ## remove what builds and runs leave here
-	rm -rf .venv quantuner_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peer quantuner_workspace nc_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

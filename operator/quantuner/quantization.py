@@ -18,6 +18,7 @@ from quantuner.api.timestamps import utc_now
 from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JournalFolder
+from quantuner.engine.artifact import write_report
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
@@ -25,6 +26,7 @@ from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
+from quantuner.strategy.reporting import report
 
 __all__ = ["fit", "load"]
 
@@ -111,6 +113,8 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
         finished = _together(comm, strategy.distributed_traverse)
         if finished is not None:
             strategy.recorder.append(finished)
+        if finished is not None and finished.best is not None:
+            write_report(strategy.folder, report(strategy.recorder.history, finished))
     finally:
         if journal is not None:
             journal.close()

@@ -7,7 +7,6 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,11 +19,12 @@ from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import write_report
-from quantuner.engine.engine import Engine, cpu_kind, libraries, use_threads
+from quantuner.engine.engine import Engine, use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
+from quantuner.strategy.reporting import report
 
 logger = logging.getLogger("quantuner.run")
 
@@ -108,7 +108,7 @@ def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: Jo
     if finished.best is None:  # the baseline alone took all the time
         return finished
     try:
-        write_report(strategy.folder, _report(journal, finished))
+        write_report(strategy.folder, report(journal.history, finished))
     except OSError as error:
         raise SearchError(Failure.WRITE_FAILED, f"the model's report cannot be written: {error}") from error
     return finished
@@ -119,19 +119,6 @@ def _artifact_name(args: argparse.Namespace, tuning: Tuning) -> str:
     if not args.in_pod:
         return ""
     return f"persistentvolumeclaim/{tuning.output.claim}/{tuning.output.path}/model" if tuning.output else NOT_KEPT
-
-
-def _report(journal: JournalFolder, finished: Finished) -> dict[str, Any]:
-    baseline = journal.history.baseline
-    return {
-        "baseline": baseline.accuracy if baseline else None,
-        "accuracy": finished.accuracy,
-        "trial": finished.best,
-        "outcome": finished.outcome,
-        "search": journal.history.launches[0].search,
-        "model": journal.history.launches[0].model,
-        "versions": {**libraries(), "cpu": cpu_kind()},
-    }
 
 
 def _read(args: argparse.Namespace) -> Order:

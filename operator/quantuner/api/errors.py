@@ -46,3 +46,7 @@ class SearchError(QuantunerError):
 
 class JournalError(QuantunerError):
     """A journal is damaged, of another version, or of another search."""
+
+
+class ArtifactError(QuantunerError):
+    """A saved model that is not what was saved."""

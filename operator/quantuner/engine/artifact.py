@@ -1,5 +1,6 @@
 """The folder in which a quantized model is kept, and its way back."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ import torch
 import yaml
 from torch.fx import GraphModule
 
+from quantuner.api.errors import ArtifactError
 from quantuner.engine.capture import Captured
+from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
@@ -19,6 +22,9 @@ from quantuner.space.config import TuneConfig
 MODEL_FILE = "model.pt2"
 CONFIG_FILE = "config.yaml"
 REPORT_FILE = "report.json"
+CARD_FILE = "README.md"
+SUMS_FILE = "SHA256SUMS"
+"""Of all other files, as `sha256sum --check` reads it."""
 
 
 def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfig) -> None:
@@ -36,27 +42,57 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     staging.mkdir(parents=True)
     with quiet():
         torch.export.save(program, staging / MODEL_FILE)
-    (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    _seal(staging)
     shutil.rmtree(folder, ignore_errors=True)
     staging.replace(folder)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+    """Adds how the model was found, for programs (report.json) and for people (README.md)."""
+    config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(card(report, config), encoding="utf-8")
+    _seal(folder)
+
+
+def verify(folder: Path) -> None:
+    """Raises `FileNotFoundError` where there is no artifact, `ArtifactError` where a file is not what was saved."""
+    sums = folder / SUMS_FILE
+    if not sums.is_file():
+        raise FileNotFoundError(f"{sums} does not exist; name the folder of a saved model")
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        found = _sha256(file) if file.is_file() else "missing"
+        if found != expected:
+            raise ArtifactError(
+                f"{file} is not what was saved: its SHA-256 is {found}, {SUMS_FILE} says {expected}; "
+                "copy the folder again"
+            )
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(folder: Path) -> GraphModule:
-    """The saved model, called like the user's. Raises `FileNotFoundError` where there is none."""
+    """The saved model, called like the user's. Raises what `verify` raises."""
     return module_of(load_program(folder))
 
 
 def load_program(folder: Path) -> torch.export.ExportedProgram:
-    """The saved program. Raises `FileNotFoundError` where there is none."""
-    path = Path(folder) / MODEL_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name the folder that holds {MODEL_FILE}")
+    """The saved program. Raises what `verify` raises."""
+    verify(Path(folder))
     with quiet():
-        return torch.export.load(path)
+        return torch.export.load(Path(folder) / MODEL_FILE)
 
 
 def module_of(program: torch.export.ExportedProgram) -> GraphModule:

@@ -95,21 +95,6 @@ def test_the_saved_model_gives_the_same_bits_for_any_batch(tmp_path: Path) -> No
     assert torch.equal(again.eval()(HELD_OUT[:3]), artifact.load(tmp_path / "model")(HELD_OUT[:3]))
 
 
-def test_an_older_artifact_is_replaced_whole(engine: Engine, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "left.over").touch()
-    engine.save(samplers.initial(engine.space), folder)
-    artifact.write_report(folder, {"accuracy": 0.5})
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.pt2", "report.json"]
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.pt2 does not exist; name the folder"):
-        artifact.load(tmp_path)
-
-
 def test_a_trial_that_fails_is_a_result_with_its_error_and_line() -> None:
     def accuracy(model: Any) -> float:
         if not isinstance(model, Net):

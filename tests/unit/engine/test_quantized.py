@@ -86,10 +86,10 @@ def test_a_loaded_model_is_itself_though_its_folder_holds_another(model: Quantiz
 
 def test_a_model_that_is_there_is_replaced_whole(model: QuantizedModel, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
-    (tmp_path / "model" / "report.json").write_text("of the model before")
+    (tmp_path / "model" / "left.over").write_text("of the model before")
     loaded = load(tmp_path / "model")
     loaded.save(tmp_path / "model")
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.yaml", "model.pt2"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["SHA256SUMS", "config.yaml", "model.pt2"]
     assert bits(load(tmp_path / "model")) == bits(model)
 
 
@@ -115,5 +115,5 @@ def test_a_search_saves_the_small_model_too(tmp_path: Path) -> None:
 
 
 def test_there_is_nothing_to_load(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.pt2 does not exist; name the folder that holds"):
+    with pytest.raises(FileNotFoundError, match="SHA256SUMS does not exist; name the folder of a saved model"):
         load(tmp_path)

@@ -1,0 +1,35 @@
+"""What is reported of a search beside its model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantuner.api.journal import Finished, History, encode
+from quantuner.api.spec import digest
+from quantuner.engine.engine import cpu_kind, libraries
+
+
+def report(history: History, finished: Finished) -> dict[str, Any]:
+    """The content of report.json; `finished` names a best trial.
+
+    `sizes` are modelled, in MiB of parameters and buffers; `cost` is the modelled latency of the quantizable ops
+    relative to fp32; `latency` is seconds of one whole evaluation, of the trial with fp32 kernels on int8 grids.
+    """
+    baseline, best = history.trials[0], history.trials[finished.best or 0]
+    first = history.launches[0]
+    return {
+        "baseline": baseline.accuracy,
+        "accuracy": finished.accuracy,
+        "meets": best.meets,
+        "trial": finished.best,
+        "trials": len(history.tried),
+        "outcome": finished.outcome,
+        "sizes": {"fp32": baseline.size, "model": best.size},
+        "cost": best.cost,
+        "latency": {"fp32": baseline.seconds, "trial": best.seconds},
+        "objectives": best.objectives,
+        "search": first.search,
+        "model": first.model,
+        "journal": digest([encode(trial) for trial in history.trials]),
+        "versions": {**libraries(), "cpu": cpu_kind()},
+    }

@@ -1,0 +1,99 @@
+"""The folder of a saved model: whole, checked when it is loaded, and readable without Quantuner."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import quantuner
+from quantuner.api.errors import ArtifactError
+from quantuner.engine import artifact
+from quantuner.engine.engine import Engine
+from quantuner.space.config import FP32
+from quantuner.space.samplers import initial
+from tests.unit.engine.models import Net, engine_of, images, seeded
+
+REPORT: dict[str, Any] = {
+    "baseline": 0.5,
+    "accuracy": 0.25,
+    "meets": True,
+    "trial": 3,
+    "trials": 7,
+    "sizes": {"fp32": 2.0, "model": 1.0},
+    "cost": 0.4,
+    "versions": {"torch": "2.13.0"},
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    made = engine_of(seeded(Net))
+    made.calibrate()
+    return made
+
+
+@pytest.fixture
+def folder(engine: Engine, tmp_path: Path) -> Path:
+    engine.save(initial(engine.space).having({"head": FP32}), tmp_path / "model")
+    artifact.write_report(tmp_path / "model", REPORT)
+    return tmp_path / "model"
+
+
+def test_an_older_artifact_is_replaced_whole(engine: Engine, folder: Path) -> None:
+    (folder / "left.over").touch()
+    engine.save(initial(engine.space), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "config.yaml", "model.pt2"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_its_checksums_are_those_that_sha256sum_checks(folder: Path) -> None:
+    done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [f"{n}: OK" for n in ("README.md", "config.yaml", "model.pt2", "report.json")]
+
+
+def test_the_card_and_the_report_say_how_the_model_was_found(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    assert "trial 3 of 7, which meets the accuracy criterion" in card
+    assert "| accuracy | 0.5 | 0.25 |" in card
+    assert "Ops: 1 static, 1 fp32." in card
+    assert json.loads((folder / "report.json").read_text()) == REPORT
+
+
+def test_it_loads_with_torch_alone_as_the_card_says(folder: Path) -> None:
+    code = (folder / "README.md").read_text().split("```python\n")[2].split("```")[0].replace("FOLDER", str(folder))
+    code += "\nimport sys; print(model(torch.ones(2, 2, 4, 4)).shape, 'torchao' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "torch.Size([2, 3]) False", done.stderr
+
+
+def test_the_package_loads_it(folder: Path) -> None:
+    model = quantuner.load(folder)
+    with torch.no_grad():
+        assert torch.equal(model(images()), artifact.load(folder)(images()))
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.pt2", "config.yaml", "report.json", "README.md"])
+@pytest.mark.parametrize(("harm", "says"), [(damage, "its SHA-256 is [0-9a-f]{64}, "), (Path.unlink, "is missing")])
+def test_a_file_that_is_not_what_was_saved_is_refused(
+    folder: Path, name: str, harm: Callable[[Path], None], says: str
+) -> None:
+    harm(folder / name)
+    with pytest.raises(ArtifactError, match=f"{name} is not what was saved: .*{says}.*copy the folder again"):
+        quantuner.load(folder)
+
+
+def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="SHA256SUMS does not exist; name the folder of a saved model"):
+        quantuner.load(tmp_path)
