@@ -75,6 +75,8 @@ class Engine:
         """Fallback recipe to the names of its ops."""
         self.algorithms: Algorithms | None = None
         """Who fills the scheduler for a trial: a strategy; None applies the configuration's own recipes."""
+        self.timed = False
+        """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
         self.scheduler = AlgorithmScheduler()
         self.probes = Probes(self)
         self._training = Training(task.train_func)
@@ -174,7 +176,8 @@ class Engine:
     def _for_evaluation(self, config: TuneConfig) -> Any:
         """As `quantized` to the bit; without converting, where nothing rewrites the converted model."""
         rewritten = self.algorithms is not None and self.algorithms.rewrites_models
-        if rewritten or self.quantization.approach == "qat" or recipes.post_quantization(config.recipes):
+        corrected = self.quantization.approach == "qat" or recipes.post_quantization(config.recipes)
+        if self.timed or rewritten or corrected:
             return self.quantized(config)
         return self.switchable(config).model(config)
 

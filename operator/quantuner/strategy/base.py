@@ -112,6 +112,7 @@ class TuneStrategy(Reading):
         self.tune_data = {}
         self.algo_scheduler = self.engine.scheduler
         self.engine.algorithms = self
+        self.engine.timed = self.selection is Selection.OBJECTIVES
         self.set_q_func()
         self.set_tuning_space(conf)
         self.objectives = Objectives(self.tuning.tuning_criterion.objectives, self.tuning.accuracy_criterion)

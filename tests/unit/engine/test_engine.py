@@ -41,6 +41,22 @@ def test_a_trial_is_measured_twice_with_the_same_bits(engine: Engine) -> None:
     assert one.seconds >= one.objectives["performance"] > 0
 
 
+def test_trials_that_are_compared_by_time_are_converted_and_give_the_same_accuracy() -> None:
+    kinds: list[type] = []
+
+    def mean(model: Any) -> float:
+        kinds.append(type(model))
+        return float(model(HELD_OUT).mean())
+
+    engine = engine_of(seeded(Net), eval_func=mean)
+    engine.calibrate()
+    config = samplers.initial(engine.space)
+    switched = engine.trial(config)
+    engine.timed = True
+    assert engine.trial(config).accuracy == switched.accuracy
+    assert [issubclass(kind, torch.fx.GraphModule) for kind in kinds] == [False, True]
+
+
 def test_ranges_of_another_engine_give_the_same_accuracy(engine: Engine) -> None:
     other = engine_of(seeded(Net), objectives=engine.objectives)
     other.use_ranges(engine.calibrate())
