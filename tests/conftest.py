@@ -8,6 +8,9 @@ from tests.cluster import ClusterError
 from tests.cluster.cluster import EXISTING_CLUSTER
 from tests.cluster.preflight import expect_able_machine
 
+# Models of tests are tiny: on a busy machine torch's threads would wait for each other more than compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _NOT_RUN = pytest.StashKey[tuple[int, str]]()
 
 
