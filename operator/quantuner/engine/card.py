@@ -22,6 +22,7 @@ Ops: {ops}. Every op is in config.yaml, every figure in report.json.
 import quantuner
 
 model = quantuner.load("FOLDER")  # checks SHA256SUMS first
+fast = model.compiled()  # in int8 kernels of this CPU; compiles at its first call
 ```
 
 `model.pt2` is a program of torch.export and loads with torch alone, made with {versions}:

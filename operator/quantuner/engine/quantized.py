@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from quantuner.engine import artifact
 from quantuner.engine.graphs import drop_unused
+from quantuner.engine.lowering import Lowered
 
 
 class QuantizedModel(torch.nn.Module):
@@ -28,6 +29,10 @@ class QuantizedModel(torch.nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         return self.model(*inputs, **named)
+
+    def compiled(self) -> Lowered:
+        """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call."""
+        return Lowered(self.model)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model to a folder that `load` reads; returns the folder. A model that is there is replaced.

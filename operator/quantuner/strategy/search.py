@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BASELINE_DIGEST = "fp32"
+ACCURACY = "accuracy"  # the objective that is compared as closely as the accuracy itself
 REPEATS_LIMIT = 1000  # repeats in a row, of stages or in one, after which a strategy is taken to have no more
 
 
@@ -265,7 +266,7 @@ def _trial(told: Told, digest: str, label: str, **more: Any) -> Trial:
         label=label,
         state=TrialState.FAILED if result.accuracy is None else TrialState.COMPLETE,
         accuracy=result.accuracy,
-        objectives={name: _rounded(value) for name, value in result.objectives.items()},
+        objectives={name: value if name == ACCURACY else _rounded(value) for name, value in result.objectives.items()},
         seconds=_rounded(result.seconds),
         rank=told.rank,
         error=result.error,
