@@ -1,0 +1,18 @@
+"""Ranks of one world search in one workspace after the other: starting them takes longer than such a search."""
+
+import sys
+
+from quantuner import run
+
+TUNING = "tuning.yaml"
+
+
+def main(arguments: list[str]) -> int:
+    """Every argument is a workspace with its resource in it; `--serial` is for all of them."""
+    options = [argument for argument in arguments if argument.startswith("--")]
+    workspaces = [argument for argument in arguments if argument not in options]
+    return max(run.main(["--tuning", f"{w}/{TUNING}", "--workspace", w, *options]) for w in workspaces)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
