@@ -110,21 +110,29 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
     strategy.comm = comm
     journal = _together(comm, lambda: _kept(strategy) if comm.rank == 0 else None)
     try:
-        finished = _together(comm, strategy.distributed_traverse)
-        if finished is not None:
-            strategy.recorder.append(finished)
-        if finished is not None and finished.best is not None:
-            write_report(strategy.folder, report(strategy.recorder.history, finished))
+        found = comm.broadcast(_together(comm, lambda: _found(strategy)))
     finally:
         if journal is not None:
             journal.close()
-    found = comm.broadcast(_winner(strategy, finished) if finished is not None else None)
     if found is None:
         return None
     if comm.rank == 0:
-        strategy.deploy_config()
         return load(strategy.folder)
     return strategy.engine.quantized_model(TuneConfig.from_plain(found))  # its disk may be another one
+
+
+def _found(strategy: TuneStrategy) -> dict[str, Any] | None:
+    """Searches; on rank 0 records the end and returns the winning configuration, None where none meets or elsewhere."""
+    finished = strategy.distributed_traverse()
+    if finished is None:
+        return None
+    strategy.recorder.append(finished)
+    if finished.best is not None:
+        write_report(strategy.folder, report(strategy.recorder.history, finished))
+    winner = _winner(strategy, finished)
+    if winner is not None:
+        strategy.deploy_config()
+    return winner
 
 
 def _kept(strategy: TuneStrategy) -> JournalFolder:
