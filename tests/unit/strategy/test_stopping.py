@@ -84,7 +84,8 @@ def test_a_search_ends_by_the_first_rule_that_holds_and_never_a_trial_later(
     assert isinstance(end, Finished)
     assert (end.outcome, strategy.trials_count, end.best) == (outcome, told, best)
     assert [t.accuracy for t in history_of(strategy).trials] == accuracies[: told + 1]
-    assert (strategy.best_tune_result is not None) == (accuracies[best] >= accuracies[target])
+    met = accuracies[best] >= accuracies[target]
+    assert strategy.best_tune_result == ((accuracies[best], [accuracies[best]]) if met else None)
     evaluated = judge.calls - 2  # the baseline, and the saved model
     assert evaluated == told if not ranks else told <= evaluated <= limits.get("maxTrials", 5)
 
@@ -125,6 +126,15 @@ class RestlessTuneStrategy(LadderTuneStrategy):
 def test_a_strategy_that_refines_says_itself_when_a_success_ends_the_search(measured: Measured, tmp_path: Path) -> None:
     strategy = climbing(measured[0], tmp_path, 1, RestlessTuneStrategy)
     assert (ended(strategy).outcome, strategy.trials_count) == (Outcome.TARGET_MET, 4)
+
+
+def test_of_a_strategy_that_refines_the_cheapest_wins_with_its_own_result(measured: Measured, tmp_path: Path) -> None:
+    engine, _, accuracies = measured
+    strategy = climbing(engine, tmp_path, 1, RestlessTuneStrategy)
+    assert ended(strategy).best == 1  # all cost the same, and the fourth is the most accurate
+    assert strategy.best_tune_result == (accuracies[1], [accuracies[1]])
+    assert strategy.winner_config == rungs(strategy)[0]
+    assert strategy.cur_best_acc == accuracies[4]
 
 
 class SatisfiedTuneStrategy(LadderTuneStrategy):
