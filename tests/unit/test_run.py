@@ -12,11 +12,12 @@ import yaml
 
 from quantuner import run
 from quantuner.api.conditions import Failure
-from quantuner.api.journal import NOT_KEPT, Failed, Finished, History
+from quantuner.api.journal import NOT_KEPT, Failed, Finished, History, Outcome
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import JournalFolder, read_history
 from quantuner.strategy.registry import _strategies
 from tests.unit.records import launched, manifest, told
+from tests.unit.strategy.judged import essence
 
 TASK = """
 import os
@@ -188,6 +189,44 @@ def ranks(folder: Path, count: int, **prepare: Any) -> subprocess.CompletedProce
     launch = mpirun.local(count, mpirun.python("-m", "quantuner.run", *prepared(folder, **prepare)))
     environment = {**os.environ, **launch.environment}
     return subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+ADAPTIVE = """
+@strategy_registry
+class AdaptiveTuneStrategy(TuneStrategy):
+    def next_tune_cfg(self):
+        _, _, config = self.initial_tuning_cfg()
+        (op,) = config
+        yield {**config, "calib_sampling_size": 100}
+        for item, option in (("algorithm", "minmax"), ("scheme", "sym"), ("algorithm", "kl")):
+            best = self.cur_best_tuning_cfg
+            state = best[op].get_state()
+            state["activation"][item] = option
+            yield {**best, op: state}
+        if self.last_tune_result[0] == self.cur_best_acc:  # a tie is the later one's
+            yield {**self.cur_best_tuning_cfg, op: {"activation": {"dtype": "fp32", "quant_mode": "fp32"}}}
+"""
+"""Asks for one configuration at a time, each made from what the ones before gave."""
+
+
+def test_the_users_strategy_that_asks_one_by_one_tells_the_same_on_ranks_as_in_one_process(tmp_path: Path) -> None:
+    spec = {"tuningCriterion": {"strategy": "adaptive"}, "accuracyCriterion": {"tolerableLoss": 0}}
+    found: dict[int, tuple[Any, ...]] = {}
+    for count in (1, 2):
+        folder = tmp_path / f"ranks-{count}"
+        folder.mkdir()
+        done = ranks(folder, count, top=ADAPTIVE, **spec)
+        assert done.returncode == 0, done.stderr
+        end = history(folder).end
+        assert isinstance(end, Finished)
+        found[count] = essence(history(folder).trials), end.outcome, end.best, end.accuracy
+    trials, outcome, best, _ = found[1]
+    assert [label for *_, label in trials[1:]] == [
+        *(f"Linear static/{options}" for options in ("asym/kl", "asym/minmax", "sym/minmax", "sym/kl")),
+        "Linear fp32",
+    ]
+    assert (outcome, best) == (Outcome.TARGET_MET, 5)
+    assert found[2] == found[1]
 
 
 def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_path: Path) -> None:
