@@ -68,7 +68,8 @@ def _ratio(label: str, problem: Problem, int8: Callable[..., Any], inputs: tuple
             int8(*inputs)
         pairs = [(_seconds(fp32, inputs), _seconds(int8, inputs)) for _ in range(CALLS)]
     sides = [list(side) for side in zip(*pairs, strict=True)]
-    fast, middle = [min(side) for side in sides], [statistics.median(side) for side in sides]
+    fast: list[float] = [min(side) for side in sides]
+    middle = [statistics.median(side) for side in sides]
     print(f"{label}: fp32 {fast[0] * 1e3:.2f} ms, int8 {fast[1] * 1e3:.2f} ms; medians {middle[0] * 1e3:.2f}, "
           f"{middle[1] * 1e3:.2f}", flush=True)  # fmt: skip
     return round(fast[0] / fast[1], 2)

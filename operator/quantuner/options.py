@@ -35,12 +35,17 @@ def set_workspace(workspace: str | Path | None) -> None:
 
 
 def set_random_seed(random_seed: int) -> None:
-    """Raises `TypeError` for anything but an integer, `ValueError` for one that not every generator takes."""
+    """Raises what `checked_seed` raises."""
+    _set(random_seed=checked_seed(random_seed))
+
+
+def checked_seed(random_seed: object) -> int:
+    """The seed. Raises `TypeError` for anything but an integer, `ValueError` for one that not every generator takes."""
     if isinstance(random_seed, bool) or not isinstance(random_seed, int):
         raise TypeError(f"random_seed must be an integer, not {random_seed!r}")
     if not 0 <= random_seed < 2**32:  # NumPy's range, the narrowest of the generators that are seeded
         raise ValueError(f"random_seed must be in [0, {2**32 - 1}], not {random_seed}; choose one in this range")
-    _set(random_seed=random_seed)
+    return random_seed
 
 
 def set_resume_from(resume_from: str | Path | None) -> None:

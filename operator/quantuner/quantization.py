@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Finished
 from quantuner.api.timestamps import utc_now
-from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
+from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import write_report
@@ -141,6 +143,7 @@ def _kept(strategy: TuneStrategy) -> JournalFolder:
         strategy.setup_resume(options().resume_from)
         workspace = options().workspace or _new_folder()
         journal = kept_in(workspace, strategy.recorder.history)
+        (workspace / "tuning.yaml").write_text(yaml.safe_dump(body_of(strategy.tuning), sort_keys=False))
     except JournalError as error:
         raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
     strategy.folder = workspace / "model"

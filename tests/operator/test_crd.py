@@ -48,6 +48,9 @@ VALID = {
     "a volume of any kind with its mount": template(
         volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=[{"name": "v", "mountPath": "/v"}]
     ),
+    "recipes": quantization(recipes={"smoothQuant": True, "smoothQuantArgs": {"alphas": [0.3, 0.5]}}),
+    "training": quantization(approach="qat", recipes={"weightCorrection": False}),
+    "levels as text and number": quantization(quantLevel="0"),
     "an output": resource(output={"persistentVolumeClaim": {"claimName": "c"}, "path": "a/b"}),
     "the longest name": resource("a" * 40),
 }
@@ -65,6 +68,9 @@ INVALID = {
     "workers as text": resource(workers="2"),
     "half a worker": resource(workers=2.5),
     "an unknown approach": quantization(approach="int8"),
+    "a correction of what is trained": quantization(approach="qat", recipes={"weightCorrection": True}),
+    "smooth quant arguments alone": quantization(recipes={"smoothQuantArgs": {"autoAlpha": True}}),
+    "the retired strategy": resource(tuningCriterion={"strategy": "sigopt"}),
     "no calibration": quantization(calibrationSamplingSizes=[0]),
     "an unknown dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": ["int4"]}}]),
     "no dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": []}}]),

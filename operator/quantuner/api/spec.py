@@ -238,6 +238,12 @@ def snake_case(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 
 
+def camel_case(name: str) -> str:
+    """`smooth_quant_args` as `smoothQuantArgs`: the other way."""
+    first, *others = name.split("_")
+    return first + "".join(part.capitalize() for part in others)
+
+
 def manifest_kind(body: Any) -> str:
     """`apiVersion/kind` of a manifest, for messages."""
     if not isinstance(body, Mapping):

@@ -5,6 +5,7 @@ are set. Source: neural_compressor.config, 2.x.
 """
 
 from quantuner.config.criteria import AccuracyCriterion, TuningCriterion
+from quantuner.config.manifest import body_of, manifest_of
 from quantuner.config.quantization import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig
 from quantuner.config.resource import config_of, tuning_of
 
@@ -14,6 +15,8 @@ __all__ = [
     "PostTrainingQuantConfig",
     "QuantizationAwareTrainingConfig",
     "TuningCriterion",
+    "body_of",
     "config_of",
+    "manifest_of",
     "tuning_of",
 ]

@@ -99,6 +99,27 @@ class Solo:
         return [message]
 
 
+class OneRank:
+    """A world of one in mpi4py's spelling, for code that was written for an MPI communicator."""
+
+    rank, size = 0, 1
+
+    def Get_rank(self) -> int:  # noqa: N802 - mpi4py's name
+        return 0
+
+    def Get_size(self) -> int:  # noqa: N802
+        return 1
+
+    def bcast(self, message: Any, root: int = 0) -> Any:
+        return message
+
+    def gather(self, message: Any, root: int = 0) -> list[Any]:
+        return [message]
+
+    def Barrier(self) -> None:  # noqa: N802
+        """Nobody is waited for."""
+
+
 def communicator(comm: Any) -> Communicator:
     """`comm` as the protocol needs it: one of mpi4py's is wrapped, any other is taken as it is."""
     return MpiWorld(comm) if hasattr(comm, "Get_rank") else comm

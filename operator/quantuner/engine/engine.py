@@ -41,6 +41,8 @@ from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
 
+CORRECTIONS = ("fast_bias_correction", "weight_correction")
+
 
 def use_threads(count: int) -> None:
     """Sets torch's threads for this process: `count` for an op, one op at a time."""
@@ -65,10 +67,7 @@ class Engine:
         self.task = task
         self.quantization = quantization
         self.objectives = tuple(objectives)
-        if not isinstance(task.model, torch.nn.Module):
-            raise SearchError(
-                Failure.TASK_INVALID, f"Task.model must be a torch.nn.Module, not {type(task.model).__name__}"
-            )
+        _check(task, quantization)
         self.captured = capture(task.model, task.example_inputs or first_inputs(task.calib_dataloader))
         self.space: tuple[OpCapability, ...] = constrain(self.captured.ops, quantization)
         self.recipe_ops = recipe_ops(self.captured.ops)
@@ -236,6 +235,27 @@ class Engine:
     def cost(self, config: TuneConfig) -> float:
         """Modelled latency of the quantizable ops relative to fp32."""
         return modelled_latency(config, self.captured.ops)
+
+
+def _check(task: Task, quantization: Quantization) -> None:
+    """Raises `SearchError` for a task that cannot be tuned, or not in this way."""
+    if not isinstance(task.model, torch.nn.Module):
+        raise SearchError(
+            Failure.TASK_INVALID, f"Task.model must be a torch.nn.Module, not {type(task.model).__name__}"
+        )
+    if isinstance(task.calib_dataloader, Iterator):
+        raise SearchError(
+            Failure.TASK_INVALID,
+            f"calib_dataloader is a {type(task.calib_dataloader).__name__}, which can be read once only; give a "
+            "list or a DataLoader, which every pass reads anew",
+        )
+    corrections = [name for name in CORRECTIONS if quantization.recipes.get(name)]
+    if quantization.approach == "qat" and corrections:
+        raise SearchError(
+            Failure.CONFIGURATION_INVALID,
+            f"quantization.recipes: {' and '.join(corrections)} would take back what training (approach qat) has "
+            "learnt; leave it out, or choose another approach",
+        )
 
 
 def _saved(mode: Mode) -> int:

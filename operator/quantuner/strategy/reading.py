@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, Trial
 from quantuner.api.spec import Tuning
+from quantuner.config.recipes import checked_recipes
 from quantuner.engine.engine import Engine
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.space.config import TuneConfig
@@ -46,6 +49,10 @@ class Reading:
         """A configuration from that form, with the user's recipes. Raises `SearchError` for what does not fit."""
         if isinstance(body, TuneConfig):
             return body
+        try:
+            checked_recipes(body.get("recipe_cfgs") or {})
+        except ValueError as error:
+            raise SearchError(Failure.CONFIGURATION_INVALID, f"recipe_cfgs {error}") from error
         return self.recipes.keep(from_dict(body, self.tuning_space))
 
     @property

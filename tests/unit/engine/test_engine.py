@@ -10,6 +10,8 @@ import yaml
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
+from quantuner.api.spec import Quantization
+from quantuner.api.task import Task
 from quantuner.engine import artifact
 from quantuner.engine.engine import Engine, cpu_kind, libraries
 from quantuner.engine.footprint import MEBI
@@ -141,6 +143,18 @@ def test_a_model_that_is_no_module_is_refused() -> None:
     with pytest.raises(SearchError, match=r"Task\.model must be a torch\.nn\.Module, not str") as caught:
         engine_of("model")  # type: ignore[arg-type]
     assert caught.value.reason == Failure.TASK_INVALID
+
+
+@pytest.mark.parametrize("recipe", ["fast_bias_correction", "weight_correction"])
+def test_a_correction_of_what_is_trained_is_refused(recipe: str) -> None:
+    task = Task(model=seeded(Net), calib_dataloader=[images()], eval_func=lambda _: 0.5)
+    with pytest.raises(SearchError, match=f"{recipe} would take back what training .* has learnt; leave it out"):
+        Engine(task, Quantization("qat", recipes={recipe: True}), ())
+
+
+def test_calibration_data_that_can_be_read_only_once_are_refused() -> None:
+    with pytest.raises(SearchError, match="calib_dataloader is a list_iterator, which can be read once only; give a"):
+        engine_of(seeded(Net), loader=iter([images()]))
 
 
 def test_a_trial_before_calibration_is_our_own_mistake() -> None:

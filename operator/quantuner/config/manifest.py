@@ -1,0 +1,71 @@
+"""A configuration as the resource that asks for the same search: from a script to `kubectl apply`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from quantuner.api import names
+from quantuner.api.spec import Override, Tuning, camel_case
+from quantuner.config.quantization import Config
+from quantuner.config.resource import tuning_of
+
+ENTRYPOINT = "task:task"
+
+
+def manifest_of(config: Config, name: str = "local", entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
+    """A QuantizationTuning; `entrypoint` is the `module:callable` that gives model and data. Raises as `tuning_of`."""
+    return body_of(tuning_of(config, name), entrypoint)
+
+
+def body_of(tuning: Tuning, entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
+    """The manifest that is parsed to `tuning`: what defines its search, not where it runs."""
+    quantization, accuracy, criterion = tuning.quantization, tuning.accuracy_criterion, tuning.tuning_criterion
+    spec: dict[str, Any] = {
+        "task": {"entrypoint": tuning.task.entrypoint or entrypoint, "args": dict(tuning.task.args)},
+        "quantization": {
+            "approach": quantization.approach,
+            "quantLevel": quantization.quant_level,
+            "calibrationSamplingSizes": list(quantization.calibration_sampling_sizes),
+            "recipes": _recipes(quantization.recipes),
+            "excludedPrecisions": list(quantization.excluded_precisions),
+            "reduceRange": quantization.reduce_range,
+            "opTypes": [_override(override) for override in quantization.op_types],
+            "opNames": [_override(override) for override in quantization.op_names],
+        },
+        "accuracyCriterion": {
+            "criterion": accuracy.criterion,
+            "tolerableLoss": accuracy.tolerable_loss,
+            "higherIsBetter": accuracy.higher_is_better,
+        },
+        "tuningCriterion": {
+            **({"strategy": criterion.strategy} if criterion.strategy else {}),
+            "strategyKwargs": {key: _plain(value) for key, value in criterion.strategy_kwargs.items()},
+            "maxTrials": criterion.max_trials,
+            "timeoutSeconds": math.ceil(criterion.timeout_seconds),
+            "objectives": [{"name": o.name, "weight": o.weight} for o in criterion.objectives],
+        },
+    }
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": tuning.name}, "spec": spec}
+
+
+def _recipes(recipes: Mapping[str, Any]) -> dict[str, Any]:
+    body = {camel_case(key): value for key, value in recipes.items()}
+    if "smoothQuantArgs" in body:
+        alpha = body["smoothQuantArgs"].get("alpha")
+        alphas = [] if alpha is None else alpha if isinstance(alpha, (list, tuple)) else [alpha]
+        body["smoothQuantArgs"] = {"autoAlpha": True} if alpha == "auto" else {"alphas": list(alphas)} if alphas else {}
+    return body
+
+
+def _override(override: Override) -> dict[str, Any]:
+    body: dict[str, Any] = {"pattern": override.pattern}
+    for (attribute, item), values in override.options.items():
+        body.setdefault(attribute, {})[item] = list(values)
+    return body
+
+
+def _plain(value: Any) -> Any:
+    """A callable, as a loss, by the `module:name` under which the resource names it."""
+    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value

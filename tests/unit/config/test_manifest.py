@@ -1,0 +1,67 @@
+"""A configuration written as a resource is parsed to the same search."""
+
+from typing import Any
+
+import pytest
+
+from quantuner.api.spec import Tuning
+from quantuner.api.validation import admit
+from quantuner.config import (
+    AccuracyCriterion,
+    PostTrainingQuantConfig,
+    QuantizationAwareTrainingConfig,
+    TuningCriterion,
+    manifest_of,
+    tuning_of,
+)
+
+
+def loss(output: Any, target: Any) -> Any:
+    return output - target
+
+
+CONFIGS: dict[str, PostTrainingQuantConfig] = {
+    "the defaults": PostTrainingQuantConfig(),
+    "training": QuantizationAwareTrainingConfig(quant_level=1),
+    "a level": PostTrainingQuantConfig(quant_level=0),
+    "sizes and precisions": PostTrainingQuantConfig(
+        calibration_sampling_size=[50, 200], excluded_precisions=["bf16"], reduce_range=True, approach="auto"
+    ),
+    "constraints": PostTrainingQuantConfig(
+        op_type_dict={"Conv2d": {"activation": {"scheme": ["sym"], "algorithm": ["minmax"]}}},
+        op_name_dict={"head.*": {"weight": {"dtype": ["fp32"]}}},
+    ),
+    "recipes": PostTrainingQuantConfig(recipes={"weight_correction": True, "last_conv_or_matmul_quantization": False}),
+    "an alpha": PostTrainingQuantConfig(recipes={"smooth_quant": True, "smooth_quant_args": {"alpha": 0.3}}),
+    "alphas": PostTrainingQuantConfig(recipes={"smooth_quant": True, "smooth_quant_args": {"alpha": [0.3, 0.5]}}),
+    "an automatic alpha": PostTrainingQuantConfig(
+        recipes={"smooth_quant": True, "smooth_quant_args": {"alpha": "auto"}}
+    ),
+    "criteria": PostTrainingQuantConfig(
+        accuracy_criterion=AccuracyCriterion(higher_is_better=False, criterion="absolute", tolerable_loss=2.5),
+        tuning_criterion=TuningCriterion(
+            strategy="tpe",
+            strategy_kwargs={"seed": 3},
+            timeout=60,
+            max_trials=7,
+            objective={"objective": ["performance", "modelsize"], "weight": [0.2, 0.8]},
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_a_manifest_is_admitted_and_parsed_to_what_was_configured(config: PostTrainingQuantConfig) -> None:
+    parsed = Tuning.from_body(admit(manifest_of(config, "digits", "digits:task")))
+    meant = tuning_of(config, "digits")
+    assert parsed.task.entrypoint == "digits:task"
+    assert parsed.quantization == meant.quantization
+    assert parsed.accuracy_criterion == meant.accuracy_criterion
+    assert parsed.tuning_criterion == meant.tuning_criterion
+
+
+def test_a_loss_is_named_by_where_it_is_and_part_of_a_second_counts_as_one() -> None:
+    criterion = TuningCriterion(strategy="hawq_v2", strategy_kwargs={"hawq_v2_loss": loss}, timeout=0.5)
+    body = manifest_of(PostTrainingQuantConfig(tuning_criterion=criterion))["spec"]["tuningCriterion"]
+    assert body["strategyKwargs"] == {"hawq_v2_loss": f"{__name__}:loss"}
+    assert body["timeoutSeconds"] == 1
