@@ -30,7 +30,6 @@ class AutoTuneStrategy(TuneStrategy):
             self.engine.algorithms = self
             self.re_quant = phase.refines
             yield from phase.asked()
-            self.re_quant = False
             if self.winner_config is not None and not self.tuning.tuning_criterion.timeout_seconds:
                 return
 

@@ -38,6 +38,13 @@ def test_two_by_type_then_ops_fall_back_together_the_most_sensitive_first() -> N
     assert finished.outcome is Outcome.EXHAUSTED
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_success_by_type_ends_the_search(first: int) -> None:
+    strategy = searching(lambda config: 1.0 if config["head"].short() == STATIC[first] else 0.5, "mse_v2")
+    finished = ended(strategy)
+    assert (finished.outcome, finished.best, len(asked(strategy))) == (Outcome.TARGET_MET, first + 1, first + 1)
+
+
 def test_ops_of_equal_error_fall_back_in_the_order_of_the_model() -> None:
     tried = searched(never, "mse_v2", quantization=ONE_OPTION, data="zeros")
     assert fallbacks(tried) == [frozenset(), *heads(OPS)]

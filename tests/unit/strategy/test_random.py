@@ -59,11 +59,14 @@ def test_every_option_of_every_op_is_drawn_about_equally_often() -> None:
 
 
 def test_each_configuration_is_drawn_once_until_there_is_none_left() -> None:
-    strategy = searching(never, "random", quantization={**ONE_OPTION, "calibrationSamplingSizes": [8, 64]})
+    quantization = {**ONE_OPTION, "calibrationSamplingSizes": [8, 64]}
+    (stage,) = searching(never, "random", quantization=quantization).stages()
+    configs = list(stage)
+    pairs = {(config.calib_sampling_size, fallen(config)) for config in configs}
+    assert len(pairs) == len(configs) == 2 * 2 ** len(OPS)
+    strategy = searching(never, "random", quantization=quantization)
     finished = ended(strategy)
-    pairs = {(config.calib_sampling_size, fallen(config)) for config in asked(strategy)}
-    assert len(pairs) == len(asked(strategy)) == 2 * 2 ** len(OPS)
-    assert finished.outcome is Outcome.EXHAUSTED
+    assert (finished.outcome, asked(strategy)) == (Outcome.EXHAUSTED, configs)
 
 
 def test_an_op_that_has_one_option_keeps_it() -> None:
