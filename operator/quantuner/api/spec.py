@@ -12,6 +12,8 @@ from typing import Any
 from quantuner.api import names
 
 ATTRIBUTES = ("activation", "weight")
+CORRECTIONS = ("fast_bias_correction", "weight_correction")
+"""Recipes that change the weights or biases of a quantized model."""
 
 
 @dataclass(frozen=True)

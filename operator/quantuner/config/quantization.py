@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from quantuner.api.spec import CORRECTIONS
 from quantuner.config.checks import Check, Checked, anything, each_once, number, one_of, only
 from quantuner.config.criteria import AccuracyCriterion, TuningCriterion
 from quantuner.config.recipes import checked_recipes
@@ -135,6 +136,13 @@ class QuantizationAwareTrainingConfig(PostTrainingQuantConfig):
         "approach": only("quant_aware_training", "the approach of this class is fixed"),
         "model_name": anything,
     }
+
+    def _check_together(self, values: Mapping[str, Any]) -> None:
+        corrections = [name for name in CORRECTIONS if values.get("recipes", {}).get(name)]
+        if corrections:
+            raise ValueError(
+                f"has {' and '.join(corrections)}, which would take back what training has learnt; leave it out"
+            )
 
     def __init__(
         self,

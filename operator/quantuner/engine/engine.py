@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
-from quantuner.api.spec import Quantization
+from quantuner.api.spec import CORRECTIONS, Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
 from quantuner.engine import artifact, recipes
@@ -40,8 +40,6 @@ from quantuner.space.cost import modelled_latency
 from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
-
-CORRECTIONS = ("fast_bias_correction", "weight_correction")
 
 
 def use_threads(count: int) -> None:

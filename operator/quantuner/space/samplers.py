@@ -93,17 +93,17 @@ def accumulated(
 def op_wise_candidates(space: Sequence[OpCapability], *, precisions: bool = False) -> dict[str, list[OpConfig]]:
     """Op name to its configurations in its first mode, options as nested loops with the last item fastest.
 
-    `precisions` adds those that the op may fall back to, at the end.
+    `precisions` adds, at the end, those of its other modes: dynamic beside static, then what it may fall back to.
     """
-    found: dict[str, list[OpConfig]] = {}
-    for capability in space:
-        mode = next(iter(capability.modes))
-        options = capability.modes[mode]
-        products = itertools.product(*options.values())
-        found[capability.op.name] = [OpConfig(mode, tuple(zip(options, picked, strict=True))) for picked in products]
-        if precisions and not mode.is_precision:
-            found[capability.op.name] += [OpConfig(m) for m in capability.modes if m.is_precision]
-    return found
+    return {
+        c.op.name: [config for mode in (c.modes if precisions else [*c.modes][:1]) for config in _of_mode(mode, c)]
+        for c in space
+    }
+
+
+def _of_mode(mode: Mode, capability: OpCapability) -> list[OpConfig]:
+    options = capability.modes[mode]
+    return [OpConfig(mode, tuple(zip(options, picked, strict=True))) for picked in itertools.product(*options.values())]
 
 
 def op_wise(space: Sequence[OpCapability], *, precisions: bool = False) -> Iterator[TuneConfig]:

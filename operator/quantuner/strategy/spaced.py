@@ -9,6 +9,7 @@ from typing import Any
 from quantuner.api.spec import Tuning
 from quantuner.config import tuning_of
 from quantuner.options import checked_seed, options
+from quantuner.space.capability import Mode
 from quantuner.space.config import TuneConfig
 from quantuner.space.constraints import constrain
 from quantuner.space.forms import initial_tuning_cfg
@@ -38,7 +39,9 @@ class Spaced(Reading):
             quantization = (conf if isinstance(conf, Tuning) else tuning_of(conf)).quantization
             capabilities = constrain(self.engine.captured.ops, quantization)
         self.tuning_space = TuningSpace(capabilities, quantization.calibration_sampling_sizes)
-        self.recipes = Recipes(quantization.recipes, self.engine.recipe_ops)
+        capable = {c.op.name for c in self.tuning_space.capabilities if Mode.FP32 in c.modes}
+        ops = {name: [op for op in ops if op in capable] for name, ops in self.engine.recipe_ops.items()}
+        self.recipes = Recipes(quantization.recipes, ops)
 
     @property
     def seed(self) -> int:

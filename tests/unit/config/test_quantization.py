@@ -376,3 +376,12 @@ def test_configurations_are_equal_by_class_and_value() -> None:
 
 def test_every_spelt_out_approach_is_one_of_the_resources() -> None:
     assert set(APPROACHES.values()) == {"static", "dynamic", "auto", "qat"}
+
+
+@pytest.mark.parametrize("recipe", ["fast_bias_correction", "weight_correction"])
+def test_a_correction_of_what_is_trained_is_refused(recipe: str) -> None:
+    config = QuantizationAwareTrainingConfig()
+    config.recipes = {recipe: False}
+    with pytest.raises(ValueError, match=f"recipes has {recipe}, which would take back what training has learnt"):
+        config.recipes = {recipe: True}
+    assert config.recipes == {recipe: False}

@@ -347,6 +347,14 @@ PLAIN_RECIPES = st.fixed_dictionaries(
         "prePostProcessQuantization": st.booleans(),
     },
 )
+
+
+def _without_corrections(body: dict[str, Any]) -> dict[str, Any]:
+    """Training refuses them."""
+    recipes = {name: on for name, on in body.get("recipes", {}).items() if not name.endswith("Correction")}
+    return {**body, "recipes": recipes}
+
+
 QUANTIZATION = st.fixed_dictionaries(
     {},
     optional={
@@ -359,7 +367,7 @@ QUANTIZATION = st.fixed_dictionaries(
         "opTypes": ENTRIES,
         "opNames": ENTRIES,
     },
-)
+).map(lambda body: _without_corrections(body) if body.get("approach") == "qat" else body)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 ACCURACY = st.one_of(
     st.fixed_dictionaries({"criterion": st.just("absolute")}, optional={"tolerableLoss": NUMBER}),
