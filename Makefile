@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies bench-search bench-int8 clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies bench-search bench-int8 bench-memory clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench-search: .venv/.installed .venv-peer/.installed  ## a search of 30 trials a
 
 bench-int8: .venv/.installed  ## the saved model in int8 kernels against the compiled fp32 model
 	@$(BIN)/python -m benchmarks.int8
+
+bench-memory: .venv/.installed  ## peak memory of a search against one evaluation
+	@$(BIN)/python -m benchmarks.memory
 
 clean:  ## remove what builds and runs leave here
 	rm -rf .venv .venv-peer quantuner_workspace nc_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -70,6 +70,8 @@ def _compared(name: str) -> dict[str, Any]:
         "distinct": mine["distinct"],
         "seconds": mine["seconds"],
         "peer_seconds": peer["seconds"],
+        "accuracy_default": round(mine["accuracy_default"], 5),
+        "peer_accuracy_default": round(peer["accuracy_default"], 5),
     }
 
 

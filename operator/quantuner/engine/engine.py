@@ -28,7 +28,7 @@ from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import Activations, quantize
-from quantuner.engine.quantized import QuantizedModel
+from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Training, train_quantized
@@ -74,6 +74,8 @@ class Engine:
         """Who fills the scheduler for a trial: a strategy; None applies the configuration's own recipes."""
         self.timed = False
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
+        self.saved: QuantizedModel | None = None
+        """The model that was saved last, as it was loaded again."""
         self.scheduler = AlgorithmScheduler()
         self.probes = Probes(self)
         self._training = Training(task.train_func)
@@ -150,9 +152,10 @@ class Engine:
         return replace(measured, seconds=time.monotonic() - started)
 
     def save(self, config: TuneConfig, folder: Path) -> float:
-        """Saves the quantized model, loads it again, and returns the loaded model's accuracy."""
+        """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
         artifact.save(folder, self.quantized(config), self.captured, config)
-        accuracy, _ = evaluate(artifact.load(folder), self.task.eval_func)
+        self.saved = load(folder)
+        accuracy, _ = evaluate(self.saved.model, self.task.eval_func)
         return accuracy
 
     # --- models
