@@ -85,6 +85,11 @@ def batch_digest(inputs: Iterable[Any]) -> bytes:
     return sha.digest()
 
 
+def storages(values: Any) -> set[int]:
+    """Addresses of the memory that the tensors among `values` lie in."""
+    return {v.untyped_storage().data_ptr() for v in tree_leaves(values) if isinstance(v, torch.Tensor)}
+
+
 def interned(known: dict[OpConfig, OpConfig], config: Mapping[str, OpConfig]) -> dict[str, OpConfig]:
     """The same configuration with one object for equal op configurations, so that comparing them is quick."""
     return {name: known.setdefault(op, op) for name, op in config.items()}

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_map
 
 from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.quantize import Activations
-from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned
+from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
 from quantuner.engine.switch.rounding import Grid, Rounding
 from quantuner.space.config import FP32, OpConfig
@@ -60,22 +61,26 @@ class Switchable:
     def evaluate(
         self, inputs: Sequence[Any], config: Mapping[str, OpConfig], signatures: Mapping[Node, Signature]
     ) -> Any:
-        """The model's output for one batch. Values that nobody needs any more are dropped on the way."""
+        """The model's output for one batch. Values that nobody needs any more are dropped on the way.
+
+        What is kept is the memory's own: views of the caller's inputs are left out, and outputs are copied.
+        """
         memory = self._memory
         batch = batch_digest(inputs) if memory.nodes else b""
         values = self.program.bind(inputs) | memory.known(batch, signatures)
         needed = self.program.needed(values)
         uses = Counter(a for node in (*needed, self.program.result) for a in node.all_input_nodes)
-        run = _Run(self, config)
+        run, theirs = _Run(self, config), storages(inputs)
         for node in needed:
             values[node] = run.value(node, values)
-            if node in signatures:
+            if node in signatures and theirs.isdisjoint(storages(values[node])):
                 memory.keep(batch, node, signatures[node], values[node])
             for argument in node.all_input_nodes:
                 uses[argument] -= 1
                 if not uses[argument]:
                     del values[argument]
-        return self.program.output(values)
+        result = self.program.output(values)
+        return tree_map(_copied, result) if memory.nodes else result
 
     def forget(self) -> None:
         """Drops the values that are kept."""
@@ -107,6 +112,10 @@ class Switchable:
     def own_output(self, node: Node, config: OpConfig, values: Values) -> Any:
         """An op's output under `config`, its input as in `values`."""
         return _Run(self, {self.names[node]: config}).value(node, values)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 class _Run:

@@ -166,6 +166,31 @@ def test_what_did_not_change_is_not_computed_again() -> None:
     assert len(calls) == 3  # other images
 
 
+class Flattened(nn.Module):
+    """Its op reads a view of the input, and its output is a view of what another op reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.first(x.flatten(1))
+        return hidden[:, :2], self.second(hidden)
+
+
+def test_what_the_caller_does_with_inputs_and_outputs_changes_no_later_result() -> None:
+    engine = engine_for(Flattened, lambda *_: rows().view(8, 2, 2), "static")
+    config = initial(engine.space)
+    model, buffer = switchable(engine), torch.empty(8, 2, 2)
+    batches = [rows(8, seed).view(8, 2, 2) for seed in (1, 2)]
+    for changed in (config, config.having({"second": FP32}), config):
+        for batch in batches:
+            outputs = model.model(changed)(buffer.copy_(batch))  # a loader that fills one buffer again and again
+            assert equal(outputs, engine.quantized(changed)(batch))
+            for output in outputs:
+                output.fill_(9)
+
+
 @pytest.mark.parametrize("name", ["stem.0", "head"])
 def test_a_rerun_gives_what_a_whole_run_gives(name: str) -> None:
     engine = engine_for(Net, images, "static")
