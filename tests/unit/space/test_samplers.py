@@ -4,6 +4,8 @@ The orders are Neural Compressor 2.x's (its §3.4 and §7 in the behaviour notes
 fastest, fallback from the output side, accumulated fallback best first.
 """
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from quantuner.api.spec import Quantization
 from quantuner.space import samplers
 from quantuner.space.capability import Mode, Op, OpCapability, capability_of
-from quantuner.space.config import FP32, TuneConfig
+from quantuner.space.config import FP32, OpConfig, TuneConfig
 from tests.unit.space.spaces import APPROACHES, NETWORK, narrowing, ops, quantizations, space_of
 
 STATIC_ORDER = ("static/asym/kl", "static/asym/minmax", "static/sym/kl", "static/sym/minmax")
@@ -162,6 +164,13 @@ def every_sampler(space: tuple[OpCapability, ...]) -> Iterator[tuple[str, list[T
     yield "one by one", list(samplers.one_by_one(base, candidates))
     accuracies = {name: len(name) / 7 for name in candidates}
     yield "accumulated", list(samplers.accumulated(base, accuracies, higher_is_better=True))
+    yield "model wise", list(samplers.model_wise(space))
+    for precisions in (False, True):
+        yield f"op wise, {precisions}", list(itertools.islice(samplers.op_wise(space, precisions=precisions), 200))
+    for accumulate in (False, True):
+        blocks = samplers.blocks_of(candidates)
+        yield f"block wise, {accumulate}", list(samplers.block_wise(base, blocks, accumulate=accumulate))
+    yield "sizes", list(samplers.calibration_sizes(base, [1, 2, 3]))
 
 
 @given(spaces())
@@ -174,6 +183,27 @@ def test_every_configuration_is_inside_the_capability(space: tuple[OpCapability,
 def test_no_sampler_repeats_a_configuration(space: tuple[OpCapability, ...]) -> None:
     for sampler, configs in every_sampler(space):
         assert len({config.digest for config in configs}) == len(configs), sampler
+
+
+def every_option(capability: OpCapability) -> set[OpConfig]:
+    """All that an op can do, written down anew: a mode and one option of each of its items."""
+    found = set()
+    for mode, items in capability.modes.items():
+        chosen: list[tuple[tuple[tuple[str, str], str], ...]] = [()]
+        for item, options in items.items():
+            chosen = [(*before, (item, option)) for before in chosen for option in options]
+        found |= {OpConfig(mode, options) for options in chosen}
+    return found
+
+
+@given(spaces().filter(lambda space: math.prod(len(every_option(c)) for c in space) <= 500))
+def test_op_wise_gives_every_configuration_of_the_space_once(space: tuple[OpCapability, ...]) -> None:
+    given_ = list(samplers.op_wise(space, precisions=True))
+    expected = math.prod(len(every_option(c)) for c in space)
+    assert len({config.digest for config in given_}) == len(given_) == expected
+    for capability in space:
+        name = capability.op.name
+        assert {config[name] for config in given_} == every_option(capability)
 
 
 @given(spaces())

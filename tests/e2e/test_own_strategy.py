@@ -1,0 +1,46 @@
+"""A strategy that comes with the task's code searches on the cluster, on as many pods as its lists are long."""
+
+import pytest
+
+from quantuner.api.journal import Finished
+from tests.e2e.kube import Kube, condition, has_ended, is_true
+from tests.e2e.tunings import EXAMPLE, configmap, example, history
+
+pytestmark = pytest.mark.cluster
+
+OWN = '''
+"""The digits example, searched by a strategy of its own: blocks of the network fall back, all tried together."""
+
+from digits import task
+from quantuner.space.config import FP32
+from quantuner.strategy import TuneStrategy, strategy_registry
+
+
+@strategy_registry
+class BlocksTuneStrategy(TuneStrategy):
+    accepts = ("blocks",)
+
+    def stages(self):
+        base = self.start(self.tuning_space.calib_sampling_sizes[0])
+        blocks = self.tuning.tuning_criterion.strategy_kwargs["blocks"]
+        yield [base.having({op: FP32 for op in base if op.startswith(block)}) for block in blocks]
+        best = self.best_config
+        yield [best.having({op: FP32 for op in base if op.startswith(block)}) for block in blocks]
+'''
+ENDED_SECONDS = 300.0
+
+
+def test_the_tasks_own_strategy_searches_on_the_pods(kube: Kube) -> None:
+    code = configmap("digits-task", digits=(EXAMPLE / "digits.py").read_text(), own=OWN)
+    task = {"entrypoint": "own:task", "source": {"configMap": {"name": "digits-task"}}}
+    criterion = {"strategy": "blocks", "strategyKwargs": {"blocks": ["first", "middle", "last"]}}
+    kube.apply(code, example("own", task=task, tuningCriterion=criterion))
+    body = kube.await_object("qtune", "own", has_ended, ENDED_SECONDS, "ended")
+    assert is_true("Complete")(body), condition(body, "Failed")
+    found = history(kube, "own")
+    assert isinstance(found.end, Finished)
+    assert {trial.rank for trial in found.tried} == {1, 2}
+    labels = [trial.label for trial in found.tried]
+    assert [label.split(":")[0] for label in labels] == ["fp32"] * len(labels)
+    assert all("first.conv2" in label or "middle.conv2" in label or "last.conv2" in label for label in labels)
+    assert body["status"]["best"]["trial"] == found.end.best
