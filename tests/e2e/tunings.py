@@ -10,8 +10,6 @@ from quantuner.api.names import journal_configmap
 from tests.e2e.kube import Kube, Object
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
-EXCEPTIONS = {"stem.0": "fp32", "first.conv2": "fp32", "last.conv2": "fp32"}
-"""What the example's winner leaves unquantized."""
 POD_RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 
 
