@@ -15,7 +15,16 @@ ENTRYPOINT = "task:task"
 
 
 def manifest_of(config: Config, name: str = "local", entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
-    """A QuantizationTuning; `entrypoint` is the `module:callable` that gives model and data. Raises as `tuning_of`."""
+    """A QuantizationTuning; `entrypoint` is the `module:callable` that gives model and data.
+
+    Raises as `tuning_of`, and `ValueError` for a function among `strategy_kwargs` that a resource cannot name.
+    """
+    for key, value in (config.tuning_criterion.strategy_kwargs or {}).items():
+        if callable(value) and "<" in getattr(value, "__qualname__", "<"):
+            raise ValueError(
+                f"strategy_kwargs.{key}: a resource names a function as module:function; give a function of a module, "
+                f"not {value!r:.80}"
+            )
     return body_of(tuning_of(config, name), entrypoint)
 
 
@@ -68,4 +77,6 @@ def _override(override: Override) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A callable, as a loss, by the `module:name` under which the resource names it."""
-    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
+    if not callable(value):
+        return value
+    return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"

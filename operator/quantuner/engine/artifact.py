@@ -32,11 +32,18 @@ def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfi
     drop_unused(model)
     with quiet(), torch.no_grad():
         program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
+    program.example_inputs = None  # they are the user's data, and a model is shared
     write(folder, program, config.plain())
 
 
 def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[str, Any]) -> None:
-    """As `save`, of a program that there is already."""
+    """As `save`, of a program that there is already.
+
+    Raises `FileExistsError` where the folder holds something else than a saved model.
+    """
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()) and not (folder / SUMS_FILE).is_file():
+        raise FileExistsError(f"{folder} holds something else than a saved model; name a new folder, or empty it")
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

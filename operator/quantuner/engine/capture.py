@@ -14,6 +14,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.functional import functional
+from quantuner.engine.norms import keep_shared_apart
 from quantuner.engine.quiet import quiet
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -53,7 +54,7 @@ def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured
     with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
         graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
-    graph.recompile()
+    keep_shared_apart(graph)
     ops = _ops(graph)
     if not ops:
         raise SearchError(

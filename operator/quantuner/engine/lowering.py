@@ -6,6 +6,7 @@ convolutions, channels last.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -28,13 +29,14 @@ class Lowered(torch.nn.Module):
     def __init__(self, model: GraphModule) -> None:
         super().__init__()
         self._model = model
+        self._signature = inspect.signature(model.forward)
         self._compiled: dict[Shapes, Any] = {}
 
     def train(self, mode: bool = True) -> Lowered:
         return self
 
-    def forward(self, *inputs: Any) -> Any:
-        inputs = tree_map(_channels_last, inputs)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        inputs = tree_map(_channels_last, self._signature.bind(*inputs, **named).args)
         shapes = tuple(tuple(v.shape) for v in tree_leaves(inputs) if isinstance(v, torch.Tensor))
         with torch.no_grad():
             if shapes in self._compiled:

@@ -15,6 +15,7 @@ from quantuner.engine.graphs import folded
 from quantuner.engine.quantize import Activations
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
 from quantuner.engine.switch.memory import BUDGET_BYTES
+from quantuner.engine.switch.rounding import RoundedWeights
 from quantuner.engine.switch.switchable import Switchable
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Variant:
     _activations: dict[int, Activations] = field(default_factory=dict)
     _fused: GraphModule | None = None
     _switchables: dict[int, Switchable] = field(default_factory=dict)
+    _weights: RoundedWeights = field(default_factory=dict)
 
     def activations(self, size: int, quantization: Quantization) -> Activations:
         """Scales and zero points from the ranges of `size` samples; 0 is the first configured size."""
@@ -54,7 +56,7 @@ class Variant:
         if samples not in self._switchables:
             work = {op.name: float(op.flops) for op in self.captured.ops}
             activations = self.activations(samples, quantization)
-            self._switchables[samples] = Switchable(self.fused, activations, work, BUDGET_BYTES)
+            self._switchables[samples] = Switchable(self.fused, activations, work, BUDGET_BYTES, self._weights)
         return self._switchables[samples]
 
 

@@ -13,7 +13,7 @@ def report(history: History, finished: Finished) -> dict[str, Any]:
     """The content of report.json; `finished` names a best trial.
 
     `sizes` are modelled, in MiB of parameters and buffers; `cost` is the modelled latency of the quantizable ops
-    relative to fp32; `latency` is seconds of one whole evaluation, of the trial with fp32 kernels on int8 grids.
+    relative to fp32; `latency` is seconds of one whole evaluation of the fp32 model.
     """
     baseline, best = history.trials[0], history.trials[finished.best or 0]
     first = history.launches[0]
@@ -26,7 +26,7 @@ def report(history: History, finished: Finished) -> dict[str, Any]:
         "outcome": finished.outcome,
         "sizes": {"fp32": baseline.size, "model": best.size},
         "cost": best.cost,
-        "latency": {"fp32": baseline.seconds, "trial": best.seconds},
+        "latency": {"fp32": baseline.seconds},
         "objectives": best.objectives,
         "search": first.search,
         "model": first.model,

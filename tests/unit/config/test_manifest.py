@@ -11,6 +11,7 @@ from quantuner.config import (
     PostTrainingQuantConfig,
     QuantizationAwareTrainingConfig,
     TuningCriterion,
+    body_of,
     manifest_of,
     tuning_of,
 )
@@ -65,3 +66,18 @@ def test_a_loss_is_named_by_where_it_is_and_part_of_a_second_counts_as_one() -> 
     body = manifest_of(PostTrainingQuantConfig(tuning_criterion=criterion))["spec"]["tuningCriterion"]
     assert body["strategyKwargs"] == {"hawq_v2_loss": f"{__name__}:loss"}
     assert body["timeoutSeconds"] == 1
+
+
+class Loss:
+    def __call__(self, output: Any, target: Any) -> Any:
+        return output - target
+
+
+@pytest.mark.parametrize("function", [Loss(), lambda output: output], ids=["an object", "a lambda"])
+def test_a_function_that_a_resource_cannot_name_is_refused(function: Any) -> None:
+    criterion = TuningCriterion(strategy="hawq_v2", strategy_kwargs={"hawq_v2_loss": function})
+    with pytest.raises(
+        ValueError, match=r"strategy_kwargs\.hawq_v2_loss: a resource names a function as module:function"
+    ):
+        manifest_of(PostTrainingQuantConfig(tuning_criterion=criterion))
+    assert isinstance(body_of(tuning_of(PostTrainingQuantConfig(tuning_criterion=criterion))), dict)

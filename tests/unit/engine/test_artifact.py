@@ -51,6 +51,17 @@ def test_an_older_artifact_is_replaced_whole(engine: Engine, folder: Path) -> No
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+def test_a_folder_with_other_things_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds something else than a saved model; name a new folder, or empty"):
+        engine.save(initial(engine.space), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_users_calibration_data_are_not_in_it(folder: Path) -> None:
+    assert artifact.load_program(folder).example_inputs is None
+
+
 def test_its_checksums_are_those_that_sha256sum_checks(folder: Path) -> None:
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0

@@ -61,7 +61,14 @@ def output_errors(
 def _between(exact: Any, other: Any, measure: Distance) -> float:
     """Summed over the floating-point tensors of a model's output, whatever structure holds them."""
     pairs = zip(tree_leaves(exact), tree_leaves(other), strict=True)
-    return sum(float(measure(a, b)) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point())
+    tensors = [(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point()]
+    return sum(float(measure(*_finite(a, b))) for a, b in tensors)
+
+
+def _finite(exact: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with 0 where either is not finite, as a masked logit of -inf: it says nothing of an error."""
+    both = exact.isfinite() & other.isfinite()
+    return exact.where(both, 0.0), other.where(both, 0.0)
 
 
 def own_errors(
@@ -74,7 +81,7 @@ def own_errors(
             exact = model.run(inputs, {})
             for node, name in model.names.items():
                 if name in alternatives:
-                    found[name].append(float(_mse(exact[node], model.own_output(node, alternatives[name], exact))))
+                    found[name].append(_between(exact[node], model.own_output(node, alternatives[name], exact), _mse))
     return {name: sum(errors) / len(errors) for name, errors in found.items()}
 
 

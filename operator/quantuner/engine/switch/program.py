@@ -25,9 +25,16 @@ class Program:
         self.order: tuple[Node, ...] = tuple(model.graph.nodes)
         self.inputs = tuple(node for node in self.order if node.op == "placeholder")
         self.result = model.graph.output_node()
+        self.guards = tuple(node for node in self.order if node.op == "call_module" and not node.users)
+        """What torch.export assumed of inputs, as a batch size that it fixed; each raises where that does not hold."""
         self.steps: dict[Node, Step] = {
             node: _step(model, node) for node in self.order if node.op not in ("placeholder", "output")
         }
+
+    def check(self, values: Values) -> None:
+        """Raises what a guard raises for the inputs in `values`."""
+        for node in self.guards:
+            self.steps[node](values)
 
     def bind(self, inputs: Sequence[Any]) -> Values:
         """The placeholders' values: a dict or a tuple among the inputs has one for each of its leaves."""

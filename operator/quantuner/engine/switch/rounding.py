@@ -16,12 +16,16 @@ Grid = tuple[float, int]
 """(scale, zero point)."""
 
 
+RoundedWeights = dict[tuple[str, tuple[str, ...]], torch.Tensor]
+"""(op name, weight options) to the rounded weight."""
+
+
 class Rounding:
     """The grids of one model's inputs and weights. Rounded weights are kept: they are the same in every batch."""
 
-    def __init__(self, activations: Activations) -> None:
+    def __init__(self, activations: Activations, weights: RoundedWeights) -> None:
         self.activations = activations
-        self._weights: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
+        self._weights = weights
 
     def grid(self, name: str, config: OpConfig) -> Grid | None:
         """Grid of an op's input; None where every batch has its own."""
@@ -35,7 +39,8 @@ class Rounding:
         scale, zero_point = grid or self._of_batch(config, value)
         # Zero points are whole numbers, so that taking one out of the bounds instead of adding it changes no bit.
         low, high = -zero_point, self.activations.quant_max - zero_point
-        return value.mul(1.0 / scale).round_().clamp_(low, high).mul_(scale)
+        # An integer that is made of NaN is 0, whose distance from the zero point is `low`.
+        return value.mul(1.0 / scale).round_().clamp_(low, high).nan_to_num_(nan=low).mul_(scale)
 
     def _of_batch(self, config: OpConfig, value: torch.Tensor) -> Grid:
         observer = activation_observer(config.get("activation", "scheme"), self.activations.quant_max)

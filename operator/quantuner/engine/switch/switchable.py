@@ -15,7 +15,7 @@ from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
-from quantuner.engine.switch.rounding import Grid, Rounding
+from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
 from quantuner.space.config import FP32, OpConfig
 
 Work = Mapping[str, float]
@@ -29,12 +29,22 @@ class Switchable:
     batch, within the memory's budget.
     """
 
-    def __init__(self, graph: GraphModule, activations: Activations, work: Work, budget: int = 0) -> None:
-        """`graph` is the fp32 graph that is quantized, batch norms folded; `budget` in bytes, 0 keeps nothing."""
+    def __init__(
+        self,
+        graph: GraphModule,
+        activations: Activations,
+        work: Work,
+        budget: int = 0,
+        weights: RoundedWeights | None = None,
+    ) -> None:
+        """`graph` is the fp32 graph that is quantized, batch norms folded; `budget` in bytes, 0 keeps nothing.
+
+        `weights` are shared by all that switch the same graph; they are not part of the budget.
+        """
         self.program = Program(graph)
         self.names = {node: name for name, _, node in quantizable_nodes(graph.graph)}
         """Node to the op's name; a module that is called twice has two nodes."""
-        self.rounding = Rounding(activations)
+        self.rounding = Rounding(activations, {} if weights is None else weights)
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
@@ -67,7 +77,9 @@ class Switchable:
         """
         memory = self._memory
         batch = batch_digest(inputs) if memory.nodes else b""
-        values = self.program.bind(inputs) | memory.known(batch, signatures)
+        bound = self.program.bind(inputs)
+        self.program.check(bound)
+        values = bound | memory.known(batch, signatures)
         needed = self.program.needed(values)
         uses = Counter(a for node in (*needed, self.program.result) for a in node.all_input_nodes)
         run, theirs = _Run(self, config), storages(inputs)

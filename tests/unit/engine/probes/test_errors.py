@@ -46,6 +46,27 @@ def test_the_op_whose_input_has_an_outlier_has_most_error(engine: Engine, metric
     assert errors["bad"] > 10 * errors["good"] > 0
 
 
+class Masked(nn.Module):
+    """Logits of which one is always impossible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.second(self.first(x)) + torch.tensor([0.0, 0.0, 0.0, -math.inf])
+        return y
+
+
+@pytest.mark.parametrize("metric", sorted(DISTANCES))
+def test_a_masked_logit_hides_no_error(metric: str) -> None:
+    torch.manual_seed(0)
+    made = engine_of(Masked().eval(), loader=[torch.randn(16, 8)], eval_func=lambda _: 1.0)
+    made.calibrate()
+    errors = made.probes.single_op_errors(initial(made.space), metric)
+    assert all(math.isfinite(error) and error > 0 for error in errors.values())
+
+
 def test_an_op_in_fp32_has_no_single_error(engine: Engine) -> None:
     config = initial(engine.space).having({"bad": FP32})
     assert set(engine.probes.single_op_errors(config)) == {"good"}

@@ -68,6 +68,18 @@ def pairs(count: int = 8, seed: int = 1) -> dict[str, torch.Tensor]:
     return {"x": rows(count, seed), "y": rows(count, seed + 1)}
 
 
+class NotFinite(nn.Module):
+    """Gives its op NaN and infinity for some inputs, which calibration has not shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.second(self.first(x.log()).relu())
+        return y.nan_to_num(7.0)
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "a convolution and a linear": (Net, images),
     "a module that is called twice": (Shared, rows),
@@ -124,6 +136,13 @@ def test_it_gives_the_bits_of_the_converted_model(make: Any, data: Any, approach
                 assert equal(model.model(config)(batch), expected), f"budget {budget}"
 
 
+def test_what_is_not_a_number_is_rounded_as_the_converted_model_does() -> None:
+    engine = engine_for(NotFinite, lambda *_: rows().abs() + 0.1, "static")
+    for config in drawn(engine, 6, seed=1):
+        with torch.no_grad():
+            assert equal(switchable(engine).model(config)(rows()), engine.quantized(config)(rows()))
+
+
 def test_a_model_without_quantized_ops_is_the_folded_model() -> None:
     engine = engine_for(Net, images, "static")
     model = switchable(engine).model(initial(engine.space).having({"stem.0": FP32, "head": FP32}))
@@ -164,6 +183,28 @@ def test_what_did_not_change_is_not_computed_again() -> None:
     assert len(calls) == 2
     model.model(base)(images(4, 7))
     assert len(calls) == 3  # other images
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x).mean(1) * x.shape[1]
+        return y
+
+
+def test_an_input_that_breaks_what_the_capture_assumed_is_refused_as_the_saved_model_refuses_it() -> None:
+    data = torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0))
+    engine = engine_of(seeded(Scaled), loader=[data])
+    engine.calibrate()
+    model = switchable(engine).model(initial(engine.space))
+    model(data)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        model(data[:, :3])
+    with pytest.raises(AssertionError, match="Guard failed"):
+        engine.quantized(initial(engine.space))(data[:, :3])
 
 
 class Flattened(nn.Module):

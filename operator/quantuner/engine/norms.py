@@ -1,0 +1,44 @@
+"""Batch norms that must not be folded into the convolution before them.
+
+torchao's prepare folds every batch norm behind a convolution, also where something else reads the convolution's output
+or shares its weight, and then computes another function.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.engine.graphs import attribute, path_of
+
+_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
+_FOLDED_INTO = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+
+def keep_shared_apart(model: GraphModule) -> None:
+    """Puts a copy, which changes no bit, between such a convolution and its norm. Changes the graph in place."""
+    convolutions = [node for node in model.graph.nodes if _is_convolution(node)]
+    readers = Counter(_weight(model, node) for node in convolutions)
+    for norm in [node for node in model.graph.nodes if node.target in _NORMS]:
+        source = norm.args[0]
+        if source in convolutions and (len(source.users) > 1 or readers[_weight(model, source)] > 1):
+            with model.graph.inserting_before(norm):
+                copy = model.graph.call_function(torch.ops.aten.clone.default, (source,))
+            copy.meta = {"val": source.meta["val"]}
+            norm.replace_input_with(source, copy)
+    model.recompile()
+
+
+def _is_convolution(node: Node) -> bool:
+    operator = node.target
+    return isinstance(operator, torch._ops.OpOverload) and operator._schema.name.removeprefix("aten::") in _FOLDED_INTO
+
+
+def _weight(model: GraphModule, node: Node) -> object:
+    """Where the weight lies in memory; of one that is computed, the node that does."""
+    weight = node.args[1]
+    if isinstance(weight, Node) and weight.op == "get_attr":
+        return attribute(model, path_of(weight)).data_ptr()
+    return weight

@@ -1,0 +1,62 @@
+"""Norms behind shared convolutions stay norms: a model without quantized ops is the user's model."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from quantuner.engine.capture import capture
+from quantuner.engine.graphs import folded
+from tests.unit.engine.models import seeded
+
+
+class SecondReader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x)
+        z: torch.Tensor = self.bn(y).relu() + y
+        return z
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn1, self.bn2 = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn2(self.conv(self.bn1(self.conv(x))))
+        return y
+
+
+class TiedWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.other.weight = self.one.weight
+        self.bn1, self.bn2 = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn2(self.other(self.bn1(self.one(x))))
+        return y
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn(self.conv(x)).relu()
+        return y
+
+
+@pytest.mark.parametrize(("make", "norms"), [(SecondReader, 1), (CalledTwice, 2), (TiedWeight, 2), (Plain, 0)])
+def test_a_norm_is_folded_only_where_nothing_else_notices(make: Callable[[], nn.Module], norms: int) -> None:
+    model, x = seeded(make), torch.linspace(-1, 1, 64).view(2, 2, 4, 4)
+    graph = folded(capture(model, (x,)).graph)
+    torch.testing.assert_close(graph(x), model(x))
+    assert sum(node.target is torch.ops.aten.batch_norm.default for node in graph.graph.nodes) == norms
