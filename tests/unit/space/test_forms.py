@@ -1,6 +1,6 @@
 """Configurations as Neural Compressor's users know them: a dict by (op name, op type), there and back.
 
-Source: OpTuningConfig and initial_tuning_cfg of Neural Compressor 2.x (the behaviour notes, 2.2, 2.3 and 3.1).
+Source: OpTuningConfig and initial_tuning_cfg of Neural Compressor 2.x.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Which configurations a stage tries, in which order.
 
-The orders are Neural Compressor 2.x's (its §3.4 and §7 in the behaviour notes): nested loops with the last item
+The orders are Neural Compressor 2.x's: nested loops with the last item
 fastest, fallback from the output side, accumulated fallback best first.
 """
 

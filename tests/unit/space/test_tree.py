@@ -1,6 +1,6 @@
 """The tuning space as a tree: its shape, its fields and every query.
 
-Source: Neural Compressor 2.x, TuningSpace (the behaviour notes, 3.1).
+Source: Neural Compressor 2.x, TuningSpace.
 """
 
 import pytest
