@@ -1,0 +1,120 @@
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from quantuner.api.timeline import Ending, Kind, LaunchSpans, Span, read
+from quantuner.distributed.timeline import FLUSH_SECONDS, TIMELINE_FILE, Observer, Quiet, Timeline
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 50.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def trial(index: int) -> Span:
+    return Span(1, Kind.TRIAL, index, "", index / 10, (index + 1) / 10, Ending.TOLD)
+
+
+def recorded(folder: Path) -> list[LaunchSpans]:
+    return read((folder / TIMELINE_FILE).read_text().splitlines())
+
+
+def opened(folder: Path, clock: Clock, *, anew: bool = False, limit: int = 100, began: float = 1e9) -> Timeline:
+    return Timeline(folder, 3, anew=anew, limit=limit, clock=clock, wall=lambda: began)
+
+
+def test_a_launch_with_its_hosts_spans_and_end(tmp_path: Path) -> None:
+    clock = Clock()
+    timeline = opened(tmp_path / "new", clock)
+    timeline.hosts(["a", "b", "c"])
+    clock.seconds += 2.5
+    assert timeline.now() == 2.5
+    timeline.span(trial(1))
+    timeline.span(trial(2))
+    timeline.close()
+    timeline.close()
+    timeline.span(trial(3))
+    expected = LaunchSpans(began=1e9, ranks=3, hosts=("a", "b", "c"), spans=[trial(1), trial(2)], ended=2.5)
+    assert recorded(tmp_path / "new") == [expected]
+
+
+def test_many_spans_in_a_moment_are_one_write_and_a_slow_one_is_written_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    timeline = opened(tmp_path, clock)
+    for index in range(50):
+        timeline.span(trial(index))
+    assert recorded(tmp_path)[0].spans == []
+    clock.seconds += FLUSH_SECONDS
+    timeline.span(trial(50))
+    assert len(recorded(tmp_path)[0].spans) == 51
+    clock.seconds += FLUSH_SECONDS
+    timeline.span(trial(51))
+    assert len(recorded(tmp_path)[0].spans) == 52
+    timeline.close()
+
+
+def test_launches_follow_each_other_whatever_the_one_before_left(tmp_path: Path) -> None:
+    opened(tmp_path, Clock(), began=1e9).close()
+    path = tmp_path / TIMELINE_FILE
+    path.write_bytes(path.read_bytes() + b'[1,"trial",4')  # its rank 0 was killed inside this line
+    second = opened(tmp_path, Clock(), began=2e9)
+    second.span(trial(4))
+    second.close()
+    assert [(launch.began, launch.spans) for launch in recorded(tmp_path)] == [(1e9, []), (2e9, [trial(4)])]
+
+
+def test_a_new_search_forgets_the_timeline_of_the_one_before(tmp_path: Path) -> None:
+    opened(tmp_path, Clock(), began=1e9).close()
+    opened(tmp_path, Clock(), began=2e9, anew=True).close()
+    assert [launch.began for launch in recorded(tmp_path)] == [2e9]
+
+
+def test_a_full_timeline_says_so_and_takes_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    timeline = opened(tmp_path, clock, limit=10)
+    for index in range(100):
+        timeline.span(trial(index))
+    clock.seconds += 60
+    timeline.close()
+    [launch] = recorded(tmp_path)
+    assert launch.spans == [trial(index) for index in range(10)]
+    assert (launch.full, launch.ended) == (True, 60.0)
+    assert caplog.text.count("the timeline is full") == 1
+    again = opened(tmp_path, clock, limit=10)
+    again.span(trial(0))
+    again.close()
+    assert (recorded(tmp_path)[1].spans, recorded(tmp_path)[1].full) == ([], True)
+
+
+def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / TIMELINE_FILE).mkdir()
+    timeline = opened(tmp_path, Clock())
+    for index in range(10):
+        timeline.span(trial(index))
+    timeline.hosts(["a"])
+    timeline.close()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "no timeline is recorded, the search goes on" in caplog.text
+
+
+def test_a_full_disk_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / TIMELINE_FILE).symlink_to("/dev/full")
+    timeline = Timeline(tmp_path, 2, anew=True)
+    for index in range(10):
+        timeline.span(trial(index))
+    timeline.close()
+    assert len(caplog.records) == 1
+    assert os.strerror(errno.ENOSPC) in caplog.text
+
+
+def test_who_records_nothing_still_has_a_clock() -> None:
+    quiet: Observer = Quiet()
+    quiet.span(trial(1))
+    before = quiet.now()
+    assert quiet.now() >= before
