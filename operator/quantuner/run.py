@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -14,10 +17,12 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import NOT_KEPT, Failed, Finished
 from quantuner.api.spec import Tuning, search_digest
+from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
+from quantuner.distributed.timeline import Quiet, Timeline, observed
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import Engine, use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
@@ -26,6 +31,7 @@ from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
 from quantuner.strategy.reporting import report
 
+T = TypeVar("T")
 logger = logging.getLogger("quantuner.run")
 
 
@@ -67,41 +73,55 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(comm: Communicator, host: str, args: argparse.Namespace) -> int:
     journal = JournalFolder(args.workspace) if comm.rank == 0 else None
+    timeline = Quiet() if journal is None else _timeline(comm, args, journal)
     try:
-        end = _end_of(comm, host, args, journal)
+        end = _end_of(comm, host, args, journal, timeline)
         if journal is not None and end is not None:
             journal.append(end)
     finally:
+        timeline.close()
+        if args.output is not None:
+            timeline.copy_to(args.output)
         if journal is not None:
             journal.close()
     return 0
 
 
+def _timeline(comm: Communicator, args: argparse.Namespace, journal: JournalFolder) -> Timeline:
+    """One left by another search, whose journal somebody moved away, is not added to."""
+    return Timeline(args.workspace, comm.size, anew=not journal.history.launches)
+
+
 def _end_of(
-    comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None
+    comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None, timeline: Timeline | Quiet
 ) -> Finished | Failed | None:
     """How the search ended; None on slaves."""
     try:
-        return _search(comm, host, args, journal)
+        return _search(comm, host, args, journal, timeline)
     except SearchError as error:  # all ranks agreed on it
         if comm.rank == 0:
             logger.error("%s: %s", error.reason, error.message)
         return _failure(error)
 
 
-def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None) -> Finished | None:
+def _search(
+    comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None, timeline: Timeline | Quiet
+) -> Finished | None:
     order: Order = on_rank_0(comm, lambda: _read(args))
     tuning = order.tuning
     use_threads(tuning.threads_per_rank)
-    strategy = agreed(comm, lambda: _strategy(order))
-    strategy.share_setup(comm)
-    hosts = comm.gather(host)
+    began = timeline.now()
+    strategy, loading = agreed(comm, lambda: _timed(lambda: _strategy(order)))
+    with observed(timeline, Kind.SETUP):
+        strategy.share_setup(comm)
+    hosts, seconds = zip(*(comm.gather((host, loading)) or [("", 0.0)]), strict=True)
+    _observe_loading(timeline, began, hosts, seconds)
     code = on_rank_0(comm, lambda: code_digest(tuning.task, order.code))
     if journal is None:
         strategy.slave_worker_handle(comm)
         return None
-    strategy.recorder = journal
-    strategy.identity = Identity(search=order.search, code=code, hosts=tuple(hosts or ()))
+    strategy.recorder, strategy.observer = journal, timeline
+    strategy.identity = Identity(search=order.search, code=code, hosts=hosts)
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)
@@ -112,6 +132,18 @@ def _search(comm: Communicator, host: str, args: argparse.Namespace, journal: Jo
     except OSError as error:
         raise SearchError(Failure.WRITE_FAILED, f"the model's report cannot be written: {error}") from error
     return finished
+
+
+def _timed(step: Callable[[], T]) -> tuple[T, float]:
+    """What a step gives, and the seconds that it took on this rank."""
+    began = time.monotonic()
+    return step(), time.monotonic() - began
+
+
+def _observe_loading(timeline: Timeline | Quiet, began: float, hosts: Sequence[str], seconds: Sequence[float]) -> None:
+    timeline.hosts(hosts)
+    for rank, taken in enumerate(seconds):
+        timeline.span(Span(rank, Kind.SETUP, 0, "", began, began + taken, Ending.TOLD))
 
 
 def _artifact_name(args: argparse.Namespace, tuning: Tuning) -> str:

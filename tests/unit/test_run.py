@@ -13,6 +13,7 @@ import yaml
 from quantuner import run
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import NOT_KEPT, Failed, Finished, History, Outcome
+from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import JournalFolder, read_history
 from quantuner.strategy.registry import _strategies
@@ -62,6 +63,10 @@ def prepared(folder: Path, *, top: str = "", loader: str = "[data]", **spec: Any
 
 def history(folder: Path) -> History:
     return read_history(folder / "workspace" / "journal.jsonl")
+
+
+def timeline(folder: Path) -> list[LaunchSpans]:
+    return read((folder / "workspace" / "timeline.jsonl").read_text().splitlines())
 
 
 def failure(folder: Path) -> Failed:
@@ -119,6 +124,39 @@ def test_in_a_pod_the_model_is_named_by_its_volume(tmp_path: Path, output: Any, 
     assert isinstance(end, Finished)
     assert end.artifact == artifact
     assert (tmp_path / "claim" / "model" / "model.pt2").is_file()
+    # The workspace ends with the pod.
+    assert (tmp_path / "claim" / "timeline.jsonl").read_text() == (
+        tmp_path / "workspace" / "timeline.jsonl"
+    ).read_text()
+
+
+def test_what_rank_0_did_is_recorded(tmp_path: Path) -> None:
+    run.main([*prepared(tmp_path), "--serial"])
+    [launch] = timeline(tmp_path)
+    assert (launch.ranks, len(launch.hosts)) == (1, 1)
+    did = {span.kind: span for span in launch.spans if span.kind in (Kind.SETUP, Kind.BASELINE, Kind.VERIFY)}
+    assert list(did) == [Kind.SETUP, Kind.BASELINE, Kind.VERIFY]
+    assert did[Kind.SETUP].end <= did[Kind.BASELINE].start <= did[Kind.BASELINE].end <= did[Kind.VERIFY].start
+    assert did[Kind.VERIFY].index == 1
+    assert {span.outcome for span in did.values()} == {Ending.TOLD}
+    assert launch.ended is not None
+    assert launch.ended >= did[Kind.VERIFY].end
+
+
+def test_a_timeline_whose_journal_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path), "--serial"]
+    run.main(arguments)
+    (tmp_path / "workspace" / "journal.jsonl").rename(tmp_path / "workspace" / "kept.jsonl")
+    run.main(arguments)
+    assert len(timeline(tmp_path)) == 1
+
+
+def test_a_baseline_that_raises_is_recorded_as_failed_and_the_launch_as_ended(tmp_path: Path) -> None:
+    run.main([*prepared(tmp_path, top="def float(value): raise ValueError('not a number')"), "--serial"])
+    assert failure(tmp_path).reason == Failure.EVALUATION_FAILED
+    [launch] = timeline(tmp_path)
+    assert (launch.spans[-1].kind, launch.spans[-1].outcome) == (Kind.BASELINE, Ending.FAILED)
+    assert launch.ended is not None
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,7 @@ def encode_mark(op: str, **fields: Any) -> str:
     return _line({"v": FORMAT, "op": op, **fields})
 
 
-def _line(body: Any) -> str:
-    return json.dumps(body, separators=(",", ":"), allow_nan=False)
+_line = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def read(lines: Iterable[str]) -> list[LaunchSpans]:

@@ -17,6 +17,7 @@ from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text
 from quantuner.distributed.supervisor import Supervisor
+from quantuner.distributed.timeline import TIMELINE_FILE
 
 
 def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
@@ -56,19 +57,22 @@ def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: 
     if told and same and not isinstance(history.end, Finished) and not fresh:
         console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)
     elif told:
-        kept = _free_name(workspace)
+        number = _free_number(workspace)
+        kept = workspace / f"journal.{number}.jsonl"
         journal.rename(kept)
+        if (workspace / TIMELINE_FILE).exists():
+            (workspace / TIMELINE_FILE).rename(workspace / f"timeline.{number}.jsonl")
         console.print(f"the earlier search is kept in {kept}", soft_wrap=True, markup=False)
         for name in (BEST_FILE, STATUS_FILE):
             (workspace / name).unlink(missing_ok=True)
     replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
 
 
-def _free_name(workspace: Path) -> Path:
+def _free_number(workspace: Path) -> int:
     number = 1
     while (workspace / f"journal.{number}.jsonl").exists():
         number += 1
-    return workspace / f"journal.{number}.jsonl"
+    return number
 
 
 def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int) -> int:

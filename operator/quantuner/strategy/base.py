@@ -21,6 +21,7 @@ from quantuner.api.trial import TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Master, Serial, serve
+from quantuner.distributed.timeline import Observer, Quiet
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.judging import judged_by
@@ -96,6 +97,8 @@ class TuneStrategy(Spaced):
         """Where the search is recorded; set it before `traverse` to keep the record."""
         self.folder = Path("quantuner_workspace") / "model"
         """Where the best model is saved."""
+        self.observer: Observer = Quiet()
+        """Is told what ranks did when; set it before the search to keep that."""
         self.artifact_name = ""
         """How the record names that folder; empty takes its path."""
         self.identity = Identity.of(self.tuning)

@@ -12,9 +12,11 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import LABEL_LIMIT, Finished, History, Outcome, Record, Trial, TrialState
 from quantuner.api.selection import choose
+from quantuner.api.timeline import Kind
 from quantuner.api.timestamps import utc_now
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Told
+from quantuner.distributed.timeline import observed
 from quantuner.engine.entrypoint import users_code
 from quantuner.space.config import TuneConfig
 
@@ -82,7 +84,8 @@ class Search:
     def _baseline(self) -> None:
         known = self.recorder.history.baseline
         if known is None:
-            result = self.strategy.engine.baseline()
+            with observed(self.strategy.observer, Kind.BASELINE):
+                result = self.strategy.engine.baseline()
             told = Told(names.BASELINE_TRIAL, result, rank=0, running=0)
             size, elapsed = self.strategy.engine.size(TuneConfig()), _rounded(self.strategy.elapsed())
             known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=size, elapsed=elapsed)
@@ -223,7 +226,8 @@ class Search:
         config = self.configs[best.index]
         if best.meets:
             self.strategy.state.win(config)
-        accuracy = self._save(config, folder)
+        with observed(self.strategy.observer, Kind.VERIFY, best.index):
+            accuracy = self._save(config, folder)
         if accuracy != best.accuracy:
             raise SearchError(
                 Failure.VERIFICATION_FAILED,

@@ -132,10 +132,13 @@ def test_a_finished_search_is_kept_and_another_one_started(
     workspace = tmp_path / "workspace"
     shutil.copytree(serial.workspace, workspace)
     (workspace / "journal.1.jsonl").write_text("an even earlier one\n")
+    (workspace / "timeline.jsonl").write_text("its timeline\n")
     again = run(capsys, written(tmp_path, tuningCriterion={"maxTrials": 1}), workspace, "--workers", "0")
     assert again.code == 0
     assert (workspace / "journal.1.jsonl").read_text() == "an even earlier one\n"
     assert (workspace / "journal.2.jsonl").read_bytes() == (serial.workspace / "journal.jsonl").read_bytes()
+    assert (workspace / "timeline.2.jsonl").read_text() == "its timeline\n"
+    assert (workspace / "timeline.jsonl").is_file()
     assert (again.end.outcome, len(again.history.tried)) == (Outcome.MAX_TRIALS, 1)
     assert again.status["phase"] == "Complete"
     assert "target not met: maxTrials is reached" in again.out
