@@ -1,4 +1,9 @@
-"""Calibrates once: one pass over the data collects what every configuration's ranges are made from."""
+"""Calibrates once: one pass over the data collects what every configuration's ranges are made from.
+
+Memory, besides what the model itself computes with: a copy of the weights while it runs, and a histogram of 2,048
+float32 (8 KiB) for each op; one more for each op and calibration size is kept. 1,000 ops and the CRD's 8 sizes come to
+64 MiB. Activations are never kept.
+"""
 
 import copy
 import hashlib
@@ -9,9 +14,11 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
+from quantuner.engine.batches import model_inputs, samples_in
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.pt2e import (
@@ -78,17 +85,6 @@ class _Collector(Quantizer):  # type: ignore[misc]
         """Every graph is fine: only inputs are observed."""
 
 
-def model_inputs(batch: Any) -> tuple[Any, ...]:
-    """Positional inputs of a calibration batch: `(input, label)`, `input`, or a tuple of inputs with a label."""
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        batch = batch[0]
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-
-
-def samples_in(inputs: tuple[Any, ...]) -> int:
-    return next((v.shape[0] for v in inputs if isinstance(v, torch.Tensor) and v.dim()), 1)
-
-
 def calibrate(captured: Captured, loader: Iterable[Any], sizes: Sequence[int]) -> Calibration:
     """Runs the data through the model once and returns every op's range after each number of samples in `sizes`.
 
@@ -99,7 +95,7 @@ def calibrate(captured: Captured, loader: Iterable[Any], sizes: Sequence[int]) -
         observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
     left, seen = sorted(set(sizes)), 0
     found: Calibration = {}
-    for inputs in calibration_inputs(loader, left[-1]):
+    for inputs in calibration_inputs(loader, left[-1], len(captured.example_inputs)):
         with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
             observed(*inputs)  # observers warn of infinity, which becomes an error below
         seen += samples_in(inputs)
@@ -108,20 +104,20 @@ def calibrate(captured: Captured, loader: Iterable[Any], sizes: Sequence[int]) -
     return found | {size: _ranges(observed) for size in left}
 
 
-def calibration_inputs(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
-    """Positional inputs of the calibration batches, until `samples` samples are reached.
+def calibration_inputs(loader: Iterable[Any], samples: int, count: int = 1) -> Iterator[tuple[Any, ...]]:
+    """Positional inputs of the calibration batches, until `samples` samples are reached; the model takes `count`.
 
     Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
     """
     with users_code(Failure.CALIBRATION_FAILED, "calibrating"):
-        yield from _batches(loader, samples)
+        yield from _batches(loader, samples, count)
 
 
-def _batches(loader: Iterable[Any], samples: int) -> Iterator[tuple[Any, ...]]:
+def _batches(loader: Iterable[Any], samples: int, count: int) -> Iterator[tuple[Any, ...]]:
     seen = 0
     for batch in loader:
-        inputs = model_inputs(batch)
-        if not all(torch.isfinite(v).all() for v in inputs if isinstance(v, torch.Tensor)):
+        inputs = model_inputs(batch, count)
+        if not all(torch.isfinite(v).all() for v in tree_leaves(inputs) if isinstance(v, torch.Tensor)):
             raise ValueError("a batch of calib_dataloader holds NaN or infinity; correct the calibration data")
         yield inputs
         seen += samples_in(inputs)
@@ -150,10 +146,13 @@ def _range(observed: GraphModule, node: Node, name: str) -> Range:
     return Range(low, high, observer.histogram.detach().clone())
 
 
-def first_inputs(loader: Iterable[Any]) -> tuple[Any, ...]:
-    """Inputs of the first batch. Raises `SearchError` (CalibrationFailed) where there is none."""
+def first_inputs(loader: Iterable[Any], count: int = 1) -> tuple[Any, ...]:
+    """Inputs of the first batch, for a model that takes `count`.
+
+    Raises `SearchError` (CalibrationFailed) where there is no batch.
+    """
     with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
-        batches = [model_inputs(batch) for batch in itertools.islice(loader, 1)]
+        batches = [model_inputs(batch, count) for batch in itertools.islice(loader, 1)]
     if not batches:
         raise SearchError(Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch; it must not be empty")
     return batches[0]

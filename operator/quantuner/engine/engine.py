@@ -21,6 +21,7 @@ from quantuner.api.spec import CORRECTIONS, Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
 from quantuner.engine import artifact, recipes
+from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
 from quantuner.engine.entrypoint import user_error
@@ -66,7 +67,7 @@ class Engine:
         self.quantization = quantization
         self.objectives = tuple(objectives)
         _check(task, quantization)
-        self.captured = capture(task.model, task.example_inputs or first_inputs(task.calib_dataloader))
+        self.captured = capture(task.model, task.example_inputs or _first_inputs(task))
         self.space: tuple[OpCapability, ...] = constrain(self.captured.ops, quantization)
         self.recipe_ops = recipe_ops(self.captured.ops)
         """Fallback recipe to the names of its ops."""
@@ -217,7 +218,7 @@ class Engine:
     def calibration_inputs(self, config: TuneConfig) -> Callable[[], Iterator[tuple[Any, ...]]]:
         """Positional inputs of the calibration batches that `config` is calibrated with; a new pass at each call."""
         samples = config.calib_sampling_size or self.quantization.calibration_sampling_sizes[0]
-        return lambda: calibration_inputs(self.task.calib_dataloader, samples)
+        return lambda: calibration_inputs(self.task.calib_dataloader, samples, len(self.captured.example_inputs))
 
     def quantized_model(self, config: TuneConfig) -> QuantizedModel:
         """The model of `config` as users hold it."""
@@ -236,6 +237,10 @@ class Engine:
     def cost(self, config: TuneConfig) -> float:
         """Modelled latency of the quantizable ops relative to fp32."""
         return modelled_latency(config, self.captured.ops)
+
+
+def _first_inputs(task: Task) -> tuple[Any, ...]:
+    return first_inputs(task.calib_dataloader, inputs_wanted(task.model))
 
 
 def _check(task: Task, quantization: Quantization) -> None:

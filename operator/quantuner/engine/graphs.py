@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils._pytree import tree_map
 
+from quantuner.engine.batches import samples_in
 from quantuner.engine.pt2e import Quantizer, prepare_pt2e
 from quantuner.engine.quiet import quiet
 
@@ -129,12 +132,18 @@ def run_together(model: GraphModule, batches: Iterable[tuple[Any, ...]], visit: 
 
 
 def limited(batches: Iterable[tuple[Any, ...]], samples: int) -> Iterator[tuple[Any, ...]]:
-    """Batches until `samples` samples are reached; the last one is cut, so that it holds no more."""
+    """Batches until `samples` samples are reached; the last one is cut, so that it holds no more.
+
+    Tensors inside dicts and tuples are cut, too; one with another first dimension holds no samples.
+    """
     for inputs in batches:
-        tensors = [v for v in inputs if isinstance(v, torch.Tensor) and v.dim()]
-        count = tensors[0].shape[0] if tensors else 1
+        count = samples_in(inputs)
         if count >= samples:
-            yield tuple(v[:samples] if isinstance(v, torch.Tensor) and v.dim() else v for v in inputs)
+            yield tree_map(partial(_cut, count=count, samples=samples), inputs)
             return
         yield inputs
         samples -= count
+
+
+def _cut(value: Any, *, count: int, samples: int) -> Any:
+    return value[:samples] if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == count else value

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from quantuner.engine.calibrate import model_inputs
+from quantuner.engine.batches import model_inputs
 
 
 class Metric(Protocol):

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.graphs import attribute
+from quantuner.engine.percentile import holding, percent_of
 from quantuner.engine.pt2e import (
     FakeQuantize,
     FixedQParamsQuantizationSpec,
@@ -49,7 +50,8 @@ class Activations:
 
     def qparams(self, name: str, scheme: str, algorithm: str) -> tuple[float, int]:
         """(scale, zero point). `kl` is torch's histogram observer, which like Neural Compressor's kl on PyTorch
-        searches the clipping range of least squared error (torch.ao HistogramObserver); `minmax` takes the range seen.
+        searches the clipping range of least squared error (torch.ao HistogramObserver); `minmax` takes the range seen;
+        `percentile` the part of it that holds 99.99 % of the values, `percentile:99.9` as many as it says.
         """
         key = (name, scheme, algorithm)
         if key not in self._known:
@@ -60,8 +62,9 @@ class Activations:
 def _qparams(seen: Range, scheme: str, algorithm: str, quant_max: int) -> tuple[float, int]:
     bins = len(seen.histogram) if algorithm == "kl" else 0
     observer = activation_observer(scheme, quant_max, bins)
-    observer.min_val = seen.minimum.clone()
-    observer.max_val = seen.maximum.clone()
+    percent = percent_of(algorithm)
+    low, high = (seen.minimum, seen.maximum) if percent is None else holding(seen, percent)
+    observer.min_val, observer.max_val = low.clone(), high.clone()
     if algorithm == "kl":
         observer.histogram = seen.histogram.clone()
     scale, zero_point = observer.calculate_qparams()

@@ -115,8 +115,9 @@ class Variants:
 
     def _all_batches(self) -> Iterator[tuple[Any, ...]]:
         """A pass over the calibration data as far as the largest size wants it."""
-        sizes = self._engine.quantization.calibration_sampling_sizes
-        return calibration_inputs(self._engine.task.calib_dataloader, max(sizes))
+        engine = self._engine
+        sizes = engine.quantization.calibration_sampling_sizes
+        return calibration_inputs(engine.task.calib_dataloader, max(sizes), len(engine.captured.example_inputs))
 
     def of(self, captured: Captured) -> Variant:
         """A graph with its ranges; one that algorithms made is calibrated here, the same way on every rank."""

@@ -1,6 +1,7 @@
 """What each op of a captured model can do, in the order in which a search tries it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,6 +50,21 @@ def _weight(granularity: str) -> dict[tuple[str, str], tuple[str, ...]]:
         ("weight", "granularity"): (granularity,),
         ("weight", "algorithm"): ("minmax",),
     }
+
+
+PERCENTILE = re.compile(r"percentile(?::([5-9][0-9](?:\.[0-9]{1,6})?))?")
+"""`percentile`, or `percentile:99.9` with the percent of values that the range holds; the CRD has the same pattern."""
+
+
+def on_request(item: tuple[str, str], options: Iterable[str], asked: Iterable[str]) -> tuple[str, ...]:
+    """Those of the options `asked` for that an op has besides its `options`, which are all that a search tries unasked.
+
+    Percentile ranges are made from the histogram that kl takes, so they are there where kl is. They are not tried
+    unasked: every configuration of a search would then have another index than before they were there.
+    """
+    if item != ("activation", "algorithm") or "kl" not in options:
+        return ()
+    return tuple(option for option in asked if PERCENTILE.fullmatch(option))
 
 
 _CONV: Mapping[Mode, Options] = {

@@ -8,16 +8,25 @@ from typing import Any
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import ATTRIBUTES, Override, Quantization
-from quantuner.space.capability import PRECISIONS, Mode, Op, OpCapability, Options, capability_of
+from quantuner.space.capability import (
+    PERCENTILE,
+    PRECISIONS,
+    Mode,
+    Op,
+    OpCapability,
+    Options,
+    capability_of,
+    on_request,
+)
 
 _HIGH = {mode.value for mode in PRECISIONS}
 ITEMS: Mapping[str, tuple[str, ...]] = {
     "dtype": ("int8", "uint8", *sorted(_HIGH)),
     "scheme": ("asym", "sym"),
     "granularity": ("per_channel", "per_tensor"),
-    "algorithm": ("minmax", "kl"),
+    "algorithm": ("minmax", "kl", "percentile"),
 }
-"""What a constraint may name, and the options that an op can have there."""
+"""What a constraint may name, and the options that an op can have there; `percentile:99.9` as well."""
 
 
 def overrides_of(body: Mapping[Any, Any]) -> tuple[Override, ...]:
@@ -52,7 +61,8 @@ def _options(given: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError(f"{where} must be one of {', '.join(known)}, or a list of them, not {given!r:.60}")
     for option in listed:
-        _known(option, known, where)
+        if not ("percentile" in known and PERCENTILE.fullmatch(str(option))):
+            _known(option, known, where)
     return tuple(listed)
 
 
@@ -118,7 +128,7 @@ def _matching(override: Override, ops: Iterable[Op], key: Callable[[Op], str], f
 
 
 def _filtered(full: OpCapability, current: OpCapability, override: Override, field: str) -> OpCapability:
-    """`current` with the override's items replaced by what it allows of `full`."""
+    """`current` with the override's items replaced by what it allows of `full` and of what is there on request."""
     dtypes = {a: set(v) for (a, item), v in override.options.items() if item == "dtype"}
     if any(values <= _HIGH for values in dtypes.values()):  # an op cannot be quantized by half
         wanted = set.intersection(*(values & _HIGH for values in dtypes.values()))
@@ -133,7 +143,7 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override, fie
             continue
         base = current.modes.get(mode, options)
         kept = {
-            item: tuple(o for o in values if o in override.options[item]) if item in override.options else base[item]
+            item: _allowed(item, values, override.options[item]) if item in override.options else base[item]
             for item, values in options.items()
         }
         if all(kept.values()):
@@ -141,6 +151,10 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override, fie
     if all(mode.is_precision for mode in modes):
         modes = {}
     return _not_empty(OpCapability(full.op, modes), full, override, field)
+
+
+def _allowed(item: tuple[str, str], values: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    return (*(o for o in values if o in asked), *on_request(item, values, asked))
 
 
 def _not_empty(found: OpCapability, full: OpCapability, override: Override, field: str) -> OpCapability:

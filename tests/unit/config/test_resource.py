@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantuner.api.errors import InvalidResourceError
 from quantuner.api.spec import Objective, TaskRef, Tuning
 from quantuner.config import (
     AccuracyCriterion,
@@ -21,6 +22,7 @@ from quantuner.config import (
     config_of,
     tuning_of,
 )
+from quantuner.space import constraints
 from tests.unit.records import tuning
 
 CRD = yaml.safe_load((Path(__file__).parents[3] / "crds" / "quantizationtunings.yaml").read_text())
@@ -163,11 +165,21 @@ def test_every_item_of_a_constraint_takes_every_option_of_the_resource(field: st
     attributes = SPEC["quantization"]["properties"][field]["items"]["properties"]
     assert set(attributes) == {"pattern", "weight", "activation"}
     assert set(attributes[attribute_]["properties"]) == {"dtype", "scheme", "granularity", "algorithm"}
-    options = attributes[attribute_]["properties"][item]["items"]["enum"]
+    schema = attributes[attribute_]["properties"][item]["items"]
+    options = [*constraints.ITEMS["algorithm"], "percentile:99.9"] if item == "algorithm" else schema["enum"]
     parsed = tuning({"quantization": {field: [{"pattern": ".*", attribute_: {item: options}}]}})
     config = config_of(parsed)
     assert (config.op_type_dict if field == "opTypes" else config.op_name_dict) == {".*": {attribute_: {item: options}}}
     assert tuning_of(config, "digits") == bare(parsed)
+
+
+@pytest.mark.parametrize("algorithm", ["percentile:49", "percentile:100", "percentile:99.", "percentil", "max"])
+def test_both_sides_refuse_the_same_algorithms(algorithm: str) -> None:
+    entry = {"activation": {"algorithm": [algorithm]}}
+    with pytest.raises(InvalidResourceError, match="does not match"):
+        tuning({"quantization": {"opTypes": [{"pattern": ".*", **entry}]}})
+    with pytest.raises(ValueError, match="there is no"):
+        PostTrainingQuantConfig(op_type_dict={".*": entry})
 
 
 def test_a_sequence_of_entries_keeps_its_order() -> None:

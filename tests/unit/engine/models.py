@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantuner.api.spec import Quantization
+from quantuner.api.spec import Override, Quantization
 from quantuner.api.task import Task
 from quantuner.engine.engine import Engine
 
@@ -110,6 +110,7 @@ def engine_of(
     eval_func: Callable[[Any], Any] | None = None,
     approach: str = "static",
     objectives: tuple[str, ...] = ("performance",),
+    op_types: tuple[Override, ...] = (),
 ) -> Engine:
     """An engine that evaluates the mean output on 16 images, unless told otherwise."""
     held_out = images(16, seed=2)
@@ -122,4 +123,4 @@ def engine_of(
         calib_dataloader=[(images(), torch.zeros(8))] if loader is None else loader,
         eval_func=eval_func or mean,
     )
-    return Engine(task, Quantization(approach), objectives)
+    return Engine(task, Quantization(approach, op_types=op_types), objectives)

@@ -1,7 +1,7 @@
 """Calibration sees what the model sees, as much as asked, and refuses data that says nothing."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,9 +9,10 @@ from torch import nn
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.calibrate import calibrate, first_inputs, model_inputs
+from quantuner.engine.calibrate import calibrate, first_inputs
 from quantuner.engine.capture import Captured, capture
-from tests.unit.engine.models import Net, Shared, images, seeded
+from quantuner.space.config import TuneConfig
+from tests.unit.engine.models import Net, Shared, engine_of, images, seeded
 
 
 @pytest.fixture(scope="module")
@@ -129,21 +130,43 @@ def test_without_a_batch_there_are_no_example_inputs(loader: Any) -> None:
     assert caught.value.reason == Failure.CALIBRATION_FAILED
 
 
-X, Y = torch.ones(1), torch.zeros(1)
+class Pair(nn.Module):
+    """Two inputs, and one that may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return cast("torch.Tensor", self.fc(x + y)) * scale
 
 
-@pytest.mark.parametrize(
-    ("batch", "inputs"),
-    [
-        pytest.param(X, (X,), id="an input"),
-        pytest.param((X, Y), (X,), id="input and label"),
-        pytest.param([X, Y], (X,), id="as a list"),
-        pytest.param(((X, Y), 3), (X, Y), id="two inputs and a label"),
-        pytest.param((X,), (X,), id="a tuple of one input"),
-        pytest.param((X, Y, X), (X, Y, X), id="three inputs"),
-    ],
-)
-def test_the_inputs_of_a_batch(batch: Any, inputs: tuple[Any, ...]) -> None:
-    found = model_inputs(batch)
-    assert len(found) == len(inputs)
-    assert all(one is other for one, other in zip(found, inputs, strict=True))
+def test_a_pair_of_single_inputs_calibrates_a_model_of_two() -> None:
+    x, y = torch.full((2, 4), 3.0), torch.full((2, 4), 4.0)
+    engine = engine_of(Pair(), loader=[(x, y), [x, y]], eval_func=lambda model: float(model(x, y).sum()))
+    assert engine.calibrate()[100]["fc"].maximum == 7
+    assert [len(inputs) for inputs in engine.calibration_inputs(TuneConfig())()] == [2, 2]
+
+
+class Named(nn.Module):
+    """One input, a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return cast("torch.Tensor", self.fc(batch["x"]))
+
+
+def test_samples_are_counted_inside_dicts() -> None:
+    batch = {"x": torch.ones(4, 4)}
+    loader = Counting(*[(batch, torch.zeros(4))] * 5)
+    calibrate(capture(Named(), (batch,)), loader, [8])
+    assert loader.given == 2
+
+
+def test_nan_inside_a_dict_is_refused() -> None:
+    batch = {"x": torch.ones(4, 4)}
+    with pytest.raises(SearchError, match="holds NaN or infinity"):
+        calibrate(capture(Named(), (batch,)), [{"x": batch["x"] * torch.nan}], [8])

@@ -189,6 +189,13 @@ def test_batches_up_to_a_number_of_samples(sizes: list[int], samples: int, expec
     assert all(batch[2:] == ("a word", torch.tensor(1)) for batch in found)
 
 
+def test_dicts_are_cut_and_what_holds_no_samples_is_not() -> None:
+    batches = [({"x": torch.arange(4), "mask": torch.zeros(1, 7)}, [torch.zeros(4, 2)])] * 2
+    first, second = limited(batches, 6)
+    assert first is batches[0]
+    assert [len(second[0]["x"]), len(second[0]["mask"]), len(second[1][0])] == [2, 1, 2]
+
+
 def test_no_batch_is_asked_for_beyond_the_limit() -> None:
     batches = iter([(torch.zeros(4),), (torch.zeros(4),)])
     list(limited(batches, 4))

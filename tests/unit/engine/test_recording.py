@@ -9,7 +9,7 @@ from torch import nn
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.calibrate import model_inputs
+from quantuner.engine.batches import model_inputs
 from quantuner.engine.recording import recorded_batches
 from tests.unit.engine.models import Net, images, seeded
 

@@ -42,7 +42,7 @@ _items = {
     "dtype": _some("int8", "uint8", "fp32"),
     "scheme": _some("asym", "sym"),
     "granularity": _some("per_channel", "per_tensor"),
-    "algorithm": _some("minmax", "kl"),
+    "algorithm": _some("minmax", "kl", "percentile"),
 }
 overrides = st.builds(
     Override,

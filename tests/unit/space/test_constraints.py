@@ -9,7 +9,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import Override, Quantization
 from quantuner.space.capability import Mode, Op, OpCapability, capability_of
-from quantuner.space.constraints import constrain
+from quantuner.space.constraints import constrain, overrides_of
 from tests.unit.space.spaces import NETWORK, narrowing, ops, quantizations, space_of
 
 
@@ -123,3 +123,35 @@ def test_options_an_op_does_not_have_are_refused_with_those_it_has() -> None:
     message = refused(types=(narrowing("Linear", weight_scheme=("asym",)),))
     assert "the entry 'Linear' leaves fc1 (Linear) no option; it can do static: activation.dtype uint8, " in message
     assert "weight.scheme sym" in message
+
+
+PERCENTILES = ("percentile:99.9", "minmax", "percentile")
+
+
+def test_percentiles_are_tried_last_in_the_order_asked_for_and_only_where_they_are_asked_for() -> None:
+    space = by_name(space_of("auto", names=(narrowing("fc1", activation_algorithm=PERCENTILES),)))
+    options = space["fc1"].modes
+    assert options[Mode.STATIC]["activation", "algorithm"] == ("minmax", "percentile:99.9", "percentile")
+    assert options[Mode.DYNAMIC]["activation", "algorithm"] == ("minmax",)
+    assert space["fc2"] == capability_of(NETWORK[3], "auto")
+
+
+@pytest.mark.parametrize("approach", ["dynamic", "qat"])
+def test_percentiles_are_refused_where_no_histogram_is_used(approach: str) -> None:
+    assert "it can do" in refused(approach, types=(narrowing("Linear", activation_algorithm=("percentile",)),))
+
+
+def test_a_weight_has_no_percentile() -> None:
+    assert "weight.algorithm minmax" in refused(types=(narrowing("Linear", weight_algorithm=("percentile",)),))
+
+
+@pytest.mark.parametrize("given_", ["percentile", "percentile:99.99", "percentile:50"])
+def test_a_percentile_may_be_given_with_its_percent(given_: str) -> None:
+    (override,) = overrides_of({"fc1": {"activation": {"algorithm": given_}}})
+    assert override.options["activation", "algorithm"] == (given_,)
+
+
+@pytest.mark.parametrize("given_", ["percentile:49", "percentile:100", "percentile:", "percentile 99", "percentil"])
+def test_a_percent_out_of_range_is_refused(given_: str) -> None:
+    with pytest.raises(ValueError, match="the nearest is 'percentile', of minmax, kl, percentile"):
+        overrides_of({"fc1": {"activation": {"algorithm": given_}}})

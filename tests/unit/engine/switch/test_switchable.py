@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from quantuner.api.spec import Override
 from quantuner.engine.engine import Engine
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.switchable import Switchable
@@ -89,11 +90,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "writing to a part": (PartlyWritten, rows),
     "inputs and outputs in dicts": (Nested, pairs),
 }
+EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
 BUDGETS = {"nothing is kept": 0, "some": 3000, "everything": 2**30}
 
 
 def engine_for(make: Callable[[], nn.Module], data: Callable[..., Any], approach: str) -> Engine:
-    made = engine_of(seeded(make), loader=[(data(), torch.zeros(8))], approach=approach)
+    made = engine_of(seeded(make), loader=[(data(), torch.zeros(8))], approach=approach, op_types=(EVERY_ALGORITHM,))
     made.calibrate()
     return made
 
