@@ -147,6 +147,7 @@ def _kept(strategy: TuneStrategy) -> JournalFolder:
     except JournalError as error:
         raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
     strategy.folder = workspace / "model"
+    strategy.keep_ranges(workspace)
     if isinstance(journal.history.end, Finished):  # it takes no further record, and answers all that it can
         strategy.setup_resume(journal.history)
     else:

@@ -112,6 +112,8 @@ def _search(
     use_threads(tuning.threads_per_rank)
     began = timeline.now()
     strategy, loading = agreed(comm, lambda: _timed(lambda: _strategy(order)))
+    if journal is not None:
+        strategy.keep_ranges(args.workspace)
     with observed(timeline, Kind.SETUP):
         strategy.share_setup(comm)
     hosts, seconds = zip(*(comm.gather((host, loading)) or [("", 0.0)]), strict=True)

@@ -24,8 +24,10 @@ from quantuner.config import (
 )
 from quantuner.distributed.journal import read_history
 from quantuner.engine.quantized import QuantizedModel
+from quantuner.engine.ranges import RANGES_FILE
 from quantuner.quantization import fit, load
 from tests.unit.engine.digits_net import HELD_OUT, accuracy, calibration, digits, held_out, train, trained
+from tests.unit.engine.kept import mark_ranges
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -231,6 +233,18 @@ def test_a_search_goes_on_from_elsewhere(workspace: Path, named: str) -> None:
     first, both = (read_history(folder / "journal.jsonl").tried for folder in (workspace, workspace.with_name("other")))
     assert both[:2] == first
     assert len(both) == 4
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in its workspace", "from elsewhere"])
+def test_a_search_that_goes_on_takes_the_ranges_that_are_kept(workspace: Path, elsewhere: bool) -> None:
+    fit(trained(), limited_to(2), calibration(), eval_func=Judge(strict=True))
+    mark_ranges(workspace)
+    if elsewhere:
+        options.set_resume_from(workspace)
+        options.set_workspace(workspace.with_name("other"))
+    with pytest.raises(SearchError, match="what calibration collects"):  # its journal knows that they are others
+        fit(trained(), limited_to(4), calibration(), eval_func=Judge(strict=True))
+    assert not (workspace.with_name("other") / RANGES_FILE).exists()
 
 
 def test_a_search_that_has_ended_answers_again(workspace: Path) -> None:

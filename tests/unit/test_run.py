@@ -17,6 +17,7 @@ from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import JournalFolder, read_history
 from quantuner.strategy.registry import _strategies
+from tests.unit.engine.kept import mark_ranges
 from tests.unit.records import launched, manifest, told
 from tests.unit.strategy.judged import essence
 
@@ -105,6 +106,24 @@ def test_a_journal_that_has_ended_is_not_added_to(tmp_path: Path) -> None:
     before = (tmp_path / "workspace" / "journal.jsonl").read_bytes()
     assert run.main(arguments) == 1
     assert (tmp_path / "workspace" / "journal.jsonl").read_bytes() == before
+
+
+def cut_after_the_baseline(folder: Path) -> None:
+    journal = folder / "workspace" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+
+
+def test_a_search_that_goes_on_does_not_calibrate_again(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path), "--serial"]
+    run.main(arguments)
+    whole = essence(history(tmp_path).trials)
+    cut_after_the_baseline(tmp_path)
+    assert run.main(arguments) == 0
+    assert essence(history(tmp_path).trials) == whole
+    cut_after_the_baseline(tmp_path)
+    mark_ranges(tmp_path / "workspace")
+    run.main(arguments)  # takes the ranges as they are kept, and the journal knows that they are others
+    assert "what calibration collects" in failure(tmp_path).message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ float32 (8 KiB) for each op; one more for each op and calibration size is kept. 
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,17 +85,23 @@ class _Collector(Quantizer):  # type: ignore[misc]
         """Every graph is fine: only inputs are observed."""
 
 
-def calibrate(captured: Captured, loader: Iterable[Any], sizes: Sequence[int]) -> Calibration:
+def calibrate(
+    captured: Captured,
+    loader: Iterable[Any],
+    sizes: Sequence[int],
+    read: Callable[[tuple[Any, ...]], None] = lambda _: None,
+) -> Calibration:
     """Runs the data through the model once and returns every op's range after each number of samples in `sizes`.
 
-    Of a size that is larger than the data, the range over all of them. Raises `SearchError` (CalibrationFailed)
-    where the data raises, is empty, or is not finite.
+    Of a size that is larger than the data, the range over all of them. `read` is given every batch's inputs.
+    Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
     """
     with quiet():
         observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
     left, seen = sorted(set(sizes)), 0
     found: Calibration = {}
     for inputs in calibration_inputs(loader, left[-1], len(captured.example_inputs)):
+        read(inputs)
         with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
             observed(*inputs)  # observers warn of infinity, which becomes an error below
         seen += samples_in(inputs)

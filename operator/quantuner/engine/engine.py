@@ -30,6 +30,7 @@ from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import Activations, quantize
 from quantuner.engine.quantized import QuantizedModel, load
+from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Training, train_quantized
@@ -77,6 +78,8 @@ class Engine:
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
         self.saved: QuantizedModel | None = None
         """The model that was saved last, as it was loaded again."""
+        self.kept_ranges = KeptRanges()
+        """Where calibrated ranges are looked for and kept."""
         self.scheduler = AlgorithmScheduler()
         self.probes = Probes(self)
         self._training = Training(task.train_func)
@@ -96,11 +99,34 @@ class Engine:
     # --- calibration
 
     def calibrate(self) -> Calibration:
-        """Runs the calibration data through the model; the ranges may be given to other ranks' engines."""
-        sizes = self.quantization.calibration_sampling_sizes
-        calibration = calibrate(self.captured, self.task.calib_dataloader, sizes)
+        """Gives the model its ranges, kept ones or new; they may be given to other ranks' engines."""
+        calibration = self.calibration_of(self.captured)
         self.use_ranges(calibration)
         return calibration
+
+    def calibration_of(self, captured: Captured) -> Calibration:
+        """A graph's ranges: those that are kept, if its data are the same still; else from a pass over the data."""
+        sizes, loader, read = self.quantization.calibration_sampling_sizes, self.task.calib_dataloader, InputsDigest()
+        if not self.kept_ranges.anywhere:
+            return calibrate(captured, loader, sizes)
+        conditions = (libraries(), cpu_kind(), torch.get_num_threads())
+        calibrated = calibrated_digest(captured, sizes, conditions)
+        kept = self.kept_ranges.find(calibrated)
+        if kept is not None and kept[0] == self._inputs_digest():
+            logger.info("the ranges are those of an earlier search on the same data")
+            return kept[1]
+        calibration = calibrate(captured, loader, sizes, read.update)
+        if read.value is not None:
+            self.kept_ranges.keep(calibrated, read.value, calibration)
+        return calibration
+
+    def _inputs_digest(self) -> str | None:
+        """Of what calibration would read."""
+        read = InputsDigest()
+        samples = max(self.quantization.calibration_sampling_sizes)
+        for inputs in calibration_inputs(self.task.calib_dataloader, samples, len(self.captured.example_inputs)):
+            read.update(inputs)
+        return read.value
 
     def use_ranges(self, calibration: Calibration) -> None:
         self._variants.use(self.captured, calibration)

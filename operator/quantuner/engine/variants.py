@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import GraphModule
 
 from quantuner.api.spec import Quantization
-from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs
+from quantuner.engine.calibrate import Calibration, calibration_inputs
 from quantuner.engine.capture import Captured
 from quantuner.engine.graphs import folded
 from quantuner.engine.quantize import Activations
@@ -124,10 +124,7 @@ class Variants:
         if captured is self._engine.captured:
             return self.own
         if id(captured) not in self._known:
-            engine = self._engine
-            sizes = engine.quantization.calibration_sampling_sizes
-            calibration = calibrate(captured, engine.task.calib_dataloader, sizes)
-            self._known[id(captured)] = Variant(captured, calibration)
+            self._known[id(captured)] = Variant(captured, self._engine.calibration_of(captured))
         return self._known[id(captured)]
 
     def _drop(self, key: str) -> None:

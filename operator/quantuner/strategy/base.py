@@ -23,12 +23,13 @@ from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, 
 from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.distributed.timeline import Observer, Quiet
 from quantuner.engine.engine import Engine
+from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.judging import judged_by
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import on_rank_0, same_everywhere
 from quantuner.strategy.recording import Identity, launch
-from quantuner.strategy.resuming import history_from
+from quantuner.strategy.resuming import history_from, ranges_beside
 from quantuner.strategy.search import MemoryRecorder, Recorder, Search
 from quantuner.strategy.spaced import Spaced
 from quantuner.strategy.state import State
@@ -228,6 +229,14 @@ class TuneStrategy(Spaced):
         if resume is not None:
             known = history_from(resume)
             self.recorder = MemoryRecorder(History(launches=[*known.launches], trials=[*known.trials]))
+            self.engine.kept_ranges = KeptRanges(self.engine.kept_ranges.path, ranges_beside(resume))
+
+    def keep_ranges(self, folder: Path) -> None:
+        """Calibrated ranges are kept in `folder`, and a search that finds its own there does not calibrate.
+
+        Called on rank 0, before it calibrates; those of a search that is resumed are looked for, too.
+        """
+        self.engine.kept_ranges = KeptRanges(folder / RANGES_FILE, self.engine.kept_ranges.others)
 
     def traverse(self) -> Finished:
         """Searches in this process and returns how it ended; called again after an interruption, it goes on.

@@ -9,6 +9,7 @@ from typing import Any
 from quantuner.api.errors import JournalError
 from quantuner.api.journal import History
 from quantuner.distributed.journal import JOURNAL_FILE, read_history
+from quantuner.engine.ranges import RANGES_FILE
 
 
 def history_from(resume: History | Mapping[str, Any] | str | Path) -> History:
@@ -27,8 +28,19 @@ def history_from(resume: History | Mapping[str, Any] | str | Path) -> History:
             f"resume must be a History, a path or {{'history': either}}, not {type(resume).__name__}; "
             "give the workspace of an earlier search"
         )
-    path = Path(resume)
-    journal = path / JOURNAL_FILE if path.is_dir() else path
+    journal = _journal(resume)
     if not journal.is_file():
         raise JournalError(f"{journal} does not exist; resume names a journal or the workspace that holds one")
     return read_history(journal)
+
+
+def ranges_beside(resume: History | Mapping[str, Any] | str | Path) -> tuple[Path, ...]:
+    """The file in which the search that `resume` names keeps its calibrated ranges; none of a History in memory."""
+    if isinstance(resume, Mapping):
+        return ranges_beside(resume["history"])
+    return () if isinstance(resume, History) else (_journal(resume).with_name(RANGES_FILE),)
+
+
+def _journal(resume: str | Path) -> Path:
+    path = Path(resume)
+    return path / JOURNAL_FILE if path.is_dir() else path

@@ -10,8 +10,9 @@ from quantuner.api.errors import JournalError
 from quantuner.api.journal import Finished, History, Outcome
 from quantuner.distributed.journal import JOURNAL_FILE
 from quantuner.engine.engine import Engine
+from quantuner.engine.ranges import RANGES_FILE
 from quantuner.strategy.recording import kept_in
-from quantuner.strategy.resuming import history_from
+from quantuner.strategy.resuming import history_from, ranges_beside
 from tests.unit.records import TIME, launched, told
 from tests.unit.strategy.judged import Judge, closeness, ended, essence, history_of, searching
 
@@ -55,6 +56,12 @@ def test_every_way_to_name_a_history_gives_it(workspace: Path, spelled: Callable
 def test_what_holds_no_history_is_refused_with_the_remedy(resume: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         history_from(resume)
+
+
+@pytest.mark.parametrize("named", ["", JOURNAL_FILE], ids=["a workspace", "a journal"])
+def test_ranges_lie_beside_the_journal(workspace: Path, named: str) -> None:
+    assert ranges_beside({"history": str(workspace / named)}) == (workspace / RANGES_FILE,)
+    assert ranges_beside({"history": KNOWN}) == ()
 
 
 def test_a_journal_that_is_being_written_may_be_read(workspace: Path) -> None:
