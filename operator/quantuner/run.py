@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,18 +16,20 @@ import yaml
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import NOT_KEPT, Failed, Finished
+from quantuner.api.journal import NOT_KEPT, Failed, Finished, History
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
+from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import Engine, use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
 from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.meeting import meet, threads_of
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
 from quantuner.strategy.reporting import report
@@ -42,6 +45,8 @@ class Order:
     tuning: Tuning
     search: str
     code: Path | None
+    threads: int | None
+    """None leaves the number to the machines."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -58,6 +63,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """0 when the journal has ended, finished or failed; else 1."""
     args = arguments().parse_args(argv)
+    take_devices(os.environ)
     comm: MpiWorld | Solo = Solo() if args.serial else MpiWorld()
     form = f"%(asctime)s rank {comm.rank} %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
@@ -107,9 +113,9 @@ def _end_of(
 def _search(
     comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None, timeline: Timeline | Quiet
 ) -> Finished | None:
-    order: Order = on_rank_0(comm, lambda: _read(args))
+    order: Order = on_rank_0(comm, lambda: _read(args, journal))
     tuning = order.tuning
-    use_threads(tuning.threads_per_rank)
+    use_threads(meet(comm, order.threads))  # before the task's code, which may train its model
     began = timeline.now()
     strategy, loading = agreed(comm, lambda: _timed(lambda: _strategy(order)))
     if journal is not None:
@@ -118,12 +124,12 @@ def _search(
         strategy.share_setup(comm)
     hosts, seconds = zip(*(comm.gather((host, loading)) or [("", 0.0)]), strict=True)
     _observe_loading(timeline, began, hosts, seconds)
-    code = on_rank_0(comm, lambda: code_digest(tuning.task, order.code))
+    # Again, since calibrating may have imported more of the task's modules on rank 0.
+    strategy.identity.code = on_rank_0(comm, lambda: code_digest(tuning.task, order.code))
     if journal is None:
         strategy.slave_worker_handle(comm)
         return None
     strategy.recorder, strategy.observer = journal, timeline
-    strategy.identity = Identity(search=order.search, code=code, hosts=hosts)
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)
@@ -155,9 +161,11 @@ def _artifact_name(args: argparse.Namespace, tuning: Tuning) -> str:
     return f"persistentvolumeclaim/{tuning.output.claim}/{tuning.output.path}/model" if tuning.output else NOT_KEPT
 
 
-def _read(args: argparse.Namespace) -> Order:
+def _read(args: argparse.Namespace, journal: JournalFolder | None) -> Order:
     body = admit(yaml.safe_load(args.tuning.read_text(encoding="utf-8")))
-    return Order(Tuning.from_body(body), search_digest(body), args.code)
+    tuning = Tuning.from_body(body)
+    threads = threads_of(tuning, journal.history if journal else History())
+    return Order(tuning, search_digest(body), args.code, threads)
 
 
 def _strategy(order: Order) -> TuneStrategy:
@@ -166,6 +174,7 @@ def _strategy(order: Order) -> TuneStrategy:
     chosen = strategy_class(tuning.strategy)
     engine = Engine(task, tuning.quantization, [o.name for o in tuning.tuning_criterion.objectives])
     strategy: TuneStrategy = chosen(engine, tuning)
+    strategy.identity = Identity(search=order.search, code=code_digest(tuning.task, order.code))
     return strategy
 
 

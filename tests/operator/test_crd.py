@@ -53,6 +53,10 @@ VALID = {
     "levels as text and number": quantization(quantLevel="0"),
     "an output": resource(output={"persistentVolumeClaim": {"claimName": "c"}, "path": "a/b"}),
     "the longest name": resource("a" * 40),
+    "slots and threads": resource(slotsPerWorker=4, runLauncherAsWorker=True, threadsPerRank=2),
+    "threads left to the machines": resource(threadsPerRank="auto"),
+    "a device a slot": resource(slotsPerWorker=2, template={"resources": {"limits": {"nvidia.com/gpu": "2"}}}),
+    "devices of the one slot": template(resources={"limits": {"nvidia.com/gpu": 4}}),
 }
 
 INVALID = {
@@ -67,6 +71,11 @@ INVALID = {
     "too many workers": resource(workers=1001),
     "workers as text": resource(workers="2"),
     "half a worker": resource(workers=2.5),
+    "no slots": resource(slotsPerWorker=0),
+    "no threads": resource(threadsPerRank=0),
+    "an unknown word for threads": resource(threadsPerRank="all"),
+    "fewer devices than slots": resource(slotsPerWorker=3, template={"resources": {"limits": {"nvidia.com/gpu": "2"}}}),
+    "no device for the one slot": template(resources={"limits": {"nvidia.com/gpu": 0}}),
     "an unknown approach": quantization(approach="int8"),
     "a correction of what is trained": quantization(approach="qat", recipes={"weightCorrection": True}),
     "smooth quant arguments alone": quantization(recipes={"smoothQuantArgs": {"autoAlpha": True}}),
@@ -159,6 +168,9 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "the objectives": ("objectives", {"tuningCriterion": {"objectives": [{"name": "modelsize"}]}}),
     "the image": ("image", {"image": "x"}),
     "no image": ("image", {"image": None}),
+    "threads": ("threadsPerRank", {"threadsPerRank": 3}),
+    "threads left to the machines": ("threadsPerRank", {"threadsPerRank": "auto"}),
+    "threads left to the pod": ("threadsPerRank", {"threadsPerRank": None}),
     "the output": ("output", {"output": {"path": "x"}}),
     "a variable's source": ("template", {"template": {"env": [{"name": "A", "valueFrom": {"fieldRef": {}}}]}}),
     "a volume's source": ("template", {"template": {"volumes": [{"name": "v", "hostPath": {"path": "/b"}}]}}),
@@ -169,6 +181,8 @@ FROZEN: dict[str, tuple[str, Object]] = {
 MUTABLE: dict[str, Object] = {
     "suspend": {"suspend": False},
     "workers": {"workers": 7},
+    "slotsPerWorker": {"slotsPerWorker": 2},
+    "runLauncherAsWorker": {"runLauncherAsWorker": True},
     "maxTrials": {"tuningCriterion": {"maxTrials": 7}},
     "timeoutSeconds": {"tuningCriterion": {"timeoutSeconds": 7}},
 }

@@ -1,6 +1,8 @@
 """A rank's main. In this process without MPI, and as real ranks that must agree before they search."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from quantuner.api.journal import NOT_KEPT, Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import JournalFolder, read_history
+from quantuner.engine.engine import cpu_kind, threads
 from quantuner.strategy.registry import _strategies
 from tests.unit.engine.kept import mark_ranges
 from tests.unit.records import launched, manifest, told
@@ -82,7 +85,8 @@ def failure(folder: Path) -> Failed:
 @pytest.fixture(autouse=True)
 def _forget_the_users_modules() -> Iterator[None]:
     path, strategies = list(sys.path), dict(_strategies)
-    yield
+    with threads(1):
+        yield
     sys.path[:] = path
     _strategies.clear()
     _strategies.update(strategies)
@@ -308,11 +312,73 @@ class Leaves:
     assert "SystemExit: no calibration data" in failure(tmp_path).message
 
 
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        pytest.param(
+            {"loader": "[data + int(RANK)]"}, r"data is [0-9a-f]{16} and not [0-9a-f]{16}.*no shuffling", id="data"
+        ),
+        pytest.param(
+            {"top": "torch.set_num_threads(1 + int(RANK))"},
+            r"threads is 2 and not 1 \(ranks that differ: 1, 2\); let the task's code leave torch's",
+            id="threads",
+        ),
+        pytest.param(
+            {"top": "if RANK == '1': import user_only_here"},
+            r"code is [0-9a-f]{16} and not [0-9a-f]{16}; give every rank the same files",
+            id="code",
+        ),
+    ],
+)
+def test_ranks_that_differ_do_not_search(tmp_path: Path, prepare: dict[str, str], says: str) -> None:
+    (tmp_path / "user_only_here.py").write_text("")
+    done = ranks(tmp_path, 3, **prepare)
+    assert done.returncode == 0, done.stderr
+    assert failure(tmp_path).reason == Failure.RANKS_DIFFER
+    assert failure(tmp_path).message.startswith(f"rank 1 on {socket.gethostname()} differs from rank 0 on ")
+    assert re.search(says, failure(tmp_path).message), failure(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("spec", "threads"),
+    [
+        pytest.param({}, 1, id="nothing said"),
+        pytest.param({"threadsPerRank": 2}, 2, id="the user's own"),
+        pytest.param({"template": {"resources": {"limits": {"cpu": "6"}}}, "slotsPerWorker": 2}, 3, id="its share"),
+    ],
+)
+def test_a_launch_records_the_threads_of_its_ranks(tmp_path: Path, spec: dict[str, Any], threads: int) -> None:
+    assert run.main([*prepared(tmp_path, **spec), "--serial"]) == 0
+    (launch,) = history(tmp_path).launches
+    assert (launch.threads, launch.cpu) == (threads, cpu_kind())
+
+
+def test_a_search_goes_on_with_the_threads_of_its_results(tmp_path: Path) -> None:
+    """Slots may change; were the threads to change with them, so would the last bits of the accuracies."""
+    six: dict[str, Any] = {"template": {"resources": {"limits": {"cpu": "6"}}}}
+    assert run.main([*prepared(tmp_path, **six), "--serial"]) == 0
+    journal = tmp_path / "workspace" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+    assert run.main([*prepared(tmp_path, **six, slotsPerWorker=3), "--serial"]) == 0
+    assert [launch.threads for launch in history(tmp_path).launches] == [6, 6]
+    assert isinstance(history(tmp_path).end, Finished)
+
+
+def test_other_threads_of_the_users_own_are_refused_under_results(tmp_path: Path) -> None:
+    assert run.main([*prepared(tmp_path, threadsPerRank=1), "--serial"]) == 0
+    journal = tmp_path / "workspace" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+    assert run.main([*prepared(tmp_path, threadsPerRank=2), "--serial"]) == 0
+    assert failure(tmp_path).reason == Failure.JOURNAL_MISMATCH
+    assert "the number of threads of a rank (spec.threadsPerRank" in failure(tmp_path).message
+    assert "was 1 and is now 2. Restore it" in failure(tmp_path).message
+
+
 def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="torch.manual_seed = lambda seed: torch.random.manual_seed(int(RANK))")
     assert done.returncode == 0, done.stderr
-    assert failure(tmp_path).reason == Failure.TASK_INVALID
-    assert "rank 1 has a model other than rank 0's" in failure(tmp_path).message
+    assert failure(tmp_path).reason == Failure.RANKS_DIFFER
+    assert ": model is " in failure(tmp_path).message
     assert "seed what the task trains or load them from a file" in failure(tmp_path).message
 
 

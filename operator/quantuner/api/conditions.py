@@ -61,6 +61,7 @@ class Failure(StrEnum):
     CONFIGURATION_INVALID = "ConfigurationInvalid"  # a strategy asked for what the space does not hold
     ALL_TRIALS_FAILED = "AllTrialsFailed"
     VERIFICATION_FAILED = "VerificationFailed"  # the reloaded model does not have the trial's accuracy
+    RANKS_DIFFER = "RanksDiffer"  # in what decides an accuracy: weights, data, libraries, CPU, threads, code
     JOURNAL_MISMATCH = "JournalMismatch"
     WRITE_FAILED = "WriteFailed"  # journal or artifact
     RANKS_LOST = "RanksLost"  # relaunched too often without progress

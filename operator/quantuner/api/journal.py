@@ -76,6 +76,10 @@ class Launched:
     """RFC 3339, UTC."""
     selection: Selection = Selection.FIRST
     """How the winner is chosen."""
+    threads: int = 0
+    """Threads that each rank computes with; 0 where a record does not say."""
+    cpu: str = ""
+    """Instruction set that torch computes with; empty where a record does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +228,12 @@ _IDENTITY = {
     "code": "the task's code",
     "ranges": "what calibration collects (its data must be the same at each pass: no shuffling)",
     "versions": "the libraries",
+    "threads": "the number of threads of a rank (spec.threadsPerRank, or torch.set_num_threads in a script)",
+    "cpu": "the CPU's instruction set, as torch names it",
 }
 """Fields of a launch that must not change between results, and what they are."""
+_NOT_ALWAYS_SAID = ("threads", "cpu")
+"""Of these, those that records of an earlier version lack."""
 
 
 @dataclass
@@ -264,7 +272,8 @@ class History:
         if self.trials and self.launches:  # before the first result there is nothing that a change could falsify
             last = self.launches[-1]
             for name, what in _IDENTITY.items():
-                if getattr(last, name) != getattr(record, name):
+                unsaid = name in _NOT_ALWAYS_SAID and not getattr(last, name)
+                if getattr(last, name) != getattr(record, name) and not unsaid:
                     raise JournalError(
                         f"the {len(self.trials)} results in the journal are of another search: {what} was "
                         f"{getattr(last, name)!r} and is now {getattr(record, name)!r}. Restore it, or search anew: "

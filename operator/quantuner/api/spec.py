@@ -120,6 +120,12 @@ class Tuning:
     accuracy_criterion: AccuracyCriterion = AccuracyCriterion()
     tuning_criterion: TuningCriterion = TuningCriterion()
     workers: int = 2
+    slots_per_worker: int = 1
+    """Ranks of a worker pod, each with its share of the pod's CPUs and devices."""
+    run_launcher_as_worker: bool = False
+    """Whether rank 0 evaluates trials too; the launcher pod then has as many slots as a worker."""
+    threads: int | str | None = None
+    """Threads of a rank as the user set them, or `auto`: what the hosts have; None: what the pods ask for."""
     image: str | None = None
     suspend: bool = False
     output: Output | None = None
@@ -164,6 +170,9 @@ class Tuning:
                 objectives=tuple(Objective(o["name"], float(o["weight"])) for o in tuning["objectives"]),
             ),
             workers=spec["workers"],
+            slots_per_worker=spec.get("slotsPerWorker", 1),
+            run_launcher_as_worker=spec.get("runLauncherAsWorker", False),
+            threads=spec.get("threadsPerRank"),
             image=spec.get("image"),
             suspend=spec["suspend"],
             output=Output(output["persistentVolumeClaim"]["claimName"], output.get("path", name)) if output else None,
@@ -177,15 +186,26 @@ class Tuning:
         return named or {"auto": "auto", "0": "conservative", "1": "basic"}[self.quantization.quant_level]
 
     @property
-    def threads_per_rank(self) -> int:
-        """Threads of one rank: its CPU limit, else its request, rounded up; 1 without either.
+    def threads_per_rank(self) -> int | None:
+        """Threads of one rank: those the user set, else its share of the pod's CPU limit or request, else 1.
 
-        Taken from the resource, never from the machine, so that a laptop and a cluster compute the
-        same sums in the same order.
+        None where the user left it to the machines (`auto`). Otherwise it is taken from the resource alone, so
+        that a laptop and a cluster, and any number of ranks, compute the same sums in the same order.
         """
+        if self.threads is not None:
+            return None if isinstance(self.threads, str) else self.threads
         resources = self.template.get("resources", {})
         cpu = resources.get("limits", {}).get("cpu", resources.get("requests", {}).get("cpu", 1))
-        return max(1, math.ceil(_cores(cpu)))
+        return max(1, math.floor(_cores(cpu) / self.slots_per_worker))
+
+    @property
+    def launcher_slots(self) -> int:
+        """Ranks of the launcher pod: rank 0 alone, unless it evaluates trials as a worker's ranks do."""
+        return self.slots_per_worker if self.run_launcher_as_worker else 1
+
+    def ranks(self, workers: int) -> int:
+        """Ranks of a search with so many workers, rank 0 included; without workers, one."""
+        return self.launcher_slots + workers * self.slots_per_worker if workers else 1
 
 
 _CPU_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3}
@@ -199,17 +219,21 @@ def _cores(quantity: int | float | str) -> float:
 
 
 # What may change while the search goes on (the CRD's CEL rules say the same); all else is its identity.
-_MUTABLE = {"": ("suspend", "workers"), "tuningCriterion": ("maxTrials", "timeoutSeconds")}
+_MUTABLE = {
+    "": ("suspend", "workers", "slotsPerWorker", "runLauncherAsWorker"),
+    "tuningCriterion": ("maxTrials", "timeoutSeconds"),
+}
 
 
 def search_digest(body: Mapping[str, Any]) -> str:
     """Identifies the search that a validated resource defines: 16 hex digits of SHA-256.
 
     A journal carries it, so that it is never continued by another search. The fields which say where
-    a search runs (image, template, output) are left out: a laptop and a cluster share the digest.
+    a search runs (image, template, output) are left out: a laptop and a cluster share the digest. So are the
+    threads of a rank, which a journal records by themselves.
     """
     spec = json.loads(json.dumps(body["spec"]))
-    for key in (*_MUTABLE[""], "image", "template", "output"):
+    for key in (*_MUTABLE[""], "threadsPerRank", "image", "template", "output"):
         spec.pop(key, None)
     spec["task"].pop("source", None)
     spec["quantization"]["quantLevel"] = str(spec["quantization"]["quantLevel"])  # 1 and "1" mean the same

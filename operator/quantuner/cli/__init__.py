@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "--workers",
         type=int,
         metavar="N",
-        help="ranks that evaluate trials, beside the master; 0 is serial; default: spec.workers",
+        help="workers, of spec.slotsPerWorker ranks each, beside the master; 0 is serial; default: spec.workers",
     )
     run.add_argument("--code", type=Path, help="folder with the task's modules; default: the file's folder")
     run.add_argument(

@@ -25,9 +25,10 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
     _require_tuner()
     body = admit(manifest)
     tuning = Tuning.from_body(body)
-    ranks = 1 + (tuning.workers if args.workers is None else args.workers)
-    if ranks < 1:
-        raise QuantunerError(f"--workers must be 0 (serial) or more, not {args.workers}")
+    workers = tuning.workers if args.workers is None else args.workers
+    if workers < 0:
+        raise QuantunerError(f"--workers must be 0 (serial) or more, not {workers}")
+    ranks = tuning.ranks(workers)
     workspace: Path = args.workspace or Path("quantuner_workspace") / tuning.name
     _prepare(workspace, body, console, fresh=args.fresh)
     program = mpirun.python(

@@ -48,7 +48,8 @@ def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:
         *end_conditions(tuning, history, now),
     ]
     status["trials"]["running"] = 0
-    workers = history.launches[-1].ranks - 1 if history.launches else 0
+    ranks = history.launches[-1].ranks if history.launches else 1
+    workers = max(0, ranks - tuning.launcher_slots) // tuning.slots_per_worker
     shown = {"observedGeneration": tuning.generation, "phase": phase_of(conditions), "workers": workers}
     return {**shown, **status, "conditions": conditions}
 

@@ -56,8 +56,10 @@ def build_mpijob(tuning: Tuning, image: str, spec_hash: str, trials: int, settin
         "kind": MPIJOB.kind,
         "metadata": metadata(tuning, names.mpijob_name(tuning.name), annotations),
         "spec": {
-            "slotsPerWorker": 1,
-            "runLauncherAsWorker": True,  # the launcher comes first in the hostfile, so rank 0 is there
+            "slotsPerWorker": tuning.slots_per_worker,
+            # Always, so that the launcher comes first in the hostfile and has rank 0; whether rank 0 evaluates
+            # trials is ours to say, and the ranks read it from the resource.
+            "runLauncherAsWorker": True,
             "launcherCreationPolicy": "WaitForWorkersReady",
             "sshAuthMountPath": SSH_DIR,
             "mpiImplementation": "OpenMPI",

@@ -4,13 +4,16 @@ import argparse
 import logging
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from quantuner.distributed import mpirun
 from quantuner.distributed.configmap import ConfigMaps
 from quantuner.distributed.mirror import Mirror
+from quantuner.distributed.mpirun import Host
 from quantuner.distributed.supervisor import Launch, Supervisor
 
 
@@ -44,14 +47,22 @@ def _launch(args: argparse.Namespace, stop: threading.Event) -> Launch:
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]
-    hosts = mpirun.answering(mpirun.read_hostfile(args.hostfile), stop)
-    return mpirun.on_hosts(hosts, args.workspace / "hostfile", program, _template_variables(args.tuning))
+    spec = yaml.safe_load(args.tuning.read_text(encoding="utf-8"))["spec"]
+    hosts = _with_rank_0(mpirun.read_hostfile(args.hostfile), spec)
+    return mpirun.on_hosts(
+        mpirun.answering(hosts, stop), args.workspace / "hostfile", program, _template_variables(spec)
+    )
 
 
-def _template_variables(tuning: Path) -> list[str]:
+def _with_rank_0(hosts: Sequence[Host], spec: Mapping[str, Any]) -> list[Host]:
+    """mpi-operator gives this pod as many slots as a worker; rank 0 takes one, unless it works as they do."""
+    launcher, *workers = hosts
+    return [launcher if spec.get("runLauncherAsWorker") else Host(launcher.name), *workers]
+
+
+def _template_variables(spec: Mapping[str, Any]) -> list[str]:
     """Names of the user's variables, which this pod has like every other."""
-    template = yaml.safe_load(tuning.read_text(encoding="utf-8"))["spec"].get("template") or {}
-    return [variable["name"] for variable in template.get("env", ())]
+    return [variable["name"] for variable in (spec.get("template") or {}).get("env", ())]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantuner.distributed.supervisor import Launch
@@ -15,6 +16,15 @@ CONNECT_SECONDS = 2.0
 
 # A rank that waits gives its core away: rank 0 waits most of the time, often beside a rank that computes.
 _ALWAYS = ("--bind-to", "none", "--mca", "mpi_yield_when_idle", "1")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One line of a hostfile."""
+
+    name: str
+    slots: int = 1
+    """Ranks that it takes."""
 
 
 def python(*arguments: str) -> list[str]:
@@ -32,15 +42,15 @@ def local(ranks: int, program: Sequence[str]) -> Launch:
     return Launch([mpiexec, "-n", str(ranks), "--map-by", ":OVERSUBSCRIBE", *_ALWAYS, *program], root)
 
 
-def on_hosts(hosts: Sequence[str], hostfile: Path, program: Sequence[str], exported: Sequence[str] = ()) -> Launch:
-    """One rank on each host, rank 0 on the first. Writes `hostfile`.
+def on_hosts(hosts: Sequence[Host], hostfile: Path, program: Sequence[str], exported: Sequence[str] = ()) -> Launch:
+    """A rank in each slot, host by host, rank 0 on the first. Writes `hostfile`.
 
     `exported` names variables of this process that every rank gets: sshd starts a rank without its pod's.
     """
-    hostfile.write_text("".join(f"{host} slots=1\n" for host in hosts))
+    hostfile.write_text("".join(f"{host.name} slots={host.slots}\n" for host in hosts))
     command = [
         *(str(Path(sys.prefix) / "bin" / "mpirun"), "--prefix", sys.prefix),
-        *("--hostfile", str(hostfile), "-n", str(len(hosts))),
+        *("--hostfile", str(hostfile), "-n", str(sum(host.slots for host in hosts)), "--map-by", "slot"),
         *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self"),  # pods share nothing but the network
         *_ALWAYS,
         *(word for name in exported for word in ("-x", name)),
@@ -49,20 +59,25 @@ def on_hosts(hosts: Sequence[str], hostfile: Path, program: Sequence[str], expor
     return Launch(command, {"PRTE_MCA_prte_default_hostfile": str(hostfile)})
 
 
-def read_hostfile(path: Path) -> list[str]:
+def read_hostfile(path: Path) -> list[Host]:
     """Hosts of an Open MPI hostfile, in order."""
     lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
-    return [words[0] for words in lines if words]
+    return [_host(*words) for words in lines if words]
 
 
-def answering(hosts: Sequence[str], stop: threading.Event) -> list[str]:
+def _host(name: str, *settings: str) -> Host:
+    slots = dict(setting.partition("=")[::2] for setting in settings).get("slots", "1")
+    return Host(name, int(slots))
+
+
+def answering(hosts: Sequence[Host], stop: threading.Event) -> list[Host]:
     """The hosts whose sshd answers, in order; waits for all of them, but no longer than HOSTS_SECONDS or `stop`.
 
     The first host is this one and needs no sshd.
     """
     deadline = time.monotonic() + HOSTS_SECONDS
     while True:
-        found = [hosts[0], *(host for host in hosts[1:] if _answers(host))]
+        found = [hosts[0], *(host for host in hosts[1:] if _answers(host.name))]
         if len(found) == len(hosts) or time.monotonic() > deadline or stop.wait(0.5):
             return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.metadata
 import logging
@@ -47,6 +48,22 @@ logger = logging.getLogger(__name__)
 def use_threads(count: int) -> None:
     """Sets torch's threads for this process: `count` for an op, one op at a time."""
     torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Computes with so many threads, and then with as many as before."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)
+
+
+def threads_in_use() -> int:
+    """Torch's threads for an op of this process."""
+    return torch.get_num_threads()
 
 
 def libraries() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,12 +21,14 @@ from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.distributed.timeline import Observer, Quiet
-from quantuner.engine.engine import Engine
+from quantuner.engine.data import first_batch_digest
+from quantuner.engine.engine import Engine, threads, threads_in_use
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.judging import judged_by
+from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
-from quantuner.strategy.ranks import on_rank_0, same_everywhere
+from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity, launch
 from quantuner.strategy.resuming import history_from, ranges_beside
 from quantuner.strategy.search import MemoryRecorder, Recorder, Search
@@ -252,22 +253,31 @@ class TuneStrategy(Spaced):
         All ranks call it, with the same model and data. Raises what `share_setup` and `Search.run` raise.
         """
         comm = self.comm or MpiWorld()
-        self.share_setup(comm)
-        self.identity.hosts = tuple(comm.gather(socket.gethostname()) or ())
         if comm.size == 1:
+            self.share_setup(comm)
             return self.traverse()
-        if comm.rank == 0:
-            return self.master_worker_handle(comm)
-        self.slave_worker_handle(comm)
-        return None
+        with threads(meet(comm, recorded_threads(self.recorder.history))):
+            self.share_setup(comm)
+            if comm.rank == 0:
+                return self.master_worker_handle(comm)
+            self.slave_worker_handle(comm)
+            return None
 
     def share_setup(self, comm: Communicator) -> None:
-        """Compares the ranks' models and gives every rank rank 0's calibrated ranges; all ranks call it.
+        """Compares the ranks' models, data and code and gives every rank rank 0's calibrated ranges; all ranks call it.
 
-        Raises `SearchError` on every rank where the models differ or calibration fails.
+        Raises `SearchError` on every rank where these differ or calibration fails.
         """
-        same_everywhere(comm, self.engine.digest)
+        self.identity.hosts = same_everywhere(comm, agreed(comm, self._facts))
         self.engine.use_ranges(on_rank_0(comm, self.engine.calibrate))
+
+    def _facts(self) -> dict[str, str]:
+        """What must be the same on every rank, besides its libraries and CPU."""
+        data = first_batch_digest(self.engine.task.calib_dataloader, Failure.CALIBRATION_FAILED, "calib_dataloader")
+        if self.eval_dataloader is not None:
+            data += first_batch_digest(self.eval_dataloader, Failure.EVALUATION_FAILED, "eval_dataloader")
+        known = {"model": self.engine.digest, "data": data, "code": self.identity.code}
+        return {**known, "threads": str(threads_in_use())}
 
     def master_worker_handle(self, comm: Any) -> Finished:
         """Rank 0: assigns trials to the slaves and tells their results in index order.

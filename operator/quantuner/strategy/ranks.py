@@ -37,19 +37,6 @@ def on_rank_0(comm: Communicator, step: Callable[[], T]) -> T:
     return result
 
 
-def same_everywhere(comm: Communicator, digest: str) -> None:
-    """Raises `SearchError` on every rank where ranks captured different models."""
-    digests = comm.gather(digest)
-    other = next(((r, d) for r, d in enumerate(digests or ()) if digests and d != digests[0]), None)
-    found = comm.broadcast(other)
-    if found is not None:
-        raise SearchError(
-            Failure.TASK_INVALID,
-            f"rank {found[0]} has a model other than rank 0's (digest {found[1]}); every rank must get the same "
-            "weights: seed what the task trains or load them from a file",
-        )
-
-
 def _as_search_error(error: BaseException) -> SearchError:
     if isinstance(error, SearchError):
         return error

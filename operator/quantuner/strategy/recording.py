@@ -14,7 +14,7 @@ from quantuner.api.journal import HOSTS_LIMIT, History, Launched, Record
 from quantuner.api.spec import Tuning, digest
 from quantuner.api.timestamps import utc_now
 from quantuner.distributed.journal import JournalFolder
-from quantuner.engine.engine import libraries
+from quantuner.engine.engine import cpu_kind, libraries, threads_in_use
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
@@ -65,6 +65,8 @@ def launch(strategy: TuneStrategy) -> None:
         ranges=strategy.engine.ranges_digest,
         versions=", ".join(f"{name} {version}" for name, version in libraries().items()),
         selection=strategy.selection,
+        threads=threads_in_use(),
+        cpu=cpu_kind(),
     )
     try:
         strategy.recorder.append(launched)

@@ -246,6 +246,15 @@ def test_replaying_the_lines_of_a_history_gives_that_history() -> None:
         pytest.param(
             [*BEGUN], launched(versions="torch 3"), "the libraries was '' and is now 'torch 3'", id="versions"
         ),
+        pytest.param(
+            [launched(threads=2), told(0, 0.9)],
+            launched(threads=4),
+            r"threads of a rank \(.*\) was 2 and is now 4",
+            id="threads",
+        ),
+        pytest.param(
+            [launched(cpu="AVX2"), told(0, 0.9)], launched(cpu="AVX512"), "was 'AVX2' and is now 'AVX512'", id="cpu"
+        ),
         pytest.param([FAILURE], told(0, 0.5), "the journal has ended; refused a further trial", id="after a failure"),
     ],
 )
@@ -255,6 +264,15 @@ def test_a_record_that_contradicts_the_history_is_refused(before: list[Record], 
         history.apply(record)
     with pytest.raises(JournalError, match=says):
         history.apply(refused)
+
+
+def test_a_record_that_does_not_say_threads_and_cpu_is_continued() -> None:
+    """One of an earlier version; what goes on is then held to what it says itself."""
+    history = History()
+    for record in (*BEGUN, launched(threads=2, cpu="AVX2"), told(1, 0.8)):
+        history.apply(record)
+    with pytest.raises(JournalError, match="was 2 and is now 3"):
+        history.apply(launched(threads=3, cpu="AVX2"))
 
 
 def test_what_changes_before_the_first_result_starts_the_search_anew() -> None:

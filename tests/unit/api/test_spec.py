@@ -137,13 +137,42 @@ def test_every_field_arrives() -> None:
         pytest.param({}, 1, id="nothing said"),
         pytest.param({"limits": {"cpu": "2"}}, 2, id="the limit"),
         pytest.param({"limits": {"cpu": 3}, "requests": {"cpu": 1}}, 3, id="the limit before the request"),
-        pytest.param({"requests": {"cpu": "1500m"}}, 2, id="rounded up"),
+        pytest.param({"requests": {"cpu": "2500m"}}, 2, id="rounded down"),
         pytest.param({"limits": {"cpu": "100m"}}, 1, id="at least one"),
         pytest.param({"limits": {"memory": "1Gi"}, "requests": {"cpu": "4"}}, 4, id="a limit of memory alone"),
     ],
 )
 def test_threads_of_a_rank_come_from_the_resource(resources: dict[str, Any], threads: int) -> None:
     assert tuning({"template": {"resources": resources}}).threads_per_rank == threads
+
+
+@pytest.mark.parametrize(
+    ("spec", "threads"),
+    [
+        pytest.param({"slotsPerWorker": 2}, 2, id="slots share the pod's CPUs"),
+        pytest.param({"slotsPerWorker": 3}, 1, id="rounded down"),
+        pytest.param({"slotsPerWorker": 8}, 1, id="at least one"),
+        pytest.param({"slotsPerWorker": 2, "threadsPerRank": 3}, 3, id="the user's own"),
+        pytest.param({"threadsPerRank": "auto"}, None, id="left to the machines"),
+    ],
+)
+def test_threads_of_a_rank_are_its_share_unless_the_user_sets_them(spec: dict[str, Any], threads: int | None) -> None:
+    cpus = {"template": {"resources": {"limits": {"cpu": "4"}}}}
+    assert tuning({**cpus, **spec}).threads_per_rank == threads
+
+
+@pytest.mark.parametrize(
+    ("spec", "workers", "ranks"),
+    [
+        pytest.param({}, 3, 4, id="the master and a rank a worker"),
+        pytest.param({"slotsPerWorker": 4}, 3, 13, id="the master and the slots of the workers"),
+        pytest.param({"runLauncherAsWorker": True}, 3, 4, id="rank 0 evaluates as well"),
+        pytest.param({"slotsPerWorker": 4, "runLauncherAsWorker": True}, 3, 16, id="the launcher has as many slots"),
+        pytest.param({"slotsPerWorker": 4, "runLauncherAsWorker": True}, 0, 1, id="without workers in series"),
+    ],
+)
+def test_ranks_of_a_search(spec: dict[str, Any], workers: int, ranks: int) -> None:
+    assert tuning(spec).ranks(workers) == ranks
 
 
 # --- identity of a search
@@ -153,6 +182,8 @@ def test_threads_of_a_rank_come_from_the_resource(resources: dict[str, Any], thr
     ("change", "same"),
     [
         pytest.param({"workers": 7}, True, id="workers"),
+        pytest.param({"slotsPerWorker": 4, "runLauncherAsWorker": True}, True, id="slots"),
+        pytest.param({"threadsPerRank": 4}, True, id="threads, which the journal records"),
         pytest.param({"suspend": True}, True, id="suspend"),
         pytest.param({"image": "other"}, True, id="image"),
         pytest.param({"template": {"nodeSelector": {"a": "b"}}}, True, id="template"),

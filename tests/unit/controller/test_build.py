@@ -104,11 +104,18 @@ def test_ranks_read_the_same_search_that_was_applied() -> None:
         ({"workers": 3}, True),
         ({"tuningCriterion": {"maxTrials": 7}}, True),
         ({"tuningCriterion": {"timeoutSeconds": 60}}, True),
+        ({"slotsPerWorker": 2}, True),
+        ({"runLauncherAsWorker": True}, True),
         ({"suspend": True}, False),
     ],
 )
 def test_what_a_launch_is_made_from_shows_in_its_hash(change: dict[str, Any], replaces: bool) -> None:
     assert (build.spec_hash(resource(**change)) != build.spec_hash(resource())) is replaces
+
+
+def test_fields_about_slots_have_no_defaults_that_would_change_the_hash_of_older_resources() -> None:
+    """Else an upgrade of the operator would start every search of the cluster anew."""
+    assert not {"slotsPerWorker", "runLauncherAsWorker", "threadsPerRank"} & resource()["spec"].keys()
 
 
 def test_the_hash_does_not_change_with_the_generation() -> None:
@@ -128,6 +135,15 @@ def test_mpijob_runs_rank_0_in_the_launcher_and_waits_for_workers() -> None:
         (1, "Never"),
         (4, "OnFailure"),
     ]
+
+
+@pytest.mark.parametrize("launcher_works", [False, True])
+def test_mpi_operator_gives_each_worker_its_slots_and_the_launcher_a_place(launcher_works: bool) -> None:
+    """The launcher is in the hostfile in any case, since rank 0 runs there."""
+    job = mpijob(workers=3, slotsPerWorker=4, runLauncherAsWorker=launcher_works, template=TEMPLATE)
+    assert (job["spec"]["runLauncherAsWorker"], job["spec"]["slotsPerWorker"]) == (True, 4)
+    resources = [pod["containers"][0]["resources"] for pod in pods(job).values()]
+    assert resources == [TEMPLATE["resources"]] * 2
 
 
 def test_mpijob_remembers_what_it_was_made_from() -> None:

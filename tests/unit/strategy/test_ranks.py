@@ -8,7 +8,7 @@ import pytest
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import InvalidResourceError, Problem, SearchError
 from quantuner.distributed.communicator import Communicator, Solo
-from quantuner.strategy.ranks import agreed, on_rank_0, same_everywhere
+from quantuner.strategy.ranks import agreed, on_rank_0
 from tests.unit.strategy.ranked import on_ranks
 
 SIZES = pytest.mark.parametrize("size", [1, 2, 4])
@@ -95,26 +95,6 @@ def test_an_error_in_a_step_of_rank_0_is_every_ranks() -> None:
     error = SearchError(Failure.CALIBRATION_FAILED, "no data")
     answers = on_ranks(3, lambda comm: on_rank_0(comm, lambda: raising(error)))
     assert errors_of(answers) == [(Failure.CALIBRATION_FAILED, "no data")] * 3
-
-
-@pytest.mark.parametrize(
-    ("digests", "odd"),
-    [
-        pytest.param("aaa", None, id="the same on all"),
-        pytest.param("a", None, id="one rank"),
-        pytest.param("aab", 2, id="the last differs"),
-        pytest.param("abc", 1, id="the lowest of several that differ"),
-        pytest.param("baa", 1, id="all but rank 0 agree"),
-    ],
-)
-def test_ranks_with_other_models_than_rank_0s_are_refused_everywhere(digests: str, odd: int | None) -> None:
-    answers = on_ranks(len(digests), lambda comm: same_everywhere(comm, digests[comm.rank]))
-    if odd is None:
-        assert answers == [None] * len(digests)
-        return
-    begins = f"rank {odd} has a model other than rank 0's (digest {digests[odd]}); "
-    assert [reason for reason, _ in errors_of(answers)] == [Failure.TASK_INVALID] * len(digests)
-    assert all(message.startswith(begins) for _, message in errors_of(answers))
 
 
 @pytest.mark.parametrize("step", [agreed, on_rank_0])
