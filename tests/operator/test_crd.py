@@ -49,6 +49,10 @@ VALID = {
         volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=[{"name": "v", "mountPath": "/v"}]
     ),
     "recipes": quantization(recipes={"smoothQuant": True, "smoothQuantArgs": {"alphas": [0.3, 0.5]}}),
+    "folding": quantization(recipes={"smoothQuant": True, "smoothQuantArgs": {"alphas": [0.3], "folding": True}}),
+    "alphas to compare": quantization(
+        recipes={"smoothQuant": True, "smoothQuantArgs": {"autoAlpha": True, "autoAlphaArgs": {"alphaMin": 0.3}}}
+    ),
     "training": quantization(approach="qat", recipes={"weightCorrection": False}),
     "levels as text and number": quantization(quantLevel="0"),
     "an output": resource(output={"persistentVolumeClaim": {"claimName": "c"}, "path": "a/b"}),
@@ -79,6 +83,15 @@ INVALID = {
     "an unknown approach": quantization(approach="int8"),
     "a correction of what is trained": quantization(approach="qat", recipes={"weightCorrection": True}),
     "smooth quant arguments alone": quantization(recipes={"smoothQuantArgs": {"autoAlpha": True}}),
+    "alphas to compare without auto": quantization(
+        recipes={"smoothQuant": True, "smoothQuantArgs": {"autoAlphaArgs": {"alphaMin": 0.3}}}
+    ),
+    "alphas to compare backwards": quantization(
+        recipes={
+            "smoothQuant": True,
+            "smoothQuantArgs": {"autoAlpha": True, "autoAlphaArgs": {"alphaMin": 0.3, "alphaMax": 0.2}},
+        }
+    ),
     "the retired strategy": resource(tuningCriterion={"strategy": "sigopt"}),
     "no calibration": quantization(calibrationSamplingSizes=[0]),
     "an unknown dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": ["int4"]}}]),

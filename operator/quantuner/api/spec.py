@@ -255,7 +255,10 @@ def _recipes(body: Mapping[str, Any]) -> dict[str, Any]:
         arguments = recipes.pop("smooth_quant_args")
         alphas = list(arguments.get("alphas", ()))
         alpha: Any = "auto" if arguments.get("autoAlpha") else alphas if len(alphas) > 1 else next(iter(alphas), None)
-        recipes["smooth_quant_args"] = {} if alpha is None else {"alpha": alpha}
+        others = {snake_case(key): arguments[key] for key in ("folding", "autoAlphaArgs") if key in arguments}
+        if "auto_alpha_args" in others:
+            others["auto_alpha_args"] = {snake_case(key): value for key, value in arguments["autoAlphaArgs"].items()}
+        recipes["smooth_quant_args"] = ({} if alpha is None else {"alpha": alpha}) | others
     return recipes
 
 

@@ -62,10 +62,18 @@ def body_of(tuning: Tuning, entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
 def _recipes(recipes: Mapping[str, Any]) -> dict[str, Any]:
     body = {camel_case(key): value for key, value in recipes.items()}
     if "smoothQuantArgs" in body:
-        alpha = body["smoothQuantArgs"].get("alpha")
-        alphas = [] if alpha is None else alpha if isinstance(alpha, (list, tuple)) else [alpha]
-        body["smoothQuantArgs"] = {"autoAlpha": True} if alpha == "auto" else {"alphas": list(alphas)} if alphas else {}
+        body["smoothQuantArgs"] = _smooth_quant_args(body["smoothQuantArgs"])
     return body
+
+
+def _smooth_quant_args(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    others = dict(arguments)
+    alpha = others.pop("alpha", None)
+    alphas = [] if alpha is None else alpha if isinstance(alpha, (list, tuple)) else [alpha]
+    body = {"autoAlpha": True} if alpha == "auto" else {"alphas": list(alphas)} if alphas else {}
+    if "auto_alpha_args" in others:
+        others["auto_alpha_args"] = {camel_case(key): value for key, value in others["auto_alpha_args"].items()}
+    return {**body, **{camel_case(key): value for key, value in others.items()}}
 
 
 def _override(override: Override) -> dict[str, Any]:

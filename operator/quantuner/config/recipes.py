@@ -30,6 +30,7 @@ ELSEWHERE = {  # recipes of Neural Compressor 2.x that are not for PyTorch, or n
     "teq_args": {},
     "autoround_args": {},
 }
+LEAST_STEP = 0.01  # a hundred alphas; a finer step is below what int8 can tell
 
 
 def checked_recipes(value: Any) -> dict[str, Any]:
@@ -49,10 +50,36 @@ def checked_recipes(value: Any) -> dict[str, Any]:
     return kept
 
 
+SMOOTH_QUANT_ARGS = ("alpha", "folding", "auto_alpha_args", "weight_clip")
+AUTO_ALPHA_ARGS = {"alpha_min": 0.0, "alpha_max": 1.0, "alpha_step": 0.1}
+"""Which alphas "auto" compares, at their defaults."""
+
+
 def _smooth_quant_args(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or set(value) - {"alpha"}:
-        raise ValueError("smooth_quant_args is a dict with the one key 'alpha': a number, a list of them, or 'auto'")
-    return {"alpha": _alpha(value["alpha"])} if value else {}
+    """What is given, less what is the default."""
+    if not isinstance(value, Mapping) or set(value) - set(SMOOTH_QUANT_ARGS):
+        raise ValueError(f"smooth_quant_args is a dict with {', '.join(SMOOTH_QUANT_ARGS)}")
+    kept: dict[str, Any] = {"alpha": _alpha(value["alpha"])} if "alpha" in value else {}
+    if value.get("folding") is not None:
+        kept["folding"] = one_of(True, False)(value["folding"])
+    only(True, "weight_clip keeps a scale from exploding, always")(value.get("weight_clip", True))
+    if value.get("auto_alpha_args"):
+        if kept.get("alpha") != "auto":
+            raise ValueError("has auto_alpha_args without alpha 'auto'; set 'alpha': 'auto'")
+        kept["auto_alpha_args"] = _auto_alpha_args(value["auto_alpha_args"])
+    return kept
+
+
+def _auto_alpha_args(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or set(value) - set(AUTO_ALPHA_ARGS):
+        raise ValueError(f"auto_alpha_args is a dict with {', '.join(AUTO_ALPHA_ARGS)}")
+    low, high, step = ({**AUTO_ALPHA_ARGS, **value}[name] for name in AUTO_ALPHA_ARGS)
+    if not all(_is_fraction(number) for number in (low, high, step)) or low > high or step < LEAST_STEP:
+        raise ValueError(
+            "has auto_alpha_args that are no range; give 0 ≤ alpha_min ≤ alpha_max ≤ 1 and "
+            f"{LEAST_STEP} ≤ alpha_step ≤ 1"
+        )
+    return dict(value)
 
 
 def _alpha(value: Any) -> Any:

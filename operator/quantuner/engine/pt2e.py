@@ -1,5 +1,11 @@
 """The parts of torchao's PT2E that the engine stands on; the one place that imports torchao."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
 from quantuner.engine.quiet import quiet
 
 with quiet():
@@ -10,7 +16,9 @@ with quiet():
         PerChannelMinMaxObserver,
         PlaceholderObserver,
     )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e as _convert_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e as _prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import (
         FixedQParamsQuantizationSpec,
         QuantizationAnnotation,
@@ -34,3 +42,39 @@ __all__ = [
     "prepare_pt2e",
     "prepare_qat_pt2e",
 ]
+
+
+def convert_pt2e(prepared: GraphModule) -> GraphModule:
+    """torchao's, without its search for batch norms beside convolutions: see `_without_norms`."""
+    return _without_norms(_convert_pt2e, prepared)
+
+
+def prepare_qat_pt2e(model: GraphModule, quantizer: Quantizer) -> GraphModule:
+    """torchao's, without its search for batch norms beside convolutions: see `_without_norms`."""
+    return _without_norms(_prepare_qat_pt2e, model, quantizer)
+
+
+def _without_norms(step: Callable[..., GraphModule], model: GraphModule, *more: Any) -> GraphModule:
+    """Takes a step with batch norms under a name that torchao does not know.
+
+    Those that can be folded have been, before anything is prepared. For any other one, torchao searches 20 s for
+    patterns that cannot be there.
+    """
+    _rename(model, torch.ops.aten.batch_norm.default, _batch_norm)
+    try:
+        result = step(model, *more)
+    finally:
+        _rename(model, _batch_norm, torch.ops.aten.batch_norm.default)
+    _rename(result, _batch_norm, torch.ops.aten.batch_norm.default)
+    return result
+
+
+def _batch_norm(*args: Any) -> Any:
+    return torch.ops.aten.batch_norm.default(*args)
+
+
+def _rename(model: GraphModule, old: Any, new: Any) -> None:
+    for node in model.graph.nodes:
+        if node.target is old:
+            node.target = new
+    model.recompile()

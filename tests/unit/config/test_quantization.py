@@ -187,6 +187,9 @@ def test_calibration_sizes_become_a_list(given: Any, kept: list[int]) -> None:
         {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.3}},
         {"smooth_quant": True, "smooth_quant_args": {"alpha": [0.3, 0.5]}},
         {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto"}},
+        {"smooth_quant": True, "smooth_quant_args": {"folding": True}},
+        {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.3, "folding": False}},
+        {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": {"alpha_step": 0.05}}},
         {"fast_bias_correction": True, "weight_correction": True},
         {"first_conv_or_matmul_quantization": False, "last_conv_or_matmul_quantization": False},
     ],
@@ -269,8 +272,23 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": True}}}, r"no number in \[0, 1\] nor 'auto'"),
     ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": []}}}, "give one, or a list of such numbers"),
     ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": [0.5, 0.5]}}}, "but has 0.5 twice; remove one"),
-    ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"beta": 1}}}, "the one key 'alpha'"),
-    ({"recipes": {"smooth_quant": True, "smooth_quant_args": 0.5}}, "the one key 'alpha'"),
+    ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"beta": 1}}}, "is a dict with alpha, folding, auto_al"),
+    ({"recipes": {"smooth_quant": True, "smooth_quant_args": 0.5}}, "is a dict with alpha, folding, auto_al"),
+    ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"folding": 1}}}, "must be one of True, False"),
+    ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"weight_clip": False}}}, "leave it at True"),
+    (
+        {"recipes": {"smooth_quant": True, "smooth_quant_args": {"auto_alpha_args": {"alpha_min": 0.2}}}},
+        "set 'alpha': 'auto'",
+    ),
+    *(
+        ({"recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": given}}}, says)
+        for given, says in [
+            ({"alpha_min": 0.7, "alpha_max": 0.3}, "give 0 ≤ alpha_min ≤ alpha_max ≤ 1 and 0.01 ≤ alpha_step ≤ 1"),
+            ({"alpha_step": 0}, "are no range"),
+            ({"alpha_max": 1.5}, "are no range"),
+            ({"beta": 1}, "is a dict with alpha_min, alpha_max, alpha_step"),
+        ]
+    ),
     ({"recipes": {"smooth_quant": False, "smooth_quant_args": {"alpha": 0.5}}}, "set 'smooth_quant': True"),
     ({"recipes": {3: True}}, "has no recipe 3; there are smooth_quant"),
     ({"recipes": {"layer_wise_quant": True}}, "'layer_wise_quant' is not for PyTorch, or not there yet"),

@@ -61,6 +61,32 @@ ROWS: list[tuple[str, str, Any, str, Any]] = [
         "recipes",
         {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.25}},
     ),
+    (
+        "quantization",
+        "recipes",
+        {"smoothQuant": True, "smoothQuantArgs": {"folding": False}},
+        "recipes",
+        {"smooth_quant": True, "smooth_quant_args": {"folding": False}},
+    ),
+    (
+        "quantization",
+        "recipes",
+        {
+            "smoothQuant": True,
+            "smoothQuantArgs": {
+                "autoAlpha": True,
+                "autoAlphaArgs": {"alphaMin": 0.3, "alphaMax": 0.7, "alphaStep": 0.2},
+            },
+        },
+        "recipes",
+        {
+            "smooth_quant": True,
+            "smooth_quant_args": {
+                "alpha": "auto",
+                "auto_alpha_args": {"alpha_min": 0.3, "alpha_max": 0.7, "alpha_step": 0.2},
+            },
+        },
+    ),
     ("quantization", "recipes", {"fastBiasCorrection": True}, "recipes", {"fast_bias_correction": True}),
     ("quantization", "recipes", {"weightCorrection": True}, "recipes", {"weight_correction": True}),
     (
@@ -345,8 +371,11 @@ FRACTION = st.floats(0, 1)
 SMOOTH = st.fixed_dictionaries(
     {"smoothQuant": st.just(True)},
     optional={
-        "smoothQuantArgs": st.fixed_dictionaries({"alphas": st.lists(FRACTION, min_size=1, max_size=3, unique=True)})
+        "smoothQuantArgs": st.fixed_dictionaries(
+            {"alphas": st.lists(FRACTION, min_size=1, max_size=3, unique=True)}, optional={"folding": st.booleans()}
+        )
         | st.just({"autoAlpha": True})
+        | st.just({"autoAlpha": True, "folding": True, "autoAlphaArgs": {"alphaMin": 0.5}})
     },
 )
 PLAIN_RECIPES = st.fixed_dictionaries(

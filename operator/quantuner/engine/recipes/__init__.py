@@ -5,7 +5,7 @@ from typing import Any
 
 from quantuner.engine.recipes.bias_correction import FastBiasCorrection
 from quantuner.engine.recipes.scheduler import Algorithm
-from quantuner.engine.recipes.smooth_quant import DEFAULT_ALPHA, SmoothQuant
+from quantuner.engine.recipes.smooth_quant import DEFAULT_ALPHA, SmoothQuant, alphas_between
 from quantuner.engine.recipes.weight_correction import WeightCorrection
 
 __all__ = ["FastBiasCorrection", "SmoothQuant", "WeightCorrection", "post_quantization", "pre_quantization"]
@@ -15,7 +15,9 @@ def pre_quantization(recipes: Mapping[str, Any]) -> list[Algorithm]:
     """Algorithms on the fp32 model that a configuration's recipes name, in their order."""
     if not recipes.get("smooth_quant"):
         return []
-    return [SmoothQuant(recipes.get("smooth_quant_args", {}).get("alpha", DEFAULT_ALPHA))]
+    arguments = recipes.get("smooth_quant_args", {})
+    alphas = alphas_between(**arguments.get("auto_alpha_args", {}))
+    return [SmoothQuant(arguments.get("alpha", DEFAULT_ALPHA), folding=arguments.get("folding"), alphas=alphas)]
 
 
 def post_quantization(recipes: Mapping[str, Any]) -> list[Algorithm]:

@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.graphs import (
     attribute,
+    channels_last,
     constant,
     limited,
     over_channels,
@@ -26,12 +27,21 @@ from quantuner.engine.graphs import (
     run_together,
 )
 from quantuner.engine.quantize import EPS
+from quantuner.engine.recipes.folding import Site, fold, sites
 from quantuner.engine.recipes.scheduler import Batches
 
 DEFAULT_ALPHA = 0.5  # Xiao et al. 2022, section 5: a sweet spot for most models
 LEAST = 1e-5  # of a channel's maximum, so that a scale neither vanishes nor explodes
-ALPHAS = tuple(i / 10 for i in range(11))  # that "auto" tries
-SAMPLES = 32  # calibration samples that it compares them on
+SAMPLES = 32  # calibration samples that "auto" compares alphas on
+
+
+def alphas_between(alpha_min: float = 0.0, alpha_max: float = 1.0, alpha_step: float = 0.1) -> tuple[float, ...]:
+    """The alphas that "auto" tries, ascending. Source: auto_alpha_args of Neural Compressor 2.x."""
+    steps = int((alpha_max - alpha_min) / alpha_step + 1e-6)
+    return tuple(round(alpha_min + i * alpha_step, 10) for i in range(steps + 1))
+
+
+ALPHAS = alphas_between()
 
 
 @dataclass(frozen=True)
@@ -52,17 +62,28 @@ class SmoothQuant:
     """Divides the input of ops by a scale per channel and multiplies their weights with it; the model's outputs stay.
 
     `alpha` is how much moves: 0 leaves activations as they are, 1 gives the weights all. "auto" takes for each group
-    of ops with one input the alpha with least squared error of their int8 outputs. Convolutions with groups, and
-    ops whose weight is used twice, are left as they are.
+    of ops with one input the alpha with least squared error of their int8 outputs, of those in `alphas`.
+
+    `folding` says where the division goes. None: into the norm or linear before, if nothing else reads it, and else
+    into a multiplication of its own. True: only into what is before; what cannot is not smoothed. False: always a
+    multiplication. Source of the latter two: `folding` of Neural Compressor 2.x.
+
+    Convolutions with groups, and ops whose weight is used twice, are left as they are.
     """
 
-    def __init__(self, alpha: float | str = DEFAULT_ALPHA) -> None:
+    def __init__(
+        self, alpha: float | str = DEFAULT_ALPHA, *, folding: bool | None = None, alphas: Sequence[float] = ALPHAS
+    ) -> None:
         self.alpha = alpha
-        self.key = f"smooth_quant {alpha}"
+        self.folding = folding
+        self.alphas = tuple(alphas)
+        tried = f" of {self.alphas}" if alpha == "auto" and self.alphas != ALPHAS else ""
+        self.key = f"smooth_quant {alpha}{tried}" + ("" if folding is None else f" folding {folding}")
 
     def __call__(self, origin_model: GraphModule, q_model: GraphModule, batches: Batches) -> GraphModule:
         model = copy.deepcopy(q_model)
-        groups = list(_groups(model))
+        places = {group: self._sites(model, group) for group in _groups(model)}
+        groups = [group for group, found in places.items() if found or self.folding is not True]
         scales: dict[Group, torch.Tensor] = {}
 
         def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
@@ -71,29 +92,44 @@ class SmoothQuant:
 
         run_together(model, limited(batches(), SAMPLES) if self.alpha == "auto" else batches(), see)
         for group, scale in scales.items():
-            _smooth(model, group, scale)
+            _smooth(model, group, scale, places[group])
         model.graph.lint()
         model.recompile()
         return model
+
+    def _sites(self, model: GraphModule, group: Group) -> tuple[Site, ...]:
+        if self.folding is False:
+            return ()
+        last = group.source.meta["val"].dim() - 1
+        return sites(model, group.source, group.nodes, last if channels_last(group.type) else 1)
 
     def _scale(self, model: GraphModule, group: Group, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         weights = [attribute(model, path) for path in group.weights]
         maxima = torch.stack([over_channels(value, group.type).abs().amax(0) for value in inputs]).amax(0)
         if self.alpha != "auto":
             return smoothing_scale(maxima, weights, float(self.alpha))
-        scales = [smoothing_scale(maxima, weights, alpha) for alpha in ALPHAS]
+        scales = [smoothing_scale(maxima, weights, alpha) for alpha in self.alphas]
         errors = [_int8_error(group, inputs, weights, scale) for scale in scales]
         return scales[errors.index(min(errors))]  # at a tie the smallest alpha
 
 
-def _smooth(model: GraphModule, group: Group, scale: torch.Tensor) -> None:
+def _smooth(model: GraphModule, group: Group, scale: torch.Tensor, places: Sequence[Site]) -> None:
+    if places:
+        fold(model, places, 1 / scale)
+    else:
+        _multiply(model, group, 1 / scale)
+    for path in group.weights:
+        replace_attribute(model, path, _scaled(attribute(model, path), scale))
+
+
+def _multiply(model: GraphModule, group: Group, values: torch.Tensor) -> None:
+    """Puts a multiplication of its own between the input and the group."""
     sample = group.source.meta["val"]
-    factor = constant(model, "_smooth", per_channel(1 / scale, sample, group.type), group.nodes[0])
+    factor = constant(model, "_smooth", per_channel(values, sample, group.type), group.nodes[0])
     with model.graph.inserting_before(group.nodes[0]):
         smoothed = model.graph.call_function(torch.ops.aten.mul.Tensor, (group.source, factor))
     smoothed.meta["val"] = sample
-    for node, path in zip(group.nodes, group.weights, strict=True):
-        replace_attribute(model, path, _scaled(attribute(model, path), scale))
+    for node in group.nodes:
         node.update_arg(0, smoothed)
 
 

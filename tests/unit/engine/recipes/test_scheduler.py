@@ -81,6 +81,18 @@ def test_it_does_not_run_before_it_has_models() -> None:
             {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto"}}, ["smooth_quant auto"], [], id="auto"
         ),
         pytest.param({"smooth_quant": False, "smooth_quant_args": {"alpha": 0.7}}, [], [], id="smooth quant off"),
+        pytest.param(
+            {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.7, "folding": True}},
+            ["smooth_quant 0.7 folding True"],
+            [],
+            id="folding only",
+        ),
+        pytest.param(
+            {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": {"alpha_min": 0.8}}},
+            ["smooth_quant auto of (0.8, 0.9, 1.0)"],
+            [],
+            id="alphas of auto",
+        ),
         pytest.param({"fast_bias_correction": True}, [], ["FastBiasCorrection"], id="bias"),
         pytest.param({"weight_correction": True}, [], ["WeightCorrection"], id="weight"),
         pytest.param(

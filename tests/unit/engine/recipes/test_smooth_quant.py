@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from quantuner.engine.capture import op_nodes
 from quantuner.engine.graphs import attribute, path_of
-from quantuner.engine.recipes.smooth_quant import ALPHAS, LEAST, SmoothQuant, smoothing_scale
+from quantuner.engine.recipes.smooth_quant import ALPHAS, LEAST, SmoothQuant, alphas_between, smoothing_scale
 from tests.unit.engine.models import Net, Shared, Volumes, images, seeded
 from tests.unit.engine.recipes.cases import (
     applied,
@@ -119,6 +119,26 @@ def test_auto_chooses_for_each_group_of_readers() -> None:
         for path in ("wild.weight", "tame.weight")
     ]
     assert chosen[0] != chosen[1]
+
+
+def test_auto_compares_the_alphas_it_is_given() -> None:
+    model, data = seeded_module(LINEAR[0]), LINEAR[1]
+    graph = captured(model, data).graph
+    bound = applied(SmoothQuant("auto", alphas=(0.1,)), graph, graph, once(data))
+    assert spelled(bound) == spelled(smoothed(model, data, 0.1)) != spelled(smoothed(model, data, "auto"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "alphas"),
+    [
+        pytest.param({}, (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), id="all by themselves"),
+        pytest.param({"alpha_min": 0.3, "alpha_max": 0.7, "alpha_step": 0.2}, (0.3, 0.5, 0.7), id="both ends"),
+        pytest.param({"alpha_min": 0.3, "alpha_max": 0.6, "alpha_step": 0.2}, (0.3, 0.5), id="a step beyond the end"),
+        pytest.param({"alpha_min": 0.4, "alpha_max": 0.4}, (0.4,), id="one"),
+    ],
+)
+def test_the_alphas_between_two(arguments: dict[str, float], alphas: tuple[float, ...]) -> None:
+    assert alphas_between(**arguments) == alphas
 
 
 # --- what it leaves

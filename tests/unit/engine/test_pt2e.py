@@ -1,0 +1,36 @@
+"""torchao's steps, with batch norms that cannot be folded kept out of a search that would take most of a minute."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchao.quantization.pt2e import qat_utils
+
+from quantuner.space.samplers import initial
+from tests.unit.engine.models import engine_of, images, seeded
+
+
+def first_of_all() -> nn.Module:
+    """No convolution before the norm could take it."""
+    return nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic", "qat"])
+def test_torchao_does_not_search_for_norms_that_are_not_there(approach: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would have done, it says by raising; and the model still computes with the norm."""
+
+    def search(*_: Any, **__: Any) -> Any:
+        raise AssertionError("torchao searches for patterns")
+
+    for name in ("_fold_conv_bn_qat_helper", "_fuse_conv_bn_qat_helper"):
+        monkeypatch.setattr(qat_utils, name, search)
+    model = seeded(first_of_all)
+    engine = engine_of(model, approach=approach)
+    engine.calibrate()
+    engine.train_with(lambda model: model(images()).sum().backward(), {})
+    quantized = engine.quantized(initial(engine.space))
+    with torch.no_grad():
+        torch.testing.assert_close(quantized(images()), model(images()), rtol=0.1, atol=0.05)
+    norms = [node for node in quantized.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
+    assert len(norms) == 1
