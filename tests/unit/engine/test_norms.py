@@ -5,10 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from quantuner.engine.capture import capture
 from quantuner.engine.graphs import folded
-from tests.unit.engine.models import seeded
+from quantuner.space.config import TuneConfig, default_config
+from tests.unit.engine.models import engine_of, seeded
 
 
 class SecondReader(nn.Module):
@@ -60,3 +62,28 @@ def test_a_norm_is_folded_only_where_nothing_else_notices(make: Callable[[], nn.
     graph = folded(capture(model, (x,)).graph)
     torch.testing.assert_close(graph(x), model(x))
     assert sum(node.target is torch.ops.aten.batch_norm.default for node in graph.graph.nodes) == norms
+
+
+class BehindReLU(nn.Module):
+    """A norm that cannot be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn(self.conv(x).relu())
+        return y
+
+
+def test_a_norm_that_stays_is_converted_as_it_is_and_without_a_search_for_patterns() -> None:
+    """Each pattern that torchao looks for is traced by dynamo, which counts its graphs."""
+    x = torch.linspace(-1, 1, 64).view(2, 2, 4, 4)
+    engine = engine_of(seeded(BehindReLU), loader=[(x, torch.zeros(2))])
+    engine.calibrate()
+    config = TuneConfig({capability.op.name: default_config(capability) for capability in engine.space})
+    traced = counters["stats"]["unique_graphs"]
+    model = engine.quantized(config)
+    assert counters["stats"]["unique_graphs"] == traced
+    assert [str(n.target) for n in model.graph.nodes if "norm" in str(n.target)] == ["aten.batch_norm.default"]
+    torch.testing.assert_close(model(x), engine.switchable(config).model(config)(x), rtol=0, atol=0)
