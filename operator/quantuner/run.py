@@ -113,7 +113,8 @@ def _end_of(
 def _search(
     comm: Communicator, host: str, args: argparse.Namespace, journal: JournalFolder | None, timeline: Timeline | Quiet
 ) -> Finished | None:
-    order: Order = on_rank_0(comm, lambda: _read(args, journal))
+    with observed(timeline, Kind.SETUP):
+        order: Order = on_rank_0(comm, lambda: _read(args, journal))
     tuning = order.tuning
     use_threads(meet(comm, order.threads))  # before the task's code, which may train its model
     began = timeline.now()

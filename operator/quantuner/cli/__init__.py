@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="show a search, finished or not, from its workspace")
     report.add_argument("workspace", type=Path)
+    report.add_argument("--trace", type=Path, metavar="FILE", help="write the timeline as a Chrome trace, for Perfetto")
+    report.add_argument("--svg", type=Path, metavar="FILE", help="write the timeline as a picture")
 
     validate = commands.add_parser("validate", help="check a resource as the API server would")
     validate.add_argument("file", type=Path)
@@ -80,7 +82,7 @@ def _dispatch(args: argparse.Namespace, console: Console) -> int:
         console.print(yaml.safe_dump(body, sort_keys=False), end="", markup=False, soft_wrap=True)
         return 0
     if args.command == "report":
-        return show(args.workspace, console)
+        return show(args.workspace, console, trace=args.trace, svg=args.svg)
     return run(args, read_manifest(args.file), console)
 
 

@@ -1,5 +1,7 @@
 """A search for people: the table of its trials, its winner, and the status that a cluster would show."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +11,78 @@ from rich.markup import escape
 from rich.table import Table
 
 from quantuner.api.conditions import ConditionType, Reason, condition, phase_of
+from quantuner.api.derived import derived
 from quantuner.api.errors import QuantunerError
-from quantuner.api.journal import Finished, History, Trial
+from quantuner.api.journal import Finished, History, Trial, decode
 from quantuner.api.names import BEST_KEY
 from quantuner.api.result import OUTCOMES, end_conditions, search_status
 from quantuner.api.selection import best as best_trial
 from quantuner.api.spec import Tuning
+from quantuner.api.timeline import LaunchSpans, read
 from quantuner.api.timestamps import utc_now
+from quantuner.api.trace import chrome_trace
 from quantuner.api.validation import admit
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history
+from quantuner.cli.svg import picture
+from quantuner.cli.timeline import draw
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines
+from quantuner.distributed.timeline import TIMELINE_FILE
 
 TUNING_FILE, STATUS_FILE = "tuning.yaml", "status.yaml"
 
 
-def show(workspace: Path, console: Console) -> int:
-    """Prints the trials and the outcome of a workspace; 1 for a failed search."""
+def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: Path | None = None) -> int:
+    """Prints the trials, the outcome and the timeline of a workspace; 1 for a failed search.
+
+    `trace` and `svg` name files for the timeline. A folder with nothing but a timeline, as a cluster leaves it
+    beside the model, gives that.
+    """
+    run = recorded(workspace)
+    _export(run, trace, svg)
+    if not (workspace / TUNING_FILE).is_file() and run.launches:
+        draw(run.launches, console, derived=run.derived)
+        return 0
     if not (workspace / TUNING_FILE).is_file():
-        raise QuantunerError(f"{workspace} holds no {TUNING_FILE}; name the workspace of a `quantuner run`")
+        raise QuantunerError(
+            f"{workspace} holds no {TUNING_FILE} and no {TIMELINE_FILE}; name the workspace of a `quantuner run`"
+        )
     body = admit(yaml.safe_load((workspace / TUNING_FILE).read_text(encoding="utf-8")))
     history = read_history(workspace / JOURNAL_FILE)
     tuning = Tuning.from_body(body)
     console.print(trials_table(tuning, history))
     console.print(outcome_text(tuning, history), soft_wrap=True)
+    if run.launches:
+        console.print()
+        draw(run.launches, console, derived=run.derived)
     return 1 if history.end is not None and not isinstance(history.end, Finished) else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ranks did in a search."""
+
+    name: str
+    launches: list[LaunchSpans]
+    derived: bool
+    """From the journal, for want of a timeline."""
+
+
+def recorded(workspace: Path) -> Run:
+    """The timeline of a workspace; without any launch where nothing is known. Raises `JournalError`."""
+    launches = read(read_lines(workspace / TIMELINE_FILE))
+    if any(launch.spans for launch in launches):
+        return Run(workspace.resolve().name, launches, derived=False)
+    records = [decode(line) for line in read_lines(workspace / JOURNAL_FILE)]
+    return Run(workspace.resolve().name, derived(records), derived=True)
+
+
+def _export(run: Run, trace: Path | None, svg: Path | None) -> None:
+    if (trace or svg) and not any(launch.spans for launch in run.launches):
+        raise QuantunerError("nothing is recorded of this search yet, so there is no timeline to export")
+    if trace is not None:
+        body = chrome_trace(run.launches, run.name, derived=run.derived)
+        trace.write_text(json.dumps(body, separators=(",", ":")) + "\n", encoding="utf-8")
+    if svg is not None:
+        svg.write_text(picture(run.launches, run.name), encoding="utf-8")
 
 
 def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:

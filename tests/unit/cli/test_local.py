@@ -1,5 +1,6 @@
 """`quantuner run` and `report`, whole: real ranks, real searches of a tiny model."""
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import yaml
 
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
+from quantuner.api.timeline import LaunchSpans, read
 from quantuner.cli import main
 from quantuner.distributed.journal import JournalFolder, read_history
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
@@ -220,9 +222,60 @@ def test_errors_with_brackets_are_shown_as_they_are(
     assert "failed TaskRaised: shape [4, 4] and [/b]" in out
 
 
+def timeline_of(workspace: Path) -> list[LaunchSpans]:
+    return read((workspace / "timeline.jsonl").read_text().splitlines())
+
+
+def test_a_report_draws_the_run(serial: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(serial.workspace)]) == 0
+    out = capsys.readouterr().out
+    assert "\nrank 0 s" in out
+    assert "s setup   b baseline" in out
+    assert "% of 1 rank over" in out
+    assert "derived" not in out
+
+
+def test_a_report_of_a_search_without_a_timeline_derives_it(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tuning.yaml", "journal.jsonl"):
+        shutil.copy(serial.workspace / name, tmp_path)
+    assert main(["report", str(tmp_path), "--trace", str(tmp_path / "trace.json")]) == 0
+    assert "derived from the journal" in capsys.readouterr().out
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    names = [event["name"] for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert names == ["baseline", *(f"trial {index}" for index in range(1, TRIALS + 1))]
+    assert trace["otherData"] == {"search": tmp_path.name, "derived": True}
+
+
+def test_a_report_exports_the_run(serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, svg = tmp_path / "trace.json", tmp_path / "run.svg"
+    assert main(["report", str(serial.workspace), "--trace", str(trace), "--svg", str(svg)]) == 0
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == sum(len(launch.spans) for launch in timeline_of(serial.workspace))
+    assert svg.read_text().startswith("<svg ")
+
+
+def test_a_folder_with_a_timeline_alone_as_a_cluster_leaves_it(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(serial.workspace / "timeline.jsonl", tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("rank 0 s")
+
+
+def test_nothing_to_export_is_an_error(serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(serial.workspace / "tuning.yaml", tmp_path)
+    assert main(["report", str(tmp_path), "--trace", str(tmp_path / "trace.json")]) == 2
+    assert "nothing is recorded of this search yet" in capsys.readouterr().err
+    assert not (tmp_path / "trace.json").exists()
+
+
 def test_a_folder_that_is_no_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "holds no tuning.yaml; name the workspace of a `quantuner run`" in capsys.readouterr().err
+    assert (
+        "holds no tuning.yaml and no timeline.jsonl; name the workspace of a `quantuner run`" in capsys.readouterr().err
+    )
 
 
 def test_the_tests_left_nothing_in_the_working_folder() -> None:
