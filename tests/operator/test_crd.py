@@ -54,6 +54,7 @@ VALID = {
         recipes={"smoothQuant": True, "smoothQuantArgs": {"autoAlpha": True, "autoAlphaArgs": {"alphaMin": 0.3}}}
     ),
     "training": quantization(approach="qat", recipes={"weightCorrection": False}),
+    "precisions and a device": quantization(precisions=["fp32", "bf16"], device="cuda"),
     "levels as text and number": quantization(quantLevel="0"),
     "an output": resource(output={"persistentVolumeClaim": {"claimName": "c"}, "path": "a/b"}),
     "the longest name": resource("a" * 40),
@@ -93,6 +94,9 @@ INVALID = {
         }
     ),
     "the retired strategy": resource(tuningCriterion={"strategy": "sigopt"}),
+    "no fp32 to fall back to": quantization(precisions=["bf16"]),
+    "an unknown precision": quantization(precisions=["fp32", "int8"]),
+    "an unknown device": quantization(device="tpu"),
     "no calibration": quantization(calibrationSamplingSizes=[0]),
     "an unknown dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": ["int4"]}}]),
     "no dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": []}}]),

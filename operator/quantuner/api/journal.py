@@ -24,6 +24,7 @@ FORMAT = 1
 HOSTS_LIMIT = 32  # hosts that a launch names: a wide search must not fill its journal by relaunching
 LABEL_LIMIT = 60  # bytes, as the limits below
 ERROR_LIMIT = 160
+LEFT_OUT_LIMIT = 240
 MESSAGE_LIMIT = 2000  # of the one Failed record
 NOT_KEPT = "not kept: spec.output is not set"  # artifact of a search whose model ended with its pod
 TRACEBACK_LIMIT = 4000  # of the one Failed record; its end is kept
@@ -66,6 +67,10 @@ class Launched:
     """Digest of what calibration collected."""
     versions: str = ""
     """Of the libraries that compute the accuracies."""
+    precisions: str = ""
+    """Precisions beside fp32 that ops may fall back to: those asked for that rank 0's processor is fast at."""
+    left_out: str = ""
+    """Those asked for that it is not fast at, and why."""
     ops: int
     """Quantizable ops."""
     ranks: int
@@ -80,6 +85,9 @@ class Launched:
     """Threads that each rank computes with; 0 where a record does not say."""
     cpu: str = ""
     """Instruction set that torch computes with; empty where a record does not say."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "left_out", fitting(self.left_out, LEFT_OUT_LIMIT))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +238,7 @@ _IDENTITY = {
     "versions": "the libraries",
     "threads": "the number of threads of a rank (spec.threadsPerRank, or torch.set_num_threads in a script)",
     "cpu": "the CPU's instruction set, as torch names it",
+    "precisions": "what ops may fall back to beside fp32 (precisions that rank 0's processor multiplies in)",
 }
 """Fields of a launch that must not change between results, and what they are."""
 _NOT_ALWAYS_SAID = ("threads", "cpu")

@@ -54,9 +54,13 @@ class Quantization:
     op_names: tuple[Override, ...] = ()
     recipes: Mapping[str, Any] = field(default_factory=dict)
     """Those the user gave, by Neural Compressor's names: `smooth_quant`, `smooth_quant_args`, …"""
+    precisions: tuple[str, ...] = ("fp32",)
+    """What ops may fall back to, fp32 among them; bf16 and fp16 where the device is fast at them."""
     excluded_precisions: tuple[str, ...] = ()
     reduce_range: bool = False
     """Activations in 7 bits, for CPUs whose 8-bit products may overflow (no VNNI)."""
+    device: str = "cpu"
+    """cpu or cuda: where the model is calibrated and evaluated."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,10 @@ class Tuning:
                 op_types=tuple(Override.from_body(o) for o in quantization.get("opTypes", ())),
                 op_names=tuple(Override.from_body(o) for o in quantization.get("opNames", ())),
                 recipes=_recipes(quantization["recipes"]),
+                precisions=tuple(quantization["precisions"]),
                 excluded_precisions=tuple(quantization["excludedPrecisions"]),
                 reduce_range=quantization["reduceRange"],
+                device=quantization["device"],
             ),
             accuracy_criterion=AccuracyCriterion(
                 accuracy["criterion"], float(accuracy["tolerableLoss"]), accuracy["higherIsBetter"]
@@ -223,6 +229,8 @@ _MUTABLE = {
     "": ("suspend", "workers", "slotsPerWorker", "runLauncherAsWorker"),
     "tuningCriterion": ("maxTrials", "timeoutSeconds"),
 }
+_LATER = {"precisions": ["fp32"], "device": "cpu"}
+"""Fields of quantization that are younger than journals, and their defaults: there they change no identity."""
 
 
 def search_digest(body: Mapping[str, Any]) -> str:
@@ -237,6 +245,9 @@ def search_digest(body: Mapping[str, Any]) -> str:
         spec.pop(key, None)
     spec["task"].pop("source", None)
     spec["quantization"]["quantLevel"] = str(spec["quantization"]["quantLevel"])  # 1 and "1" mean the same
+    for key, default in _LATER.items():
+        if spec["quantization"].get(key) == default:
+            del spec["quantization"][key]
     for key in _MUTABLE["tuningCriterion"]:
         spec["tuningCriterion"].pop(key, None)
     return digest(spec)

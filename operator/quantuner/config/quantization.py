@@ -44,13 +44,31 @@ def _ops(value: Any) -> Any:
     return value
 
 
-def _precisions(value: Any) -> list[str]:
+def _excluded(value: Any) -> list[str]:
+    return _precisions(value, "bf16", "fp16")
+
+
+def _fallback(value: Any) -> list[str]:
+    precisions = _precisions(value, "bf16", "fp16", "fp32")
+    if "fp32" not in precisions:
+        raise ValueError("must have 'fp32' beside others, since every machine computes in it; add it")
+    return precisions
+
+
+def _precisions(value: Any, *known: str) -> list[str]:
     if not isinstance(value, (list, tuple)):  # a set has another order in every process
-        raise ValueError("must be a list of 'bf16' and 'fp16'")
+        raise ValueError(f"must be a list of {' and '.join(map(repr, known))}")
     for precision in value:
-        one_of("bf16", "fp16")(precision)
+        one_of(*known)(precision)
     each_once(value)
     return list(value)
+
+
+def _device(value: Any) -> Any:
+    if value in ("npu", "xpu"):
+        raise ValueError(f"{value} is not there; use 'cpu', or 'gpu' for one of NVIDIA's or AMD's")
+    one_of("cpu", "gpu", "cuda")(value)
+    return "cuda" if value == "gpu" else value
 
 
 def _instance(cls: type) -> Check:
@@ -71,13 +89,15 @@ class PostTrainingQuantConfig(Checked):
     op_type_dict: Mapping[Any, Any] | None
     op_name_dict: Mapping[Any, Any] | None
     reduce_range: bool | None
+    device: str
+    precisions: Sequence[str]
     excluded_precisions: Sequence[str]
     example_inputs: Any
     quant_level: str | int
     accuracy_criterion: AccuracyCriterion
     tuning_criterion: TuningCriterion
     _checks: ClassVar[Mapping[str, Check]] = {
-        "device": only("cpu", "other devices are not there yet"),
+        "device": _device,
         "backend": only("default", "PyTorch's own backend is the one there is"),
         "domain": one_of("auto", "cv", "object_detection", "nlp", "recommendation_system"),
         "recipes": checked_recipes,
@@ -90,7 +110,8 @@ class PostTrainingQuantConfig(Checked):
         "op_name_dict": _ops,
         "reduce_range": one_of(None, True, False),
         "example_inputs": anything,
-        "excluded_precisions": _precisions,
+        "precisions": _fallback,
+        "excluded_precisions": _excluded,
         "quant_level": one_of("auto", 0, 1),
         "accuracy_criterion": _instance(AccuracyCriterion),
         "tuning_criterion": _instance(TuningCriterion),
@@ -119,6 +140,7 @@ class PostTrainingQuantConfig(Checked):
         tuning_criterion: TuningCriterion | None = None,
         diagnosis: bool = False,
         ni_workload_name: str = "quantization",
+        precisions: Sequence[str] = ("fp32",),
     ) -> None:
         given = {name: value for name, value in locals().items() if name in self._checks}
         own = {"recipes": dict, "accuracy_criterion": AccuracyCriterion, "tuning_criterion": TuningCriterion}
@@ -160,6 +182,7 @@ class QuantizationAwareTrainingConfig(PostTrainingQuantConfig):
         accuracy_criterion: AccuracyCriterion | None = None,
         tuning_criterion: TuningCriterion | None = None,
         example_inputs: Any = None,
+        precisions: Sequence[str] = ("fp32",),
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model_name", "__class__")}
         super().__init__(approach="quant_aware_training", **given)

@@ -33,8 +33,10 @@ def tuning_of(config: Config, name: str = "local") -> Tuning:
             op_types=overrides_of(config.op_type_dict or {}),
             op_names=overrides_of(config.op_name_dict or {}),
             recipes=dict(config.recipes),
+            precisions=tuple(config.precisions),
             excluded_precisions=tuple(config.excluded_precisions),
             reduce_range=bool(config.reduce_range),
+            device=config.device,
         ),
         accuracy_criterion=AccuracyRule(accuracy.criterion, float(accuracy.tolerable_loss), accuracy.higher_is_better),
         tuning_criterion=TuningRule(
@@ -70,7 +72,9 @@ def config_of(tuning: Tuning) -> Config:
         "op_type_dict": dict_of(quantization.op_types) or None,
         "op_name_dict": dict_of(quantization.op_names) or None,
         "reduce_range": quantization.reduce_range,
+        "precisions": quantization.precisions,
         "excluded_precisions": quantization.excluded_precisions,
+        "device": quantization.device,
         "quant_level": level if level == "auto" else int(level),
         "accuracy_criterion": AccuracyCriterion(accuracy.higher_is_better, accuracy.criterion, accuracy.tolerable_loss),
         "tuning_criterion": TuningCriterion(

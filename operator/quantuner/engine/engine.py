@@ -25,6 +25,7 @@ from quantuner.engine import artifact, recipes
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
+from quantuner.engine.devices import Features, device_of, features, in_order, left_out
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
@@ -79,14 +80,20 @@ def cpu_kind() -> str:
 class Engine:
     """Answers what a search asks about one model. Holds the model; is not shared between threads."""
 
-    def __init__(self, task: Task, quantization: Quantization, objectives: Sequence[str]) -> None:
-        """Captures the model. Raises `SearchError` where it cannot be captured or constrained."""
+    def __init__(
+        self, task: Task, quantization: Quantization, objectives: Sequence[str], found: Features | None = None
+    ) -> None:
+        """Captures the model. Raises `SearchError` where it cannot be captured or constrained.
+
+        `found` is what the processor can do; None asks it.
+        """
         self.task = task
         self.quantization = quantization
         self.objectives = tuple(objectives)
         _check(task, quantization)
         self.captured = capture(task.model, task.example_inputs or _first_inputs(task))
-        self.space: tuple[OpCapability, ...] = constrain(self.captured.ops, quantization)
+        self.features = features(device_of(quantization.device)) if found is None else found
+        self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
         self.recipe_ops = recipe_ops(self.captured.ops)
         """Fallback recipe to the names of its ops."""
         self.algorithms: Algorithms | None = None
@@ -112,6 +119,33 @@ class Engine:
     def types(self) -> dict[str, str]:
         """Op name to op type."""
         return {op.name: op.type for op in self.captured.ops}
+
+    # --- precisions
+
+    precisions: tuple[Mode, ...]
+    """What ops may fall back to, in order."""
+    space: tuple[OpCapability, ...]
+    """What each op can do."""
+
+    @property
+    def left_out(self) -> dict[Mode, str]:
+        """Precisions that were asked for and that this machine is not fast at, and why."""
+        return left_out(_wanted(self.quantization), self.features)
+
+    def use_precisions(self, names: Sequence[str]) -> None:
+        """Makes the tuning space anew with these precisions, as rank 0 or a record offers them.
+
+        Raises `SearchError` (ConfigurationInvalid) where this machine is not fast at one of them, and what
+        `constrain` raises.
+        """
+        self.precisions = in_order(names)
+        for mode, why in left_out(self.precisions, self.features).items():
+            raise SearchError(
+                Failure.CONFIGURATION_INVALID,
+                f"rank 0 offers {mode.value}, but here {why}; give all ranks processors of one kind "
+                f"(template.nodeSelector), or add {mode.value} to quantization.excludedPrecisions",
+            )
+        self.space = constrain(self.captured.ops, self.quantization, self.precisions, self.left_out)
 
     # --- calibration
 
@@ -284,6 +318,11 @@ class Engine:
 
 def _first_inputs(task: Task) -> tuple[Any, ...]:
     return first_inputs(task.calib_dataloader, inputs_wanted(task.model))
+
+
+def _wanted(quantization: Quantization) -> tuple[Mode, ...]:
+    """Precisions that the user asks for."""
+    return in_order(set(quantization.precisions) - set(quantization.excluded_precisions))
 
 
 def _check(task: Task, quantization: Quantization) -> None:

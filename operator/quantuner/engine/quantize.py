@@ -12,6 +12,7 @@ from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.graphs import attribute
 from quantuner.engine.percentile import holding, percent_of
+from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import (
     FakeQuantize,
     FixedQParamsQuantizationSpec,
@@ -164,7 +165,7 @@ def _weight(config: OpConfig, *, training: bool = False) -> QuantizationSpec:
 
 
 def quantize(captured: Captured, activations: Activations, config: TuneConfig) -> GraphModule:
-    """A new model, quantized as `config` says; int8 weights are stored as int8.
+    """A new model, quantized as `config` says; int8 weights are stored as int8, those of bf16 and fp16 ops as such.
 
     It is called like the user's model, and takes `.eval()` and `.train()` without effect.
     """
@@ -174,6 +175,8 @@ def quantize(captured: Captured, activations: Activations, config: TuneConfig) -
         norms.hide(prepared)
         converted: GraphModule = convert_pt2e(prepared)
         norms.show(converted)
+        cast_ops(converted, config)  # after the batch norms are folded in
+        store_weights(converted)
     return callable_like_a_module(converted)
 
 

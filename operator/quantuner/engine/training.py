@@ -13,6 +13,7 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.capture import Captured
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.graphs import attribute, folded, path_of
+from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import convert_pt2e, prepare_qat_pt2e
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
 from quantuner.engine.quiet import quiet
@@ -67,6 +68,7 @@ def train_quantized(
     """
     with quiet():
         prepared = prepare_qat_pt2e(folded(captured.graph), ConfigQuantizer(config, activations, training=True))
+        cast_ops(prepared, config)  # gradients pass through casts
         for parameter in prepared.parameters():
             parameter.requires_grad_(True)
         for fake in _weights(prepared):
@@ -76,6 +78,7 @@ def train_quantized(
         for fake, weight in _weights(trained).items():
             fake(weight)  # the last step changed it
         converted: GraphModule = convert_pt2e(trained)
+        store_weights(converted)
     return callable_like_a_module(converted)
 
 

@@ -83,11 +83,15 @@ def dict_of(overrides: Iterable[Override]) -> dict[str, dict[str, dict[str, list
 
 
 def constrain(
-    ops: Sequence[Op], quantization: Quantization, precisions: Sequence[Mode] = (Mode.FP32,)
+    ops: Sequence[Op],
+    quantization: Quantization,
+    precisions: Sequence[Mode] = (Mode.FP32,),
+    left_out: Mapping[Mode, str] | None = None,
 ) -> tuple[OpCapability, ...]:
     """Capability of every op under the approach and the constraints, in the ops' order.
 
-    `precisions` are those that the machine is fast at; the user's `excluded_precisions` are left out of them.
+    `precisions` are those that ops may fall back to; the user's `excluded_precisions` are left out of them.
+    `left_out` says of others why the machine does not offer them, for messages.
 
     A constraint always filters the full capability of the approach, so that an op-name entry can widen
     what an op-type entry narrowed. Raises `SearchError` for a pattern that matches no op, one that is
@@ -103,7 +107,10 @@ def constrain(
         for override in overrides:
             matches = _matching(override, ops, key, field)
             for op in matches:
-                chosen[op.name] = _filtered(full[op.name], chosen[op.name], override, field)
+                found = _filtered(full[op.name], chosen[op.name], override)
+                if not found.modes:
+                    raise _nothing_left(full[op.name], override, field, left_out or {})
+                chosen[op.name] = found
     return tuple(chosen[op.name] for op in ops)
 
 
@@ -127,14 +134,15 @@ def _matching(override: Override, ops: Iterable[Op], key: Callable[[Op], str], f
     return matches
 
 
-def _filtered(full: OpCapability, current: OpCapability, override: Override, field: str) -> OpCapability:
-    """`current` with the override's items replaced by what it allows of `full` and of what is there on request."""
+def _filtered(full: OpCapability, current: OpCapability, override: Override) -> OpCapability:
+    """`current` with the override's items replaced by what it allows of `full` and of what is there on request.
+
+    Without modes where that is nothing.
+    """
     dtypes = {a: set(v) for (a, item), v in override.options.items() if item == "dtype"}
     if any(values <= _HIGH for values in dtypes.values()):  # an op cannot be quantized by half
         wanted = set.intersection(*(values & _HIGH for values in dtypes.values()))
-        return _not_empty(
-            OpCapability(full.op, {m: {} for m in full.modes if m.value in wanted}), full, override, field
-        )
+        return OpCapability(full.op, {m: {} for m in full.modes if m.value in wanted})
     modes: dict[Mode, Options] = {}
     for mode, options in full.modes.items():
         if mode.is_precision:
@@ -150,21 +158,22 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override, fie
             modes[mode] = kept
     if all(mode.is_precision for mode in modes):
         modes = {}
-    return _not_empty(OpCapability(full.op, modes), full, override, field)
+    return OpCapability(full.op, modes)
 
 
 def _allowed(item: tuple[str, str], values: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     return (*(o for o in values if o in asked), *on_request(item, values, asked))
 
 
-def _not_empty(found: OpCapability, full: OpCapability, override: Override, field: str) -> OpCapability:
-    if not found.modes:
-        raise SearchError(
-            Failure.OVERRIDE_MATCHES_NOTHING,
-            f"quantization.{field}: the entry {override.pattern!r} leaves {full.op.name} ({full.op.type}) no option; "
-            f"it can do {_spelled(full)}",
-        )
-    return found
+def _nothing_left(full: OpCapability, override: Override, field: str, left_out: Mapping[Mode, str]) -> SearchError:
+    missing = _HIGH & {v for values in override.options.values() for v in values} - {m.value for m in full.modes}
+    reasons = {mode.value: f"{mode.value} is left out: {why}" for mode, why in left_out.items()}
+    whys = [reasons.get(name, f"{name} needs to be in quantization.precisions") for name in sorted(missing)]
+    return SearchError(
+        Failure.OVERRIDE_MATCHES_NOTHING,
+        f"quantization.{field}: the entry {override.pattern!r} leaves {full.op.name} ({full.op.type}) no option; "
+        + "; ".join([f"it can do {_spelled(full)}", *whys]),
+    )
 
 
 def _spelled(capability: OpCapability) -> str:

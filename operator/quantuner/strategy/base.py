@@ -264,11 +264,13 @@ class TuneStrategy(Spaced):
             return None
 
     def share_setup(self, comm: Communicator) -> None:
-        """Compares the ranks' models, data and code and gives every rank rank 0's calibrated ranges; all ranks call it.
+        """Compares the ranks' models, data and code, and gives all rank 0's precisions and calibrated ranges.
 
-        Raises `SearchError` on every rank where these differ or calibration fails.
+        All ranks call it. Raises `SearchError` on every rank where these differ, a rank is not fast at a precision
+        that rank 0 offers, or calibration fails.
         """
         self.identity.hosts = same_everywhere(comm, agreed(comm, self._facts))
+        self._share_precisions(comm)
         self.engine.use_ranges(on_rank_0(comm, self.engine.calibrate))
 
     def _facts(self) -> dict[str, str]:
@@ -278,6 +280,17 @@ class TuneStrategy(Spaced):
             data += first_batch_digest(self.eval_dataloader, Failure.EVALUATION_FAILED, "eval_dataloader")
         known = {"model": self.engine.digest, "data": data, "code": self.identity.code}
         return {**known, "threads": str(threads_in_use())}
+
+    def _share_precisions(self, comm: Communicator) -> None:
+        """Ranks of unlike processors would search unlike spaces: rank 0 decides."""
+        offered = on_rank_0(comm, lambda: self.engine.precisions)
+
+        def adopt() -> None:
+            if offered != self.engine.precisions:
+                self.engine.use_precisions(offered)
+                self.set_tuning_space(self.conf)
+
+        agreed(comm, adopt)
 
     def master_worker_handle(self, comm: Any) -> Finished:
         """Rank 0: assigns trials to the slaves and tells their results in index order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import socket
 from pathlib import Path
@@ -15,9 +16,12 @@ from quantuner.api.spec import Tuning, digest
 from quantuner.api.timestamps import utc_now
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.engine import cpu_kind, libraries, threads_in_use
+from quantuner.space.capability import Mode
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -64,10 +68,14 @@ def launch(strategy: TuneStrategy) -> None:
         code=strategy.identity.code,
         ranges=strategy.engine.ranges_digest,
         versions=", ".join(f"{name} {version}" for name, version in libraries().items()),
+        precisions=", ".join(mode.value for mode in strategy.engine.precisions if mode is not Mode.FP32),
+        left_out="; ".join(f"{mode.value}: {why}" for mode, why in strategy.engine.left_out.items()),
         selection=strategy.selection,
         threads=threads_in_use(),
         cpu=cpu_kind(),
     )
+    if launched.left_out:
+        logger.warning("precisions that are left out of the search: %s", launched.left_out)
     try:
         strategy.recorder.append(launched)
     except JournalError as error:

@@ -13,10 +13,11 @@ def report(history: History, finished: Finished) -> dict[str, Any]:
     """The content of report.json; `finished` names a best trial.
 
     `sizes` are modelled, in MiB of parameters and buffers; `cost` is the modelled latency of the quantizable ops
-    relative to fp32; `latency` is seconds of one whole evaluation of the fp32 model.
+    relative to fp32; `latency` is seconds of one whole evaluation of the fp32 model; `precisions` are what ops could
+    fall back to, and which of those asked for the processor is not fast at.
     """
     baseline, best = history.trials[0], history.trials[finished.best or 0]
-    first = history.launches[0]
+    first, last = history.launches[0], history.launches[-1]
     return {
         "baseline": baseline.accuracy,
         "accuracy": finished.accuracy,
@@ -28,6 +29,7 @@ def report(history: History, finished: Finished) -> dict[str, Any]:
         "cost": best.cost,
         "latency": {"fp32": baseline.seconds},
         "objectives": best.objectives,
+        "precisions": {"offered": ["fp32", *filter(None, last.precisions.split(", "))], "left_out": last.left_out},
         "search": first.search,
         "model": first.model,
         "journal": digest([encode(trial) for trial in history.trials]),

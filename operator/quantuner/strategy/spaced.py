@@ -37,7 +37,7 @@ class Spaced(Reading):
             quantization, capabilities = self.tuning.quantization, self.engine.space
         else:
             quantization = (conf if isinstance(conf, Tuning) else tuning_of(conf)).quantization
-            capabilities = constrain(self.engine.captured.ops, quantization)
+            capabilities = constrain(self.engine.captured.ops, quantization, self.engine.precisions)
         self.tuning_space = TuningSpace(capabilities, quantization.calibration_sampling_sizes)
         capable = {c.op.name for c in self.tuning_space.capabilities if Mode.FP32 in c.modes}
         ops = {name: [op for op in ops if op in capable] for name, ops in self.engine.recipe_ops.items()}

@@ -241,6 +241,12 @@ def test_replaying_the_lines_of_a_history_gives_that_history() -> None:
         pytest.param([*BEGUN], launched(search="other"), "the resource was '5ea4c4' and is now 'other'", id="search"),
         pytest.param([*BEGUN], launched(model="other"), "weights. was '30de1' and is now 'other'", id="model"),
         pytest.param([*BEGUN], launched(ops=9), "number of quantizable ops was 4 and is now 9", id="ops"),
+        pytest.param(
+            [*BEGUN],
+            launched(precisions="bf16"),
+            "beside fp32 .precisions that rank 0's processor multiplies in. was '' and is now 'bf16'. Restore it",
+            id="precisions",
+        ),
         pytest.param([*BEGUN], launched(code="other"), "the task's code was '' and is now 'other'", id="code"),
         pytest.param([*BEGUN], launched(ranges="other"), "no shuffling. was '' and is now 'other'", id="ranges"),
         pytest.param(

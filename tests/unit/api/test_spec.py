@@ -193,6 +193,8 @@ def test_ranks_of_a_search(spec: dict[str, Any], workers: int, ranks: int) -> No
         pytest.param({"tuningCriterion": {"strategy": "other"}}, False, id="strategy"),
         pytest.param({"tuningCriterion": {"objectives": [{"name": "modelsize"}]}}, False, id="objectives"),
         pytest.param({"quantization": {"approach": "dynamic"}}, False, id="approach"),
+        pytest.param({"quantization": {"precisions": ["bf16", "fp32"]}}, False, id="precisions"),
+        pytest.param({"quantization": {"device": "cuda"}}, False, id="device"),
         pytest.param({"accuracyCriterion": {"tolerableLoss": 0.02}}, False, id="criterion"),
         pytest.param({"task": {"entrypoint": "digits:other"}}, False, id="entrypoint"),
         pytest.param({"task": {"entrypoint": "digits:task", "args": {"a": 1}}}, False, id="arguments"),
@@ -210,6 +212,13 @@ def test_the_digest_leaves_the_resource_alone_and_ignores_its_name() -> None:
     before = repr(body)
     assert search_digest(body) == search_digest(admit(manifest(name="other")))
     assert repr(body) == before
+
+
+def test_a_search_keeps_its_identity_where_a_younger_field_has_its_default() -> None:
+    older = admit(manifest())
+    for field in ("precisions", "device"):
+        del older["spec"]["quantization"][field]
+    assert search_digest(older) == search_digest(admit(manifest()))
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(), min_size=2))

@@ -28,6 +28,7 @@ CONFIGS: dict[str, PostTrainingQuantConfig] = {
     "sizes and precisions": PostTrainingQuantConfig(
         calibration_sampling_size=[50, 200], excluded_precisions=["bf16"], reduce_range=True, approach="auto"
     ),
+    "precisions to fall back to": PostTrainingQuantConfig(precisions=["bf16", "fp32"], device="gpu"),
     "constraints": PostTrainingQuantConfig(
         op_type_dict={"Conv2d": {"activation": {"scheme": ["sym"], "algorithm": ["minmax"]}}},
         op_name_dict={"head.*": {"weight": {"dtype": ["fp32"]}}},

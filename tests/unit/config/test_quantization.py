@@ -67,7 +67,9 @@ GONE = object()
 DEVIATIONS: dict[tuple[Config, str], tuple[Any, str]] = {
     (PostTrainingQuantConfig, "approach"): ("static", "kept as it is given, which is how the resource spells it"),
     (PostTrainingQuantConfig, "use_distributed_tuning"): (GONE, "2.1 only: a search is distributed where ranks are"),
+    (PostTrainingQuantConfig, "precisions"): (["fp32"], "bf16 and fp16 are asked for: a search is alike everywhere"),
     (QuantizationAwareTrainingConfig, "example_inputs"): (None, "the model is captured, which needs an input"),
+    (QuantizationAwareTrainingConfig, "precisions"): (["fp32"], "as above"),
 }
 EXPECTED = {
     cls: {
@@ -215,6 +217,9 @@ def test_alphas_in_a_tuple_become_a_list_as_json_has_it() -> None:
         pytest.param("reduce_range", True, id="reduced"),
         pytest.param("reduce_range", False, id="not reduced"),
         pytest.param("excluded_precisions", ["bf16", "fp16"], id="both precisions"),
+        pytest.param("precisions", ["bf16", "fp32"], id="bf16 as well"),
+        pytest.param("precisions", ["fp32", "fp16", "bf16"], id="all precisions, in any order"),
+        pytest.param("device", "cuda", id="a GPU"),
         pytest.param("quant_level", 0, id="level 0"),
         pytest.param("quant_level", 1, id="level 1"),
         pytest.param("example_inputs", (1, 2), id="example inputs"),
@@ -226,13 +231,18 @@ def test_what_is_given_is_kept_by_both_classes(cls: Config, attribute: str, valu
     assert getattr(cls(**{attribute: value}), attribute) == value
 
 
+def test_neural_compressors_name_of_a_gpu_is_torchs() -> None:
+    assert PostTrainingQuantConfig(device="gpu").device == "cuda"
+
+
 @pytest.mark.parametrize("domain", ["auto", "cv", "object_detection", "nlp", "recommendation_system"])
 def test_a_documented_domain_is_taken(domain: str) -> None:
     assert vars(PostTrainingQuantConfig(domain=domain))["domain"] == domain
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
-    ({"device": "gpu"}, "other devices are not there yet; leave it at 'cpu'"),
+    ({"device": "xpu"}, "xpu is not there; use 'cpu', or 'gpu' for"),
+    ({"device": "tpu"}, "must be one of 'cpu', 'gpu', 'cuda'"),
     ({"backend": "ipex"}, "PyTorch's own backend is the one there is; leave it at 'default'"),
     ({"quant_format": "QDQ"}, "formats are ONNX's; leave it at 'default'"),
     ({"inputs": None}, r"names of inputs are TensorFlow's; leave it at \[\]"),
@@ -256,6 +266,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"excluded_precisions": ["bf16", "bf16"]}, "must give each value once, but has 'bf16' twice; remove one"),
     ({"excluded_precisions": {"fp16"}}, "must be a list of 'bf16' and 'fp16'"),  # a set has no order of its own
     ({"excluded_precisions": "bf16"}, "must be a list of 'bf16' and 'fp16'"),
+    ({"precisions": ["bf16"]}, "must have 'fp32' beside others, since every machine computes in it; add it"),
+    ({"precisions": []}, "must have 'fp32' beside others"),
+    ({"precisions": ["int8", "fp32"]}, "must be one of 'bf16', 'fp16', 'fp32'"),
+    ({"precisions": ["fp32", "fp32"]}, "must give each value once, but has 'fp32' twice; remove one"),
+    ({"precisions": {"fp32"}}, "must be a list of 'bf16' and 'fp16' and 'fp32'"),
     ({"diagnosis": True}, "`quantuner report` shows the trials"),
     ({"accuracy_criterion": 0.01}, "must be an instance of AccuracyCriterion"),
     ({"accuracy_criterion": 0}, "must be an instance of AccuracyCriterion"),

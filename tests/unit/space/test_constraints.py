@@ -46,6 +46,31 @@ def test_without_constraints_every_op_keeps_all_it_can_do(model: tuple[Op, ...])
     assert constrain(model, Quantization("auto")) == tuple(capability_of(op, "auto") for op in model)
 
 
+def test_an_entry_for_a_precision_that_is_not_there_says_what_to_do() -> None:
+    only_bf16 = Quantization(op_names=(narrowing("fc1", weight_dtype=("bf16",)),))
+    with pytest.raises(SearchError, match=r"it can do .*; fp32; bf16 needs to be in quantization.precisions"):
+        constrain(NETWORK, only_bf16)
+    with pytest.raises(SearchError, match=r"; bf16 is left out: too old$"):
+        constrain(NETWORK, only_bf16, left_out={Mode.BF16: "too old"})
+    (fc1,) = [c for c in constrain(NETWORK, only_bf16, [Mode.BF16, Mode.FP32]) if c.op.name == "fc1"]
+    assert list(fc1.modes) == [Mode.BF16]
+
+
+@pytest.mark.parametrize(
+    ("excluded", "modes"),
+    [
+        pytest.param((), [Mode.STATIC, Mode.BF16, Mode.FP16, Mode.FP32], id="all"),
+        pytest.param(("bf16",), [Mode.STATIC, Mode.FP16, Mode.FP32], id="less one"),
+    ],
+)
+def test_precisions_come_after_quantized_modes_in_the_order_of_fallback(
+    excluded: tuple[str, ...], modes: list[Mode]
+) -> None:
+    offered = [Mode.FP32, Mode.FP16, Mode.BF16]
+    for capability in constrain(NETWORK, Quantization(excluded_precisions=excluded), offered):
+        assert list(capability.modes) == modes
+
+
 def test_a_type_is_narrowed_and_the_others_are_not() -> None:
     space = by_name(space_of("static", types=(narrowing("Conv2d", activation_algorithm=("minmax",)),)))
     assert space["conv1"].modes[Mode.STATIC]["activation", "algorithm"] == ("minmax",)

@@ -7,7 +7,9 @@ torch.ao's quantized_decomposed library, quantize_per_tensor followed by dequant
 from __future__ import annotations
 
 import torch
+from torch.fx import Node
 
+from quantuner.engine.precision import DTYPES
 from quantuner.engine.quantize import Activations, activation_observer, weight_observer
 from quantuner.space.capability import Mode
 from quantuner.space.config import OpConfig
@@ -17,7 +19,7 @@ Grid = tuple[float, int]
 
 
 RoundedWeights = dict[tuple[str, tuple[str, ...]], torch.Tensor]
-"""(op name, weight options) to the rounded weight."""
+"""(op name, weight options) to the rounded weight; (name of a tensor of the graph, precision) to that tensor cast."""
 
 
 class Rounding:
@@ -54,6 +56,15 @@ class Rounding:
         if (name, options) not in self._weights:
             self._weights[name, options] = rounded_weight(config, value)
         return self._weights[name, options]
+
+    def cast(self, node: Node, mode: Mode, value: torch.Tensor) -> torch.Tensor:
+        """An op's operand in the precision it computes in; of the model's own tensors the casts are kept."""
+        if node.op != "get_attr":
+            return value.to(DTYPES[mode])
+        key = (str(node.target), (mode.value,))
+        if key not in self._weights:
+            self._weights[key] = value.to(DTYPES[mode])
+        return self._weights[key]
 
 
 def rounded_weight(config: OpConfig, value: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,12 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
 from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
+from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig
 
 Work = Mapping[str, float]
@@ -23,7 +25,8 @@ Work = Mapping[str, float]
 
 
 class Switchable:
-    """Inputs and weights of quantized ops are rounded to their int8 grids, and all is computed in fp32.
+    """Inputs and weights of quantized ops are rounded to their int8 grids, and computed in fp32 as what is not
+    quantized; operands of ops in bf16 or fp16 are cast, and so are their outputs, back.
 
     What a configuration leaves as the one before had it is not computed again: the inputs of ops are kept, batch by
     batch, within the memory's budget.
@@ -141,13 +144,25 @@ class _Run:
     def value(self, node: Node, values: Values) -> Any:
         name = self._switchable.names.get(node)
         config = self._config.get(name, FP32) if name is not None else FP32
-        if name is None or config.mode.is_precision:
+        if name is None or config.mode is Mode.FP32:
             return self._switchable.program.steps[node](values)
+        if config.mode in DTYPES:
+            return self._in_precision(node, config.mode, values)
         source, weight, *_ = node.all_input_nodes
         arguments = {argument: values[argument] for argument in node.all_input_nodes}
         arguments[source] = self._input(source, name, config, values)
         arguments[weight] = self._switchable.rounding.weight(name, config, values[weight])
         return self._switchable.program.steps[node](arguments)
+
+    def _in_precision(self, node: Node, mode: Mode, values: Values) -> torch.Tensor:
+        """A node in bf16 or fp16, with the casts that a converted model has around it."""
+        rounding = self._switchable.rounding
+        arguments = {
+            argument: rounding.cast(argument, mode, values[argument]) if is_cast(argument) else values[argument]
+            for argument in node.all_input_nodes
+        }
+        result: torch.Tensor = self._switchable.program.steps[node](arguments)
+        return result.to(torch.float32)
 
     def _input(self, source: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor:
         rounding = self._switchable.rounding

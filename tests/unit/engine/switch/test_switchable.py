@@ -15,7 +15,7 @@ from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.space.samplers import initial, op_wise_candidates
-from tests.unit.engine.models import Computed, Net, Shared, Volumes, engine_of, images, seeded
+from tests.unit.engine.models import ALL_PRECISIONS, Computed, Net, Shared, Volumes, engine_of, images, seeded
 
 
 class InPlace(nn.Module):
@@ -95,7 +95,13 @@ BUDGETS = {"nothing is kept": 0, "some": 3000, "everything": 2**30}
 
 
 def engine_for(make: Callable[[], nn.Module], data: Callable[..., Any], approach: str) -> Engine:
-    made = engine_of(seeded(make), loader=[(data(), torch.zeros(8))], approach=approach, op_types=(EVERY_ALGORITHM,))
+    made = engine_of(
+        seeded(make),
+        loader=[(data(), torch.zeros(8))],
+        approach=approach,
+        op_types=(EVERY_ALGORITHM,),
+        precisions=ALL_PRECISIONS,
+    )
     made.calibrate()
     return made
 

@@ -1,0 +1,68 @@
+"""The device that a model is tuned for, and the precisions that it computes fast.
+
+Instructions decide, never a timing: that would differ from run to run, and the tuning space with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.space.capability import PRECISIONS, Mode
+
+INSTRUCTIONS: Mapping[Mode, tuple[str, ...]] = {
+    Mode.BF16: ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"),
+    Mode.FP16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
+}
+"""Precision to the instructions that multiply in it, by torch.cpu.get_capabilities' names, x86 and Arm. One is enough.
+
+oneDNN computes in both on older CPUs too (torch.ops.mkldnn._is_mkldnn_bf16_supported asks for AVX-512 alone), but
+by converting each operand to fp32, which is no faster than fp32.
+"""
+
+Features = Mapping[str, Any]
+"""What a device can do, as torch.cpu.get_capabilities says it."""
+
+
+def features(device: torch.device) -> Features:
+    """Of this machine. A GPU that torch runs on multiplies in fp16; in bf16 the newer ones (compute capability 8)."""
+    if device.type == "cpu":
+        return torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    name = torch.cuda.get_device_name(device)
+    return {"cpu_name": name, "bf16": bf16, "fp16_arith": True}
+
+
+def left_out(wanted: Iterable[Mode], found: Features) -> dict[Mode, str]:
+    """Those of the `wanted` precisions that a device with the features `found` is not fast at, and why."""
+    slow = [mode for mode in wanted if mode in INSTRUCTIONS and not any(found.get(i) for i in INSTRUCTIONS[mode])]
+    name = str(found.get("cpu_name", "")).strip() or "this processor"
+    return {mode: f"{name} has none of {', '.join(INSTRUCTIONS[mode])}" for mode in slow}
+
+
+def in_order(precisions: Iterable[str]) -> tuple[Mode, ...]:
+    """Precisions in the order in which ops fall back to them."""
+    named = set(precisions)
+    return tuple(mode for mode in PRECISIONS if mode.value in named)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name. Raises `SearchError` (ConfigurationInvalid) where this machine has none."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SearchError(
+            Failure.CONFIGURATION_INVALID,
+            f"quantization.device is {name!r}, but torch {torch.__version__} finds no GPU here; give the pods one "
+            "(template.resources.limits) and an image whose torch is built for it, or set device to 'cpu'",
+        )
+    return device
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A value, or a structure of values, with its tensors on the device."""
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, value)
