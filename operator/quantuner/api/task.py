@@ -21,7 +21,8 @@ class Task:
     Iterated more than once, with the same batches each time: no shuffling."""
 
     eval_func: Callable[[Any], float]
-    """Takes a model that is called like `model` and returns its accuracy, a finite number."""
+    """Takes a model that is called like `model` and returns its accuracy, a finite number. Where
+    `quantization.device` is cuda, the model's tensors are there, and so must be its inputs."""
 
     example_inputs: tuple[Any, ...] | None = None
     """Positional inputs to export the model with; None takes the first batch of `calib_dataloader`.

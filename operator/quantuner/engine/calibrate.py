@@ -142,14 +142,14 @@ def _range(observed: GraphModule, node: Node, name: str) -> Range:
     if not isinstance(source, Node) or source.op != "call_module":
         raise TypeError(f"{name} was not observed; its input is {source!r}")
     observer: Any = observed.get_submodule(str(source.target))
-    low, high = observer.min_val.detach().clone(), observer.max_val.detach().clone()
+    low, high = observer.min_val.detach().clone().cpu(), observer.max_val.detach().clone().cpu()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise SearchError(
             Failure.CALIBRATION_FAILED,
             f"the input of {name} was not finite during calibration ({low.item()} … {high.item()}); "
             "correct the calibration data or the model",
         )
-    return Range(low, high, observer.histogram.detach().clone())
+    return Range(low, high, observer.histogram.detach().clone().cpu())
 
 
 def first_inputs(loader: Iterable[Any], count: int = 1) -> tuple[Any, ...]:

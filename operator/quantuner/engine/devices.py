@@ -5,7 +5,10 @@ Instructions decide, never a timing: that would differ from run to run, and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
+from quantuner.api.task import Task
 from quantuner.space.capability import PRECISIONS, Mode
 
 INSTRUCTIONS: Mapping[Mode, tuple[str, ...]] = {
@@ -61,6 +65,41 @@ def device_of(name: str) -> torch.device:
             "(template.resources.limits) and an image whose torch is built for it, or set device to 'cpu'",
         )
     return device
+
+
+def device_where(model: Any) -> torch.device:
+    """Where a model's tensors lie; the CPU for one without any."""
+    if not isinstance(model, torch.nn.Module):
+        return torch.device("cpu")
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """A loader whose batches are moved to a device when they are read."""
+
+    loader: Iterable[Any]
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Any]:
+        return (moved(batch, self.device) for batch in self.loader)
+
+
+def on_device(task: Task, device: torch.device) -> Task:
+    """The task with a copy of its model, its calibration batches and its example inputs on the device.
+
+    Evaluation and training are the user's functions: they find the model there, and give it inputs there. A task
+    that is on the CPU and stays there comes back as it is.
+    """
+    if device.type == device_where(task.model).type == "cpu":
+        return task
+    return replace(
+        task,
+        model=copy.deepcopy(task.model).to(device),
+        calib_dataloader=OnDevice(task.calib_dataloader, device),
+        example_inputs=moved(task.example_inputs, device),
+    )
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ from quantuner.engine import artifact, recipes
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
-from quantuner.engine.devices import Features, device_of, features, in_order, left_out
+from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
@@ -87,12 +87,13 @@ class Engine:
 
         `found` is what the processor can do; None asks it.
         """
-        self.task = task
         self.quantization = quantization
         self.objectives = tuple(objectives)
         _check(task, quantization)
+        device = device_of(quantization.device)
+        self.task = task = on_device(task, device)
         self.captured = capture(task.model, task.example_inputs or _first_inputs(task))
-        self.features = features(device_of(quantization.device)) if found is None else found
+        self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
         self.recipe_ops = recipe_ops(self.captured.ops)
         """Fallback recipe to the names of its ops."""

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import torch
 
 from quantuner.engine.batches import model_inputs
+from quantuner.engine.devices import device_where, moved
+
+CPU = torch.device("cpu")
 
 
 class Metric(Protocol):
@@ -60,7 +63,7 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
 
 
 def evaluation(loader: Iterable[Any], metric: Any) -> Callable[[Any], float]:
-    """A function of a model: the metric over the loader's batches `(input, label)`.
+    """A function of a model: the metric over the loader's batches `(input, label)`; the metric sees CPU tensors.
 
     `metric` is an object with reset, update(preds, labels) and result (or compute); a name of METRICS; or a dict of
     names to arguments, as `{"topk": 5}`. A dict of several has `weight`, a list, and the accuracy is mean(aᵢ·wᵢ).
@@ -74,9 +77,9 @@ def evaluation(loader: Iterable[Any], metric: Any) -> Callable[[Any], float]:
         for batch in loader:
             if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
                 raise ValueError("a batch of eval_dataloader must be (input, label), since eval_metric compares both")
-            preds = model(*model_inputs(batch))
+            preds = moved(model(*moved(model_inputs(batch), device_where(model))), CPU)
             for one in metrics:
-                one.update(preds, batch[1])
+                one.update(preds, moved(batch[1], CPU))
         values = [_result(one) for one in metrics]
         return sum(v * w for v, w in zip(values, weights, strict=True)) / len(values)
 

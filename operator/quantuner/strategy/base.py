@@ -325,7 +325,7 @@ class TuneStrategy(Spaced):
         path.parent.mkdir(parents=True, exist_ok=True)
         body = {
             "model": {name: getattr(self.config, name) for name in DEPLOYED},
-            "device": "cpu",
+            "device": self.tuning.quantization.device,
             "approach": self.tuning.quantization.approach,
             "tuning": self.winner_config.plain() if self.winner_config else None,
         }

@@ -1,17 +1,23 @@
 """What a processor's instructions mean for the tuning space, and the device that is asked for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import Quantization
-from quantuner.engine.devices import INSTRUCTIONS, device_of, features, in_order, left_out
+from quantuner.engine.devices import INSTRUCTIONS, device_of, device_where, features, in_order, left_out, on_device
 from quantuner.engine.engine import Engine
+from quantuner.engine.quiet import quiet
+from quantuner.engine.recipes import FastBiasCorrection, SmoothQuant, WeightCorrection
 from quantuner.space.capability import Mode
-from tests.unit.engine.models import ALL_FAST, Net, engine_of, seeded
+from quantuner.space.samplers import initial
+from tests.unit.engine.models import ALL_FAST, Net, engine_of, images, seeded
 
 HALVES = (Mode.BF16, Mode.FP16)
 
@@ -80,3 +86,63 @@ def test_what_is_excluded_is_neither_offered_nor_missed() -> None:
     asked = Quantization(precisions=("bf16", "fp16", "fp32"), excluded_precisions=("fp16",))
     engine = Engine(engine_of(seeded(Net)).task, asked, (), {"avx512_bf16": True})
     assert (engine.precisions, engine.left_out) == ((Mode.BF16, Mode.FP32), {})
+
+
+# --- a task on its device. torch's meta device, which holds shapes alone, shows that all is moved and nothing else.
+
+META = torch.device("meta")
+
+
+def test_a_task_on_the_cpu_that_stays_there_is_left_as_it_is() -> None:
+    task = engine_of(seeded(Net)).task
+    assert on_device(task, torch.device("cpu")) is task
+
+
+def test_model_batches_and_example_inputs_are_moved_and_the_users_are_not() -> None:
+    batches = [({"x": torch.ones(2)}, torch.zeros(2)), (torch.ones(3), [1, torch.zeros(3)])]
+    task = replace(engine_of(seeded(Net)).task, calib_dataloader=batches, example_inputs=(torch.ones(2), 7))
+    there = on_device(task, META)
+    for _ in range(2):  # read anew each time
+        read = list(there.calib_dataloader)
+        assert [len(batch) for batch in read] == [2, 2]
+        assert all(leaf.device == META for leaf in tree_leaves(read) if isinstance(leaf, torch.Tensor))
+        assert read[1][1][0] == 1
+    assert there.example_inputs is not None
+    assert (there.example_inputs[0].device, there.example_inputs[1]) == (META, 7)
+    assert {tensor.device for tensor in there.model.state_dict().values()} == {META}
+    assert device_where(there.model) == META
+    assert device_where(task.model).type == "cpu"
+    assert (there.eval_func, there.train_func) == (task.eval_func, task.train_func)
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), abs], ids=["no tensors", "no module"])
+def test_a_model_without_tensors_counts_as_on_the_cpu(model: Any) -> None:
+    assert device_where(model) == torch.device("cpu")
+
+
+def test_a_model_whose_only_tensors_are_buffers_is_where_they_are() -> None:
+    assert device_where(nn.BatchNorm1d(2, affine=False, device="meta")) == META
+
+
+@pytest.mark.parametrize(
+    "recipe", [SmoothQuant("auto"), FastBiasCorrection(), WeightCorrection()], ids=lambda recipe: type(recipe).__name__
+)
+def test_a_recipe_makes_its_tensors_where_the_models_are(recipe: Any) -> None:
+    engine = engine_of(seeded(Net))
+    engine.calibrate()
+    q_model = engine.captured.graph if isinstance(recipe, SmoothQuant) else engine.quantized(initial(engine.space))
+    batches = engine.calibration_inputs(initial(engine.space))
+    with quiet():
+        wanted = recipe(engine.captured.graph, q_model, batches)
+    with quiet(), META:  # where torch now makes whatever names no device
+        found = recipe(engine.captured.graph, q_model, batches)
+    with torch.no_grad():
+        assert torch.equal(found(images()), wanted(images()))
+
+
+def test_traces_are_drawn_alike_wherever_the_weights_are() -> None:
+    engine = engine_of(seeded(Net), loader=[(images(), torch.zeros(8, dtype=torch.int64))])
+    engine.calibrate()
+    wanted = engine.probes.hessian_traces(None, 7)
+    with META:
+        assert engine.probes.hessian_traces(None, 7) == wanted

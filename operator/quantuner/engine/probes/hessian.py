@@ -93,9 +93,9 @@ def _loss(loss: Loss | str | None, target: Any) -> Loss:
 def _estimates(
     gradients: tuple[torch.Tensor, ...], weights: list[torch.Tensor], generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """vᵀHv of each weight, one `(weights,)` tensor per random vector."""
+    """vᵀHv of each weight, one `(weights,)` tensor per random vector; those are the same on every device."""
     for _ in range(VECTORS):
-        vectors = [torch.randint(0, 2, w.shape, generator=generator).to(w.dtype) * 2 - 1 for w in weights]
+        vectors = [torch.randint(0, 2, w.shape, generator=generator, device="cpu").to(w) * 2 - 1 for w in weights]
         products = torch.autograd.grad(gradients, weights, vectors, retain_graph=True)
         yield torch.stack([(v * p).sum() for v, p in zip(vectors, products, strict=True)])
 

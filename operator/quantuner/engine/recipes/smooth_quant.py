@@ -184,7 +184,7 @@ def _rounded_inputs(values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
     """On a symmetric int8 grid per output channel, as torch has it: the largest weight lies at 127.5 steps."""
     scale = (weight.flatten(1).abs().amax(1) / 127.5).clamp(min=EPS)
-    zero = torch.zeros(len(scale), dtype=torch.int32)
+    zero = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -128, 127)
 
 

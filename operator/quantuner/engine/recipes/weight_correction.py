@@ -47,7 +47,7 @@ def _correct(model: GraphModule, stored: str, dequantize: Node, exact: torch.Ten
 
 def _broadcast(model: GraphModule, value: object, exact: torch.Tensor) -> torch.Tensor:
     """A scale or zero point per output channel, or one for all, shaped as the weight."""
-    tensor = attribute(model, path_of(value)) if isinstance(value, Node) else torch.tensor(value)
+    tensor = attribute(model, path_of(value)) if isinstance(value, Node) else exact.new_tensor(value)
     return tensor.float().view(-1, *[1] * (exact.dim() - 1)) if tensor.dim() else tensor.float()
 
 

@@ -46,7 +46,7 @@ class Rounding:
 
     def _of_batch(self, config: OpConfig, value: torch.Tensor) -> Grid:
         observer = activation_observer(config.get("activation", "scheme"), self.activations.quant_max)
-        observer(value)
+        observer.to(value.device)(value)
         scale, zero_point = observer.calculate_qparams()
         return float(scale), int(zero_point)
 
@@ -68,7 +68,7 @@ class Rounding:
 
 
 def rounded_weight(config: OpConfig, value: torch.Tensor) -> torch.Tensor:
-    observer = weight_observer(config)
+    observer = weight_observer(config).to(value.device)
     observer(value)
     scale, zero_point = observer.calculate_qparams()
     zero_point = zero_point.to(torch.int32)
