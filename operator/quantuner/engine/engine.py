@@ -136,13 +136,13 @@ class Engine:
     def use_precisions(self, names: Sequence[str]) -> None:
         """Makes the tuning space anew with these precisions, as rank 0 or a record offers them.
 
-        Raises `SearchError` (ConfigurationInvalid) where this machine is not fast at one of them, and what
+        Raises `SearchError` (RanksDiffer) where this machine is not fast at one of them, and what
         `constrain` raises.
         """
         self.precisions = in_order(names)
         for mode, why in left_out(self.precisions, self.features).items():
             raise SearchError(
-                Failure.CONFIGURATION_INVALID,
+                Failure.RANKS_DIFFER,
                 f"rank 0 offers {mode.value}, but here {why}; give all ranks processors of one kind "
                 f"(template.nodeSelector), or add {mode.value} to quantization.excludedPrecisions",
             )

@@ -56,7 +56,7 @@ def test_a_rank_that_could_do_more_searches_what_rank_0_offers() -> None:
 def test_a_rank_that_cannot_do_what_rank_0_offers_is_refused_everywhere_with_the_difference() -> None:
     _, answers = setups(FAST, FAST, SLOW)
     assert all(isinstance(answer, SearchError) for answer in answers)
-    assert {answer.reason for answer in answers} == {Failure.CONFIGURATION_INVALID}
+    assert {answer.reason for answer in answers} == {Failure.RANKS_DIFFER}
     (said,) = {answer.message for answer in answers}
     assert said.startswith("rank 0 offers bf16, but here old has none of avx512_bf16, ")
     assert said.endswith("or add bf16 to quantization.excludedPrecisions (on rank 2)")
