@@ -1,14 +1,19 @@
 """Records what each rank did when, beside the journal. Written by rank 0; never in the way of a search."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from quantuner.api.timeline import SPANS_LIMIT, Ending, Kind, Span, encode_mark, encode_span
 from quantuner.distributed.journal import replace_text
+
+if TYPE_CHECKING:  # the executors of ranks tell observers themselves
+    from quantuner.distributed.executors import Executor, Tell, Told
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,25 @@ def observed(observer: Observer, kind: Kind, index: int = 0) -> Iterator[None]:
         ending = Ending.TOLD
     finally:
         observer.span(Span(0, kind, index, "", start, observer.now(), ending))
+
+
+class Watched:
+    """An executor in this process whose trials an observer is told of."""
+
+    def __init__(self, executor: Executor, observer: Observer) -> None:
+        self._executor, self._observer = executor, observer
+
+    def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
+        def seen(told: Told) -> bool:
+            end, result = self._observer.now(), told.result
+            ending = Ending.FAILED if result.accuracy is None else Ending.TOLD
+            self._observer.span(Span(0, Kind.TRIAL, told.index, "", end - result.seconds, end, ending))
+            return tell(told)
+
+        return self._executor.run(first, payloads, seen)
+
+    def close(self) -> None:
+        self._executor.close()
 
 
 class Quiet:

@@ -20,7 +20,7 @@ from quantuner.api.trial import TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Master, Serial, serve
-from quantuner.distributed.timeline import Observer, Quiet
+from quantuner.distributed.timeline import Observer, Quiet, Watched
 from quantuner.engine.data import first_batch_digest
 from quantuner.engine.engine import Engine, threads, threads_in_use
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
@@ -245,7 +245,7 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
-        return self._search(Serial(self._evaluate))
+        return self._search(Watched(Serial(self._evaluate), self.observer))
 
     def distributed_traverse(self) -> Finished | None:
         """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.

@@ -12,7 +12,7 @@ import yaml
 
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
-from quantuner.api.timeline import LaunchSpans, read
+from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import main
 from quantuner.distributed.journal import JournalFolder, read_history
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
@@ -230,7 +230,10 @@ def test_a_report_draws_the_run(serial: Run, capsys: pytest.CaptureFixture[str])
     assert main(["report", str(serial.workspace)]) == 0
     out = capsys.readouterr().out
     assert "\nrank 0 s" in out
-    assert "s setup   b baseline" in out
+    assert "s setup   b baseline   #= trial   v verification" in out
+    [launch] = timeline_of(serial.workspace)
+    trials = [(span.index, span.outcome) for span in launch.spans if span.kind == Kind.TRIAL]
+    assert trials == [(index, Ending.TOLD) for index in range(1, TRIALS + 1)]
     assert "% of 1 rank over" in out
     assert "derived" not in out
 

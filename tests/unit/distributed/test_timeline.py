@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, Span, read
-from quantuner.distributed.timeline import FLUSH_SECONDS, TIMELINE_FILE, Observer, Quiet, Timeline
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.executors import Serial, Told
+from quantuner.distributed.timeline import FLUSH_SECONDS, TIMELINE_FILE, Observer, Quiet, Timeline, Watched
 
 
 class Clock:
@@ -111,6 +113,33 @@ def test_a_full_disk_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     timeline.close()
     assert len(caplog.records) == 1
     assert os.strerror(errno.ENOSPC) in caplog.text
+
+
+def test_trials_in_this_process_are_observed(tmp_path: Path) -> None:
+    clock = Clock()
+    timeline = opened(tmp_path, clock)
+
+    def evaluate(seconds: float) -> TrialResult:
+        clock.seconds += seconds
+        return TrialResult(accuracy=None if seconds == 2 else 0.5, seconds=seconds)
+
+    told: list[int] = []
+
+    def tell(one: Told) -> bool:
+        told.append(one.index)
+        clock.seconds += 10
+        return one.index == 5
+
+    executor = Watched(Serial(evaluate), timeline)
+    assert executor.run(3, [1, 2, 4, 8], tell)
+    executor.close()
+    timeline.close()
+    assert told == [3, 4, 5]
+    assert recorded(tmp_path)[0].spans == [
+        Span(0, Kind.TRIAL, 3, "", 0.0, 1.0, Ending.TOLD),
+        Span(0, Kind.TRIAL, 4, "", 11.0, 13.0, Ending.FAILED),
+        Span(0, Kind.TRIAL, 5, "", 23.0, 27.0, Ending.TOLD),
+    ]
 
 
 def test_who_records_nothing_still_has_a_clock() -> None:
