@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from quantuner.api.timeline import Kind, LaunchSpans, Span
@@ -31,6 +31,8 @@ class Utilization:
     """Of each rank: busy seconds by the seconds of the launches that it was part of."""
     overall: float
     """Busy seconds of all ranks by the seconds that all were there: Σ busy / Σ (ranks · wall)."""
+    trials: float | None
+    """The same from each launch's first trial to its last, of the ranks that are there for trials."""
     first_trial: float | None
     """Seconds from the first launch to the first trial's start."""
     longest_gap: Gap | None
@@ -38,6 +40,7 @@ class Utilization:
 
 def utilization(launches: Sequence[LaunchSpans]) -> Utilization:
     ranks = max((launch.ranks for launch in launches), default=0)
+    gaps = list(_gaps(launches))
     busy, there = [0.0] * ranks, [0.0] * ranks
     for launch in launches:
         spans = by_rank(launch.spans)
@@ -48,8 +51,9 @@ def utilization(launches: Sequence[LaunchSpans]) -> Utilization:
         wall=sum(launch.seconds for launch in launches),
         ranks=tuple(_share(b, t) for b, t in zip(busy, there, strict=True)),
         overall=_share(sum(busy), sum(there)),
+        trials=_while_trials_ran(launches, gaps),
         first_trial=_first_trial(launches),
-        longest_gap=max(_gaps(launches), key=lambda gap: gap.seconds, default=None),
+        longest_gap=max(gaps, key=lambda gap: gap.seconds, default=None),
     )
 
 
@@ -100,17 +104,39 @@ def _first_trial(launches: Sequence[LaunchSpans]) -> float | None:
     return None
 
 
-def _gaps(launches: Sequence[LaunchSpans]) -> Iterable[Gap]:
-    """Between the first trial's start and the last one's end. Rank 0 counts where it evaluates trials itself."""
+@dataclass(frozen=True)
+class _Window:
+    """The time of a launch from the first trial's start to the last one's end."""
+
+    start: float
+    end: float
+    ranks: tuple[int, ...]
+    """Those that are there for trials: all but rank 0, and rank 0 where it evaluates some itself."""
+
+
+def _window(launch: LaunchSpans) -> _Window | None:
+    trials = [span for span in launch.spans if span.kind in TRIALS]
+    if not trials:
+        return None
+    ranks = {span.rank for span in trials} | set(range(1, launch.ranks))
+    return _Window(min(span.start for span in trials), max(span.end for span in trials), tuple(sorted(ranks)))
+
+
+def _gaps(launches: Sequence[LaunchSpans]) -> Iterator[Gap]:
+    """Of the ranks that are there for trials, while trials ran."""
     for launch, offset in zip(launches, offsets(launches), strict=True):
-        trials = [span for span in launch.spans if span.kind in TRIALS]
-        if not trials:
+        window, spans = _window(launch), by_rank(launch.spans)
+        if window is None:
             continue
-        reached_first, last = min(span.start for span in trials), max(span.end for span in trials)
-        spans, working = by_rank(launch.spans), {span.rank for span in trials}
-        for rank in sorted(working | set(range(1, launch.ranks))):
-            reached = reached_first
-            for start, end in [*((span.start, span.end) for span in spans[rank]), (last, last)]:
-                if min(start, last) > reached:
-                    yield Gap(rank, offset + reached, min(start, last) - reached)
+        for rank in window.ranks:
+            reached = window.start
+            for start, end in [*((span.start, span.end) for span in spans[rank]), (window.end, window.end)]:
+                if min(start, window.end) > reached:
+                    yield Gap(rank, offset + reached, min(start, window.end) - reached)
                 reached = max(reached, end)
+
+
+def _while_trials_ran(launches: Sequence[LaunchSpans], gaps: Sequence[Gap]) -> float | None:
+    windows = [window for launch in launches if (window := _window(launch)) is not None]
+    there = sum(len(window.ranks) * (window.end - window.start) for window in windows)
+    return 1 - sum(gap.seconds for gap in gaps) / there if there else None

@@ -73,6 +73,8 @@ def notes(launches: Sequence[LaunchSpans], figures: Utilization, *, derived: boo
     """The figures, a line each."""
     ranks = len(figures.ranks)
     yield f"utilization: {figures.overall:.0%} of {ranks} rank{'s' * (ranks > 1)} over {duration(figures.wall)}"
+    if figures.trials is not None:
+        yield f"utilization while trials ran, of the ranks that evaluate them: {figures.trials:.0%}"
     if figures.first_trial is not None:
         yield f"first trial: after {duration(figures.first_trial)}"
     if figures.longest_gap is not None:

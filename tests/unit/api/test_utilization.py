@@ -27,6 +27,7 @@ def test_a_run_with_known_figures() -> None:
     assert found.wall == 10.0
     assert found.ranks == (0.4, 0.5, 0.4)
     assert found.overall == pytest.approx(13 / 30)
+    assert found.trials == pytest.approx(1 - (3 + 2) / 12)
     assert found.first_trial == 2.0
     assert found.longest_gap == Gap(2, 4.0, 3.0)
 
@@ -61,6 +62,7 @@ def test_nothing_recorded() -> None:
     assert utilization([]).overall == 0.0
     assert utilization([launch(2)]).ranks == (0.0, 0.0)
     assert utilization([launch(2)]).first_trial is None
+    assert utilization([launch(2)]).trials is None
 
 
 def test_a_clock_that_was_set_back() -> None:

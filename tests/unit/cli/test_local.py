@@ -100,6 +100,11 @@ def test_slaves_give_the_same_history_and_winner(
     assert yaml.safe_load((parallel.workspace / "best.yaml").read_text()) == yaml.safe_load(
         (serial.workspace / "best.yaml").read_text()
     )
+    [launch] = timeline_of(parallel.workspace)
+    assert (launch.ranks, len(launch.hosts)) == (3, 3)
+    assert {span.rank for span in launch.spans if span.kind == Kind.SETUP} == {0, 1, 2}
+    assert {span.rank for span in launch.spans if span.kind in (Kind.BASELINE, Kind.VERIFY)} == {0}
+    assert all(0 <= span.start <= span.end <= launch.seconds for span in launch.spans)
     assert "3 ranks, 2 quantizable ops" in parallel.out
     assert "target met: trial 7 meets the accuracy criterion" in parallel.out
     assert "◀ best" in parallel.out

@@ -52,6 +52,7 @@ def test_a_run_in_letters() -> None:
         "       |0 s                     |5 s                    |",
         "s setup   b baseline   #= trial   v verification   . idle",
         "utilization: 50% of 2 ranks over 10 s",
+        "utilization while trials ran, of the ranks that evaluate them: 100%",
         "first trial: after 3 s",
     ]
 
