@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from quantuner.api.timeline import Kind, LaunchSpans, Span
+from quantuner.api.timeline import Ending, Kind, LaunchSpans, Span
 
 TRIALS = (Kind.TRIAL, Kind.PART, Kind.DUPLICATE)
 """The work that is spread over ranks."""
@@ -115,7 +115,8 @@ class _Window:
 
 
 def _window(launch: LaunchSpans) -> _Window | None:
-    trials = [span for span in launch.spans if span.kind in TRIALS]
+    """Abandoned trials do not count: rank 0 may hear of them long after the search was decided."""
+    trials = [span for span in launch.spans if span.kind in TRIALS and span.outcome != Ending.ABANDONED]
     if not trials:
         return None
     ranks = {span.rank for span in trials} | set(range(1, launch.ranks))

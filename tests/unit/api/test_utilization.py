@@ -41,6 +41,12 @@ def test_a_rank_without_any_trial_is_idle_from_the_first_to_the_last() -> None:
     assert utilization([launch(3, span(1, 1, 4), ended=9.0)]).longest_gap == Gap(2, 1.0, 3.0)
 
 
+def test_an_abandoned_trial_that_was_heard_of_late_leaves_the_figures_as_they_were() -> None:
+    late = Span(2, Kind.TRIAL, 9, "", 9.0, 9.5, Ending.ABANDONED)
+    found = utilization([launch(3, *RUN.spans, late, ended=10.0)])
+    assert (found.trials, found.longest_gap) == (utilization([RUN]).trials, utilization([RUN]).longest_gap)
+
+
 def test_what_overlaps_is_counted_once() -> None:
     assert utilization([launch(1, span(0, 0, 3), span(0, 1, 2), span(0, 2, 4), ended=8.0)]).ranks == (0.5,)
 
