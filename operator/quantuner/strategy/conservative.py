@@ -23,7 +23,12 @@ class ConservativeTuneStrategy(TuneStrategy):
     refines = True
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        kept = self.unquantized()
+        for start in self.unquantized():
+            yield from self._quantize_groups(start)
+            if self.winner_config is not None:
+                return
+
+    def _quantize_groups(self, kept: TuneConfig) -> Iterator[list[TuneConfig]]:
         for group in self.groups():
             whole = kept.having(self._quantized(group))
             yield [whole]
@@ -35,15 +40,20 @@ class ConservativeTuneStrategy(TuneStrategy):
                 yield [single]
                 kept = single if self.meets(single) else kept
 
-    def unquantized(self) -> TuneConfig:
-        """Every op at the highest precision that the space holds, bf16 before fp16 before fp32."""
+    def unquantized(self) -> Iterator[TuneConfig]:
+        """No op quantized: all in bf16, then all in fp16, then all in fp32, as far as the space has these.
+
+        An op that lacks a precision has the next one that it can do, or its last.
+        """
         base = self.start(self.tuning_space.calib_sampling_sizes[0])
-        precisions = {
-            c.op.name: OpConfig(next(mode for mode in PRECISIONS if mode in c.modes))
-            for c in self.tuning_space.capabilities
-            if any(mode in c.modes for mode in PRECISIONS)
-        }
-        return base.having(precisions)
+        own = {c.op.name: [m for m in PRECISIONS if m in c.modes] for c in self.tuning_space.capabilities}
+        seen = set[str]()
+        for number in range(len(PRECISIONS)):
+            modes = {name: [*(m for m in can if m in PRECISIONS[number:]), *can[-1:]] for name, can in own.items()}
+            config = base.having({name: OpConfig(found[0]) for name, found in modes.items() if found})
+            if config.digest not in seen:
+                seen.add(config.digest)
+                yield config
 
     def groups(self) -> list[list[str]]:
         """Names of the quantizable ops by group; those of no group stay at high precision."""

@@ -3,8 +3,8 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from quantuner.space import samplers
-from quantuner.space.capability import Mode
-from quantuner.space.config import FP32, OpConfig, TuneConfig
+from quantuner.space.capability import PRECISIONS, Mode
+from quantuner.space.config import OpConfig, TuneConfig
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
@@ -18,7 +18,8 @@ class SensitivityTuneStrategy(TuneStrategy):
     Each op has the options that distort its own output least. The error at the model's output with one op quantized at
     a time (no trial: calibration data, no evaluation) ranks the ops. Fallback sets are heads of that ranking. The first
     size tried is the one that the errors predict, the smallest is then found by bisection on true accuracy. Then ops
-    are given back, each alone and together, while the criterion is met.
+    are given back, each alone and together, while the criterion is met. Ops fall back to bf16, where no set of them
+    meets to fp16, and then to fp32, as far as the space has these.
 
     The ranking by output error with one op quantized is that of Nahshan et al. 2019 (arXiv:1911.07190, section 3)
     and of mixed-precision practice; bisection needs the accuracy to rise with the size of the set only near the
@@ -34,10 +35,12 @@ class SensitivityTuneStrategy(TuneStrategy):
             yield [base]
             if self.meets(base):
                 return
-            fallen = yield from self._smallest(base, self._ranked(base, errors), errors)
-            if fallen:
-                yield from self._give_back(base, fallen)
-                return
+            for precision in PRECISIONS:
+                ranked = self._ranked(base, errors, precision)
+                fallen = yield from self._smallest(base, ranked, errors, OpConfig(precision))
+                if fallen:
+                    yield from self._give_back(base, fallen, OpConfig(precision))
+                    return
 
     def _least_error(self, default: TuneConfig) -> tuple[TuneConfig, dict[str, float]]:
         """Every op with the options that distort its own output least, and the error of the model's output then."""
@@ -62,25 +65,25 @@ class SensitivityTuneStrategy(TuneStrategy):
             }
             yield self.recipes.keep(default.having(picked))
 
-    def _ranked(self, base: TuneConfig, errors: dict[str, float]) -> list[str]:
+    def _ranked(self, base: TuneConfig, errors: dict[str, float], precision: Mode) -> list[str]:
         """Ops that may fall back, the one with most error first; ties in the order of the model."""
-        names = samplers.fallback_candidates(self.tuning_space.capabilities, base, Mode.FP32)
+        names = samplers.fallback_candidates(self.tuning_space.capabilities, base, precision)
         names.reverse()
         return sorted(names, key=lambda name: -errors[name])
 
     def _smallest(
-        self, base: TuneConfig, ranked: Sequence[str], errors: Mapping[str, float]
+        self, base: TuneConfig, ranked: Sequence[str], errors: Mapping[str, float], high: OpConfig
     ) -> Generator[list[TuneConfig], None, list[str]]:
         """The shortest head of the ranking that is found to meet the criterion; empty where none does."""
-        low, high = 0, len(ranked) + 1  # a set of `low` fails, one of `high` meets
+        low, top = 0, len(ranked) + 1  # a set of `low` fails, one of `top` meets
         sizes = around(self._predicted(base, [errors[name] for name in ranked]), len(ranked))
         while sizes:
-            heads = {k: base.having(dict.fromkeys(ranked[:k], FP32)) for k in sizes}
+            heads = {k: base.having(dict.fromkeys(ranked[:k], high)) for k in sizes}
             yield list(heads.values())
-            high = min([high, *(k for k in sizes if self.meets(heads[k]))])
-            low = max([low, *(k for k in sizes if k < high)])
-            sizes = between(low, high) if high <= len(ranked) else gallop(len(ranked), beyond=low)
-        return list(ranked[: high if high <= len(ranked) else 0])
+            top = min([top, *(k for k in sizes if self.meets(heads[k]))])
+            low = max([low, *(k for k in sizes if k < top)])
+            sizes = between(low, top) if top <= len(ranked) else gallop(len(ranked), beyond=low)
+        return list(ranked[: top if top <= len(ranked) else 0])
 
     def _predicted(self, base: TuneConfig, errors: Sequence[float]) -> int:
         """How many ops must fall back, told by the loss with none of them; `errors` are those of the ranking."""
@@ -91,22 +94,25 @@ class SensitivityTuneStrategy(TuneStrategy):
         allowed, lost = self.tuning.accuracy_criterion.target(reference) - reference, accuracy - reference
         return predicted_size(errors, allowed / lost if lost else 0.0)
 
-    def _give_back(self, base: TuneConfig, fallen: Sequence[str]) -> Iterator[list[TuneConfig]]:
+    def _give_back(self, base: TuneConfig, fallen: Sequence[str], high: OpConfig) -> Iterator[list[TuneConfig]]:
         """Quantizes again what the criterion allows: each op alone, then together, most compute first."""
         while len(fallen) > 1:
-            weight = {name: self.engine.cost(base.having({name: FP32})) for name in fallen}
+            weight = {name: self.engine.cost(base.having({name: high})) for name in fallen}
             order = sorted(fallen, key=lambda name: -weight[name])
-            yield [self._without(base, fallen, [name]) for name in order]
-            free = [name for name in order if self.meets(self._without(base, fallen, [name]))]
+            without = {name: _kept(base, fallen, [name], high) for name in order}
+            yield list(without.values())
+            free = [name for name in order if self.meets(without[name])]
             sets = [free[:count] for count in range(1, len(free) + 1)]
-            yield [self._without(base, fallen, names) for names in sets]
-            met = [names for names in sets if self.meets(self._without(base, fallen, names))]
+            yield [_kept(base, fallen, names, high) for names in sets]
+            met = [names for names in sets if self.meets(_kept(base, fallen, names, high))]
             if not met:
                 return
             fallen = [name for name in fallen if name not in met[-1]]
 
-    def _without(self, base: TuneConfig, fallen: Sequence[str], given_back: Sequence[str]) -> TuneConfig:
-        return base.having(dict.fromkeys([name for name in fallen if name not in given_back], FP32))
+
+def _kept(base: TuneConfig, fallen: Sequence[str], given_back: Sequence[str], high: OpConfig) -> TuneConfig:
+    """`base` with the ops that are fallen and not given back at a high precision."""
+    return base.having(dict.fromkeys([name for name in fallen if name not in given_back], high))
 
 
 def predicted_size(errors: Sequence[float], kept: float) -> int:

@@ -24,7 +24,7 @@ from quantuner.api.trial import TrialResult
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy, strategy_class
-from tests.unit.engine.models import seeded
+from tests.unit.engine.models import ALL_FAST, seeded
 from tests.unit.records import tuning
 
 OPS = ("stem", "blocks.0.a", "blocks.0.b", "blocks.1.a", "head")
@@ -163,7 +163,7 @@ def _engine(quantization: str, data: str) -> Ruled:
     conf = ordered("basic", json.loads(quantization))
     batches = [(x, torch.zeros(len(x), sum(WIDTHS.values()))) for x in DATA[data]()]
     task = Task(model=seeded(Rows), calib_dataloader=batches, eval_func=lambda _: BASELINE)
-    engine = Ruled(task, conf.quantization, ["performance"])
+    engine = Ruled(task, conf.quantization, ["performance"], ALL_FAST)
     engine.calibrate()
     return engine
 
@@ -182,7 +182,7 @@ def searched(rule: Rule, strategy: str, **more: Any) -> list[TuneConfig]:
 
 
 def fallen(config: TuneConfig) -> frozenset[str]:
-    """The ops that it leaves in fp32."""
+    """The ops that it does not quantize."""
     return frozenset(name for name, op in config.items() if op.mode.is_precision)
 
 

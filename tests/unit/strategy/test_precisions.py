@@ -1,5 +1,6 @@
 """Precisions that ops fall back to: one space on all ranks and in every launch, decided by rank 0's processor."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +10,19 @@ import pytest
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import History
+from quantuner.api.journal import History, Outcome
 from quantuner.api.spec import Quantization
 from quantuner.engine.engine import Engine
-from quantuner.space.capability import Mode
-from quantuner.strategy import BasicTuneStrategy, TuneStrategy
+from quantuner.space.capability import PRECISIONS, Mode
+from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.strategy import TuneStrategy
 from quantuner.strategy.recording import launch
 from quantuner.strategy.reporting import report
 from tests.unit.engine.models import ALL_PRECISIONS, Net, engine_of, seeded
-from tests.unit.strategy.judged import ended, history_of, searching
+from tests.unit.strategy.judged import ended, history_of
+from tests.unit.strategy.judged import searching as judged
 from tests.unit.strategy.ranked import on_ranks
+from tests.unit.strategy.ruled import OPS, RANKED, UNTRIED, Rule, asked, never, searched, searching
 
 ASKED = Quantization(precisions=("bf16", "fp32"))
 FAST: Mapping[str, Any] = {"avx512_bf16": True, "cpu_name": "new"}
@@ -31,7 +35,7 @@ def engine_on(processor: Mapping[str, Any], quantization: Quantization = ASKED) 
 
 def setups(*processors: Mapping[str, Any]) -> tuple[list[TuneStrategy], list[Any]]:
     """A strategy for each rank after they set up together, and what each rank got of it."""
-    made = [searching(engine_on(processor), Path()) for processor in processors]
+    made = [judged(engine_on(processor), Path()) for processor in processors]
     return made, on_ranks(len(made), lambda comm: made[comm.rank].share_setup(comm))
 
 
@@ -72,7 +76,7 @@ def test_a_rank_that_cannot_do_what_rank_0_offers_is_refused_everywhere_with_the
 def test_a_search_is_not_resumed_in_another_space(
     tmp_path: Path, before: Mapping[str, Any], now: Mapping[str, Any], difference: str
 ) -> None:
-    first, again = (searching(engine_on(processor), tmp_path) for processor in (before, now))
+    first, again = (judged(engine_on(processor), tmp_path) for processor in (before, now))
     first.engine.calibrate()
     ended(first)
     known = history_of(first)
@@ -86,7 +90,7 @@ def test_a_search_is_not_resumed_in_another_space(
 def test_a_launch_and_the_report_say_what_is_offered_and_what_is_left_out_and_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    strategy = searching(engine_on(FAST, replace(ASKED, precisions=ALL_PRECISIONS)), tmp_path)
+    strategy = judged(engine_on(FAST, replace(ASKED, precisions=ALL_PRECISIONS)), tmp_path)
     strategy.engine.calibrate()
     finished = ended(strategy)
     (said,) = history_of(strategy).launches
@@ -97,7 +101,7 @@ def test_a_launch_and_the_report_say_what_is_offered_and_what_is_left_out_and_wh
 
 
 def test_a_search_that_asks_for_none_says_none(tmp_path: Path) -> None:
-    strategy = searching(engine_on(SLOW, Quantization()), tmp_path)
+    strategy = judged(engine_on(SLOW, Quantization()), tmp_path)
     strategy.engine.calibrate()
     finished = ended(strategy)
     (said,) = history_of(strategy).launches
@@ -105,15 +109,65 @@ def test_a_search_that_asks_for_none_says_none(tmp_path: Path) -> None:
     assert report(history_of(strategy), finished)["precisions"] == {"offered": ["fp32"], "left_out": ""}
 
 
-def test_basic_falls_back_to_bf16_then_fp16_then_fp32(tmp_path: Path) -> None:
-    engine = engine_of(seeded(Net), precisions=ALL_PRECISIONS)
-    engine.calibrate()
-    strategy = searching(engine, tmp_path, accuracy={"tolerableLoss": -1}, strategy=BasicTuneStrategy)
-    ended(strategy)
-    labels = [trial.label for trial in history_of(strategy).tried][16:]
-    for number, precision in enumerate(("bf16", "fp16", "fp32")):
-        head, stem, both = labels[3 * number : 3 * number + 3]
-        assert precision in head
-        assert "head" in head or "Linear" in head
-        assert precision in stem
-        assert both in (f"Conv2d {precision}, Linear {precision}",)
+# --- falling back
+
+HALVES = {**UNTRIED, "precisions": list(ALL_PRECISIONS)}
+FALLING_BACK = pytest.mark.parametrize("strategy", ["basic", "mse", "mse_v2", "sensitivity", "conservative"])
+
+
+def high(config: TuneConfig) -> dict[str, Mode]:
+    """Ops that are not quantized, and their precision."""
+    return {name: op.mode for name, op in config.items() if op.mode.is_precision}
+
+
+def needing_at_least(precision: Mode, *names: str) -> Rule:
+    """As good as the baseline with these ops in this precision or a later one."""
+    enough = PRECISIONS[PRECISIONS.index(precision) :]
+    return lambda config: 1.0 if all(config[name].mode in enough for name in names) else 0.9
+
+
+@FALLING_BACK
+@pytest.mark.parametrize("precisions", [["fp32", "bf16"], ["fp16", "fp32"], list(ALL_PRECISIONS)], ids=str)
+def test_where_nothing_meets_all_precisions_are_tried_one_after_the_other(strategy: str, precisions: list[str]) -> None:
+    tried = [high(config) for config in searched(never, strategy, quantization={**UNTRIED, "precisions": precisions})]
+    used = [set(modes.values()) for modes in tried if modes]
+    assert all(len(modes) == 1 for modes in used)  # never two in one configuration
+    order = [mode for (mode,), _ in itertools.groupby(tuple(modes) for modes in used)]
+    assert order == [mode for mode in PRECISIONS if mode in precisions]
+
+
+@FALLING_BACK
+def test_each_precision_is_tried_as_fp32_alone_is(strategy: str) -> None:
+    alone = [set(high(config)) for config in searched(never, strategy, quantization=UNTRIED) if high(config)]
+    tried = [high(config) for config in searched(never, strategy, quantization=HALVES)]
+    for precision in PRECISIONS:
+        assert [set(modes) for modes in tried if precision in modes.values()] == alone
+
+
+@FALLING_BACK
+@pytest.mark.parametrize("enough", PRECISIONS)
+def test_the_first_precision_that_meets_wins_and_later_ones_are_not_tried(strategy: str, enough: Mode) -> None:
+    rule = needing_at_least(enough, RANKED[0])
+    made = searching(rule, strategy, quantization=HALVES)
+    finished = ended(made)
+    assert finished.outcome is Outcome.TARGET_MET
+    tried = asked(made)
+    winner = tried[(finished.best or 0) - 1]
+    assert winner[RANKED[0]].mode is enough
+    later = PRECISIONS[PRECISIONS.index(enough) + 1 :]
+    assert not any(mode in later for config in tried for mode in high(config).values())
+
+
+def test_an_op_that_lacks_a_precision_begins_in_the_next_one() -> None:
+    only_fp32 = {"opNames": [{"pattern": "head", "weight": {"dtype": ["int8", "fp32"]}}]}
+    first = searched(never, "conservative", quantization={**HALVES, **only_fp32}, limits={"maxTrials": 1})[0]
+    assert high(first) == {**dict.fromkeys(OPS[1:-1], Mode.BF16), "head": Mode.FP32}
+
+
+def test_an_op_in_bf16_is_modelled_as_cheaper_and_smaller_than_in_fp32() -> None:
+    strategy = searching(never, "sensitivity", quantization=HALVES)
+    start = strategy.start(100)
+    costs = [strategy.engine.cost(start.having({"head": OpConfig(mode)})) for mode in PRECISIONS]
+    assert costs[0] == costs[1] < costs[2]
+    sizes = [strategy.engine.size(start.having({"head": OpConfig(mode)})) for mode in PRECISIONS]
+    assert sizes[0] == sizes[1] < sizes[2]
