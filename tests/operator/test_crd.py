@@ -53,6 +53,9 @@ VALID = {
     "alphas to compare": quantization(
         recipes={"smoothQuant": True, "smoothQuantArgs": {"autoAlpha": True, "autoAlphaArgs": {"alphaMin": 0.3}}}
     ),
+    "weights in few bits": quantization(
+        approach="weight_only", opTypes=[{"pattern": "Linear", "weight": {"bits": [4], "groupSize": [-1, 32]}}]
+    ),
     "training": quantization(approach="qat", recipes={"weightCorrection": False}),
     "precisions and a device": quantization(precisions=["fp32", "bf16"], device="cuda"),
     "levels as text and number": quantization(quantLevel="0"),
@@ -98,7 +101,12 @@ INVALID = {
     "an unknown precision": quantization(precisions=["fp32", "int8"]),
     "an unknown device": quantization(device="tpu"),
     "no calibration": quantization(calibrationSamplingSizes=[0]),
-    "an unknown dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": ["int4"]}}]),
+    "an unknown dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": ["nf4"]}}]),
+    "bits of int8 activations": quantization(opTypes=[{"pattern": "x", "weight": {"bits": [4]}}]),
+    "bits that there are not": quantization(
+        approach="weight_only", opTypes=[{"pattern": "x", "weight": {"bits": [3]}}]
+    ),
+    "a recipe of int8 activations": quantization(approach="weight_only", recipes={"smoothQuant": True}),
     "no dtype": quantization(opTypes=[{"pattern": "x", "weight": {"dtype": []}}]),
     "an empty override": quantization(opTypes=[{"pattern": "x"}]),
     "an override without a pattern": quantization(opNames=[{"weight": {"dtype": ["int8"]}}]),

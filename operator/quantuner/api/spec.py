@@ -14,6 +14,8 @@ from quantuner.api import names
 ATTRIBUTES = ("activation", "weight")
 CORRECTIONS = ("fast_bias_correction", "weight_correction")
 """Recipes that change the weights or biases of a quantized model."""
+INT8_RECIPES = ("smooth_quant", *CORRECTIONS)
+"""Recipes for int8 activations or weights, which weight-only quantization has not."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Override:
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Override:
         options = {
-            (attribute, item): tuple(values)
+            (attribute, snake_case(item)): tuple(str(value) for value in values)
             for attribute in ATTRIBUTES
             for item, values in body.get(attribute, {}).items()
         }
@@ -46,7 +48,7 @@ class Override:
 @dataclass(frozen=True)
 class Quantization:
     approach: str = "static"
-    """static, dynamic, auto or qat."""
+    """static, dynamic, auto, weight_only or qat."""
     quant_level: str = "auto"
     """auto, 0 (accuracy first) or 1 (the strategy as named)."""
     calibration_sampling_sizes: tuple[int, ...] = (100,)

@@ -10,6 +10,7 @@ from quantuner.api import names
 from quantuner.api.spec import Override, Tuning, camel_case
 from quantuner.config.quantization import Config
 from quantuner.config.resource import tuning_of
+from quantuner.space.capability import NUMBERS
 
 ENTRYPOINT = "task:task"
 
@@ -81,7 +82,8 @@ def _smooth_quant_args(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _override(override: Override) -> dict[str, Any]:
     body: dict[str, Any] = {"pattern": override.pattern}
     for (attribute, item), values in override.options.items():
-        body.setdefault(attribute, {})[item] = list(values)
+        numbers = item in NUMBERS
+        body.setdefault(attribute, {})[camel_case(item)] = [int(v) if numbers else v for v in values]
     return body
 
 

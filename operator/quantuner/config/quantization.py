@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from quantuner.api.spec import CORRECTIONS
+from quantuner.api.spec import CORRECTIONS, INT8_RECIPES
 from quantuner.config.checks import Check, Checked, anything, each_once, number, one_of, only
 from quantuner.config.criteria import AccuracyCriterion, TuningCriterion
 from quantuner.config.recipes import checked_recipes
@@ -15,15 +15,14 @@ POST_TRAINING = {
     "post_training_static_quant": "static",
     "post_training_dynamic_quant": "dynamic",
     "post_training_auto_quant": "auto",
+    "post_training_weight_only": "weight_only",
 }
 APPROACHES = {**POST_TRAINING, "quant_aware_training": "qat"}
 
 
 def _approach(value: Any) -> Any:
-    if value == "weight_only":
-        raise ValueError("weight_only is not there yet; use 'static', 'dynamic' or 'auto'")
     if value in ("qat", "quant_aware_training"):
-        raise ValueError("belongs to training; use QuantizationAwareTrainingConfig, or 'static', 'dynamic' or 'auto'")
+        raise ValueError("belongs to training; use QuantizationAwareTrainingConfig, or 'static', 'dynamic', 'auto' or 'weight_only'")
     one_of(*POST_TRAINING.values(), *POST_TRAINING)(value)
     return POST_TRAINING.get(value, value)
 
@@ -118,6 +117,14 @@ class PostTrainingQuantConfig(Checked):
         "diagnosis": only(False, "diagnosis is not there; `quantuner report` shows the trials"),
         "ni_workload_name": anything,
     }
+
+    def _check_together(self, values: Mapping[str, Any]) -> None:
+        given = [name for name in INT8_RECIPES if values.get("recipes", {}).get(name)]
+        if values.get("approach") == "weight_only" and given:
+            raise ValueError(
+                f"weight_only has no int8 activations or weights for {' and '.join(given)}; leave it out, or constrain the "
+                "weight's algorithm to AWQ or GPTQ"
+            )
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
-from quantuner.api.spec import CORRECTIONS, Quantization
+from quantuner.api.spec import CORRECTIONS, INT8_RECIPES, Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import TrialResult
 from quantuner.engine import artifact, recipes
@@ -30,17 +30,18 @@ from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.probing import Probes
-from quantuner.engine.quantize import Activations, quantize
+from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Training, train_quantized
 from quantuner.engine.variants import Variants
-from quantuner.space.capability import Mode, OpCapability
-from quantuner.space.config import TuneConfig
+from quantuner.engine.weight_only.conversion import store_weights
+from quantuner.space.capability import BY_TYPE, Mode, Op, OpCapability, capability_of
+from quantuner.space.config import OpConfig, TuneConfig
 from quantuner.space.constraints import constrain
-from quantuner.space.cost import modelled_latency
+from quantuner.space.cost import WORD, modelled_latency, weight_bits
 from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Engine:
         self.captured = capture(task.model, task.example_inputs or _first_inputs(task))
         self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
+        _check_not_empty(self.captured.ops, quantization)
         self.recipe_ops = recipe_ops(self.captured.ops)
         """Fallback recipe to the names of its ops."""
         self.algorithms: Algorithms | None = None
@@ -241,11 +243,14 @@ class Engine:
 
     def quantized(self, config: TuneConfig) -> GraphModule:
         """A new model, quantized as `config` says, recipes and training included."""
-        captured, activations = self._variant(config)
+        variant, samples = self._variants.of(self._pre_optimized(config)), config.calib_sampling_size
+        captured, activations = variant.captured, variant.activations(samples, self.quantization)
         if self.quantization.approach == "qat":
             model = train_quantized(captured, activations, config, self._training)
         else:
             model = quantize(captured, activations, config)
+        few_bits = variant.few_bits(samples, self.quantization, self.task.calib_dataloader)
+        store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
         return self._corrected(config, captured, model)
 
     def switchable(self, config: TuneConfig) -> Switchable:
@@ -259,10 +264,6 @@ class Engine:
         if self.timed or rewritten or corrected:
             return self.quantized(config)
         return self.switchable(config).model(config)
-
-    def _variant(self, config: TuneConfig) -> tuple[Captured, Activations]:
-        variant = self._variants.of(self._pre_optimized(config))
-        return variant.captured, variant.activations(config.calib_sampling_size, self.quantization)
 
     def _pre_optimized(self, config: TuneConfig) -> Captured:
         self.scheduler.start(self.captured.graph, self.captured.graph, self.calibration_inputs(config))
@@ -307,9 +308,7 @@ class Engine:
 
     def size(self, config: TuneConfig) -> float:
         """Modelled MiB of parameters and buffers: a quantized weight has a byte per element."""
-        saved: int = sum(
-            op.weight_elements * _saved(config[op.name].mode) for op in self.captured.ops if op.name in config
-        )
+        saved = sum(op.weight_elements * _saved(config[op.name]) for op in self.captured.ops if op.name in config)
         return float(self._bytes - saved) / MEBI
 
     def cost(self, config: TuneConfig) -> float:
@@ -338,6 +337,13 @@ def _check(task: Task, quantization: Quantization) -> None:
             f"calib_dataloader is a {type(task.calib_dataloader).__name__}, which can be read once only; give a "
             "list or a DataLoader, which every pass reads anew",
         )
+    recipes_of_int8 = [name for name in INT8_RECIPES if quantization.recipes.get(name)]
+    if quantization.approach == "weight_only" and recipes_of_int8:
+        raise SearchError(
+            Failure.CONFIGURATION_INVALID,
+            f"quantization.recipes: {' and '.join(recipes_of_int8)} would do nothing, since approach weight_only has no "
+            "int8 activations or weights; leave it out, or constrain the weight's algorithm to AWQ or GPTQ",
+        )
     corrections = [name for name in CORRECTIONS if quantization.recipes.get(name)]
     if quantization.approach == "qat" and corrections:
         raise SearchError(
@@ -347,6 +353,21 @@ def _check(task: Task, quantization: Quantization) -> None:
         )
 
 
-def _saved(mode: Mode) -> int:
+def _check_not_empty(ops: Sequence[Op], quantization: Quantization) -> None:
+    """Raises `SearchError` where the approach has a mode for none of the model's ops, whatever the user allows."""
+    approach = quantization.approach
+    if not any(capability_of(op, approach).quantized_modes for op in ops):
+        types = [type_ for type_ in BY_TYPE if capability_of(Op("", type_), approach).quantized_modes]
+        raise SearchError(
+            Failure.NOTHING_TO_QUANTIZE,
+            f"quantization.approach: {approach} quantizes {', '.join(types)}, and the model has only "
+            f"{', '.join(sorted({op.type for op in ops}))}; choose another approach",
+        )
+
+
+def _saved(config: OpConfig) -> float:
     """Bytes per element, of four."""
+    mode = config.mode
+    if mode is Mode.WEIGHT_ONLY:
+        return (WORD - weight_bits(config)) / 8
     return {Mode.FP32: 0, Mode.BF16: 2, Mode.FP16: 2}.get(mode, 3)

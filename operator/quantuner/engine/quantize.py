@@ -115,7 +115,7 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
     def annotate(self, model: GraphModule) -> GraphModule:
         for name, _, node in quantizable_nodes(model.graph):
             config = self.config.get(name, FP32)
-            if not config.mode.is_precision:
+            if not config.mode.is_precision and config.mode is not Mode.WEIGHT_ONLY:
                 specs = {
                     node.args[0]: self._activation(name, config),
                     node.args[1]: _weight(config, training=self.training),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from quantuner.engine.recipes.scheduler import AlgorithmScheduler
 from quantuner.engine.switch.memory import BUDGET_BYTES
 from quantuner.engine.switch.rounding import RoundedWeights
 from quantuner.engine.switch.switchable import Switchable
+from quantuner.engine.weight_only.conversion import weights_of
+from quantuner.engine.weight_only.weights import Weights
 
 if TYPE_CHECKING:
     from quantuner.engine.engine import Engine
@@ -34,6 +36,7 @@ class Variant:
     _fused: GraphModule | None = None
     _switchables: dict[int, Switchable] = field(default_factory=dict)
     _weights: RoundedWeights = field(default_factory=dict)
+    _few_bits: dict[int, Weights] = field(default_factory=dict)
 
     def activations(self, size: int, quantization: Quantization) -> Activations:
         """Scales and zero points from the ranges of `size` samples; 0 is the first configured size."""
@@ -50,13 +53,23 @@ class Variant:
             self._fused = folded(self.captured.graph)
         return self._fused
 
-    def switchable(self, size: int, quantization: Quantization) -> Switchable:
+    def few_bits(self, size: int, quantization: Quantization, loader: Iterable[Any]) -> Weights:
+        """Weights of weight-only ops, made with the inputs of `size` samples of the calibration data."""
+        samples = size or quantization.calibration_sampling_sizes[0]
+        if samples not in self._few_bits:
+            self._few_bits[samples] = weights_of(self.fused, lambda: calibration_inputs(loader, samples))
+        return self._few_bits[samples]
+
+    def switchable(self, size: int, quantization: Quantization, loader: Iterable[Any]) -> Switchable:
         """The model that is switched between configurations whose ranges are those of `size` samples."""
         samples = size or quantization.calibration_sampling_sizes[0]
         if samples not in self._switchables:
             work = {op.name: float(op.flops) for op in self.captured.ops}
             activations = self.activations(samples, quantization)
-            self._switchables[samples] = Switchable(self.fused, activations, work, BUDGET_BYTES, self._weights)
+            few_bits = self.few_bits(samples, quantization, loader)
+            self._switchables[samples] = Switchable(
+                self.fused, activations, work, BUDGET_BYTES, self._weights, few_bits
+            )
         return self._switchables[samples]
 
 
@@ -72,7 +85,8 @@ class Variants:
 
     def switchable(self, captured: Captured, size: int) -> Switchable:
         """Of a graph and a calibration size. One at a time keeps values, so that there is one budget."""
-        found = self.of(captured).switchable(size, self._engine.quantization)
+        engine = self._engine
+        found = self.of(captured).switchable(size, engine.quantization, engine.task.calib_dataloader)
         if self._switched is not None and self._switched is not found:
             self._switched.forget()
         self._switched = found

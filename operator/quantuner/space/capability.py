@@ -11,6 +11,7 @@ class Mode(StrEnum):
 
     STATIC = "static"  # int8 weight, activation range from calibration
     DYNAMIC = "dynamic"  # int8 weight, activation range from each batch
+    WEIGHT_ONLY = "weight_only"  # weight in few bits, activations in fp32
     BF16 = "bf16"
     FP16 = "fp16"
     FP32 = "fp32"
@@ -67,6 +68,23 @@ def on_request(item: tuple[str, str], options: Iterable[str], asked: Iterable[st
     return tuple(option for option in asked if PERCENTILE.fullmatch(option))
 
 
+WEIGHT_ONLY: Options = {
+    ("activation", "dtype"): ("fp32",),
+    ("weight", "dtype"): ("int",),
+    ("weight", "bits"): ("4", "8"),
+    ("weight", "group_size"): ("32", "-1", "64", "128"),
+    ("weight", "scheme"): ("sym", "asym"),
+    ("weight", "algorithm"): ("RTN", "AWQ", "GPTQ", "HQQ"),
+}
+"""Source: Neural Compressor 2.6's weight-only capability, in its order; HQQ is torchao's.
+
+Groups are along the input channels; -1 is one group per output channel.
+"""
+WIDE = (("weight", "group_size"),)
+"""Items of which a search tries the first option alone, unless the user names some."""
+NUMBERS = ("bits", "group_size")
+"""Items whose options are whole numbers to users."""
+
 _CONV: Mapping[Mode, Options] = {
     Mode.STATIC: {**_ACTIVATION, **_weight("per_channel")},
     Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_tensor")},
@@ -74,6 +92,7 @@ _CONV: Mapping[Mode, Options] = {
 _LINEAR: Mapping[Mode, Options] = {
     Mode.STATIC: {**_ACTIVATION, **_weight("per_channel")},
     Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_channel")},
+    Mode.WEIGHT_ONLY: WEIGHT_ONLY,
 }
 BY_TYPE: Mapping[str, Mapping[Mode, Options]] = {
     "Conv1d": _CONV,
@@ -113,6 +132,7 @@ _APPROACH_MODES = {
     "dynamic": (Mode.DYNAMIC,),
     "auto": (Mode.STATIC, Mode.DYNAMIC),
     "qat": (Mode.STATIC,),
+    "weight_only": (Mode.WEIGHT_ONLY,),
 }
 
 
@@ -123,3 +143,12 @@ def capability_of(op: Op, approach: str, precisions: Sequence[Mode] = (Mode.FP32
     if approach == "qat":  # training learns with the range seen, so only minmax makes sense
         quantized = {mode: {**options, ("activation", "algorithm"): ("minmax",)} for mode, options in quantized.items()}
     return OpCapability(op, {**quantized, **{mode: {} for mode in PRECISIONS if mode in precisions}})
+
+
+def narrowed(capability: OpCapability) -> OpCapability:
+    """What a search tries of a capability where the user says nothing."""
+    modes = {
+        mode: {item: values[:1] if item in WIDE else values for item, values in options.items()}
+        for mode, options in capability.modes.items()
+    }
+    return OpCapability(capability.op, modes)

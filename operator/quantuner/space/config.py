@@ -9,7 +9,7 @@ from typing import Any
 
 from quantuner.api.conditions import shorten
 from quantuner.api.spec import digest
-from quantuner.space.capability import Mode, OpCapability, Options
+from quantuner.space.capability import NUMBERS, Mode, OpCapability, Options
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,25 @@ class OpConfig:
         """`{"mode": "static", "activation": {"scheme": "asym", …}, "weight": {…}}`."""
         body: dict[str, Any] = {"mode": self.mode.value}
         for (attribute, item), option in self.options:
-            body.setdefault(attribute, {})[item] = option
+            body.setdefault(attribute, {})[item] = int(option) if item in NUMBERS else option
         return body
 
     @classmethod
     def from_plain(cls, body: Mapping[str, Any]) -> OpConfig:
         options = tuple(
-            ((attribute, item), option)
+            ((attribute, item), str(option))
             for attribute in ("activation", "weight")
             for item, option in body.get(attribute, {}).items()
         )
         return cls(Mode(body["mode"]), options)
 
     def short(self) -> str:
-        """What tells it from its siblings: `static/asym/kl`, `dynamic/asym/minmax`, `fp32`."""
+        """What tells it from its siblings: `static/asym/kl`, `dynamic/asym/minmax`, `weight_only/4/32/sym/RTN`, `fp32`."""
         if self.mode.is_precision:
             return self.mode.value
+        if self.mode is Mode.WEIGHT_ONLY:
+            told = (option for (_, item), option in self.options if item != "dtype")
+            return "/".join([self.mode.value, *told])
         return f"{self.mode.value}/{self.get('activation', 'scheme')}/{self.get('activation', 'algorithm')}"
 
 

@@ -9,22 +9,27 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import ATTRIBUTES, Override, Quantization
 from quantuner.space.capability import (
+    NUMBERS,
     PERCENTILE,
     PRECISIONS,
+    WEIGHT_ONLY,
     Mode,
     Op,
     OpCapability,
     Options,
     capability_of,
+    narrowed,
     on_request,
 )
 
 _HIGH = {mode.value for mode in PRECISIONS}
 ITEMS: Mapping[str, tuple[str, ...]] = {
-    "dtype": ("int8", "uint8", *sorted(_HIGH)),
+    "dtype": ("int8", "uint8", "int4", "int", *sorted(_HIGH)),
     "scheme": ("asym", "sym"),
     "granularity": ("per_channel", "per_tensor"),
-    "algorithm": ("minmax", "kl", "percentile"),
+    "algorithm": ("minmax", "kl", "percentile", *WEIGHT_ONLY["weight", "algorithm"]),
+    "bits": WEIGHT_ONLY["weight", "bits"],
+    "group_size": WEIGHT_ONLY["weight", "group_size"],
 }
 """What a constraint may name, and the options that an op can have there; `percentile:99.9` as well."""
 
@@ -51,19 +56,20 @@ def _override(pattern: Any, constraint: Any) -> Override:
         if not isinstance(items, Mapping) or not items:
             raise ValueError(f"{where}, {attribute} must be a dict with any of {', '.join(ITEMS)}, not {items!r:.60}")
         for item, values in items.items():
-            _known(item, ITEMS, f"{where}, {attribute}")
+            _known(item, [i for i in ITEMS if attribute == "weight" or i not in NUMBERS], f"{where}, {attribute}")
             options[attribute, item] = _options(values, ITEMS[item], f"{where}, {attribute}.{item}")
     return Override(text, options)
 
 
 def _options(given: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
-    listed = [given] if isinstance(given, str) else given
+    listed = [given] if isinstance(given, str) or str(given) in known else given
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError(f"{where} must be one of {', '.join(known)}, or a list of them, not {given!r:.60}")
-    for option in listed:
+    texts = [str(option) if isinstance(option, int) else option for option in listed]
+    for option in texts:
         if not ("percentile" in known and PERCENTILE.fullmatch(str(option))):
             _known(option, known, where)
-    return tuple(listed)
+    return tuple(texts)
 
 
 def _known(given: Any, known: Iterable[str], where: str) -> None:
@@ -73,12 +79,13 @@ def _known(given: Any, known: Iterable[str], where: str) -> None:
         raise ValueError(f"{where}: there is no {given!r}; the nearest is {nearest!r}, of {', '.join(names)}")
 
 
-def dict_of(overrides: Iterable[Override]) -> dict[str, dict[str, dict[str, list[str]]]]:
+def dict_of(overrides: Iterable[Override]) -> dict[str, dict[str, dict[str, list[Any]]]]:
     """The op_type_dict or op_name_dict that says the same."""
-    body: dict[str, dict[str, dict[str, list[str]]]] = {}
+    body: dict[str, dict[str, dict[str, list[Any]]]] = {}
     for override in overrides:
         for (attribute, item), values in override.options.items():
-            body.setdefault(override.pattern, {}).setdefault(attribute, {})[item] = list(values)
+            shown = [int(value) if item in NUMBERS else value for value in values]
+            body.setdefault(override.pattern, {}).setdefault(attribute, {})[item] = shown
     return body
 
 
@@ -99,7 +106,7 @@ def constrain(
     """
     allowed = [mode for mode in precisions if mode.value not in quantization.excluded_precisions]
     full = {op.name: capability_of(op, quantization.approach, allowed) for op in ops}
-    chosen = dict(full)
+    chosen = {name: narrowed(capability) for name, capability in full.items()}
     for field, overrides, key in (
         ("opTypes", quantization.op_types, lambda op: op.type),
         ("opNames", quantization.op_names, lambda op: op.name),
@@ -139,22 +146,26 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override) -> 
 
     Without modes where that is nothing.
     """
-    dtypes = {a: set(v) for (a, item), v in override.options.items() if item == "dtype"}
+    allowed = _for_weight_only(override.options) if Mode.WEIGHT_ONLY in full.modes else override.options
+    dtypes = {a: set(v) for (a, item), v in allowed.items() if item == "dtype"}
     if any(values <= _HIGH for values in dtypes.values()):  # an op cannot be quantized by half
         wanted = set.intersection(*(values & _HIGH for values in dtypes.values()))
         return OpCapability(full.op, {m: {} for m in full.modes if m.value in wanted})
+    if not full.quantized_modes:  # the approach leaves such ops alone, whatever a wide pattern says of methods
+        return current
     modes: dict[Mode, Options] = {}
     for mode, options in full.modes.items():
         if mode.is_precision:
             if all(mode.value in values for values in dtypes.values()):  # no dtype given leaves all allowed
                 modes[mode] = {}
             continue
-        base = current.modes.get(mode, options)
+        base = current.modes.get(mode, narrowed(full).modes[mode])
         kept = {
-            item: _allowed(item, values, override.options[item]) if item in override.options else base[item]
+            item: _allowed(item, values, allowed[item]) if item in allowed else base[item]
             for item, values in options.items()
         }
-        if all(kept.values()):
+        fits = all(item in options for item in allowed if item[1] in NUMBERS)
+        if fits and all(kept.values()):
             modes[mode] = kept
     if all(mode.is_precision for mode in modes):
         modes = {}
@@ -163,6 +174,19 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override) -> 
 
 def _allowed(item: tuple[str, str], values: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     return (*(o for o in values if o in asked), *on_request(item, values, asked))
+
+
+def _for_weight_only(options: Mapping[tuple[str, str], tuple[str, ...]]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The same said of bits: int4 and int8 are names of theirs, and fp32 activations are what the mode has."""
+    said = dict(options)
+    if said.get(("activation", "dtype")) == ("fp32",):
+        del said["activation", "dtype"]
+    named = said.get(("weight", "dtype"), ())
+    sizes = tuple(dtype.removeprefix("int") for dtype in named if dtype in ("int4", "int8"))
+    if sizes:
+        said["weight", "bits"] = tuple(bits for bits in said.get(("weight", "bits"), sizes) if bits in sizes)
+        said["weight", "dtype"] = ("int", *(dtype for dtype in named if dtype in _HIGH))
+    return said
 
 
 def _nothing_left(full: OpCapability, override: Override, field: str, left_out: Mapping[Mode, str]) -> SearchError:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quantuner.space.capability import Mode, Op
-from quantuner.space.config import OpConfig
+from quantuner.space.config import FP32, OpConfig
 
+WORD = 32
+"""Bits of an fp32 weight."""
+SCALE = 32
+"""Bits of a group's scale."""
+ZERO_POINT = 8
+"""Bits of a group's zero point, where it has one of whole numbers."""
 FACTORS: Mapping[Mode, float] = {
     Mode.FP32: 1.0,
     Mode.BF16: 0.5,  # half the bytes, twice the lanes
@@ -14,7 +20,19 @@ FACTORS: Mapping[Mode, float] = {
     Mode.STATIC: 0.25,  # VNNI multiplies four pairs of bytes where a lane has one fp32
     Mode.DYNAMIC: 0.3,  # as static, and a pass over the activation for its range
 }
-"""Latency of an op relative to fp32."""
+"""Latency of an op relative to fp32, where its options do not matter."""
+
+
+def factor(config: OpConfig) -> float:
+    """Latency relative to fp32. An op that waits for its weights takes as long as they have bits."""
+    return weight_bits(config) / WORD if config.mode is Mode.WEIGHT_ONLY else FACTORS[config.mode]
+
+
+def weight_bits(config: OpConfig) -> float:
+    """Bits per weight under weight_only, what its group adds included; what an output channel adds is left out."""
+    group = int(config.get("weight", "group_size"))
+    zero_point = 0 if config.get("weight", "scheme") == "sym" else ZERO_POINT
+    return int(config.get("weight", "bits")) + ((SCALE + zero_point) / group if group > 0 else 0)
 
 
 def modelled_latency(config: Mapping[str, OpConfig], ops: Sequence[Op]) -> float:
@@ -24,5 +42,4 @@ def modelled_latency(config: Mapping[str, OpConfig], ops: Sequence[Op]) -> float
     """
     total = sum(op.flops for op in ops)
     shares = [op.flops / total if total else 1 / len(ops) for op in ops]
-    modes = [config[op.name].mode if op.name in config else Mode.FP32 for op in ops]
-    return sum(share * FACTORS[mode] for share, mode in zip(shares, modes, strict=True))
+    return sum(share * factor(config.get(op.name, FP32)) for share, op in zip(shares, ops, strict=True))

@@ -94,11 +94,11 @@ def initial_tuning_cfg(
 ) -> tuple[dict[OpKey, str], dict[str, list[TuningItem]], dict[OpKey, OpTuningConfig]]:
     """(op to its first mode, mode to the items it claimed, op to its first options).
 
-    Modes claim ops in the order static, dynamic, bf16, fp16, fp32; inside a mode the model's order holds.
+    Modes claim ops in the order static, dynamic, weight_only, bf16, fp16, fp32; inside a mode the model's order holds.
     """
     modes: dict[OpKey, str] = {}
     claimed: dict[str, list[TuningItem]] = {}
-    for mode in (Mode.STATIC, Mode.DYNAMIC, *PRECISIONS):
+    for mode in (Mode.STATIC, Mode.DYNAMIC, Mode.WEIGHT_ONLY, *PRECISIONS):
         for key, item in space.op_items.items():
             if key not in modes and mode in space.by_name[key[0]].modes:
                 modes[key] = mode.value

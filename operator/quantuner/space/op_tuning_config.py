@@ -9,11 +9,11 @@ from typing import Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.space.capability import Mode, Options
+from quantuner.space.capability import NUMBERS, Mode, Options
 from quantuner.space.config import OpConfig
 from quantuner.space.tree import OpKey, TuningSpace
 
-_KEPT = ("dtype", "scheme", "granularity", "algorithm")
+_KEPT = ("dtype", "scheme", "granularity", "algorithm", *NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class OpTuningConfig:
             state["weight"] = {"dtype": self.weight_dtype}
         for (attribute, item), option in self.config.options:
             if item in _KEPT:
-                state.setdefault(attribute, {})[item] = option
+                state.setdefault(attribute, {})[item] = int(option) if item in NUMBERS else option
         return state
 
 
 def _op_config(op: OpTuningConfig) -> OpConfig:
-    kwargs = dict(op.kwargs or {})
+    kwargs = {key: str(value) if isinstance(value, int) else value for key, value in (op.kwargs or {}).items()}
     mode = _mode(op.op_quant_mode, kwargs.get("activation_dtype"), op.op_name)
     options = _options(op, mode)
     if mode.is_precision:

@@ -249,7 +249,6 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"inputs": ["x"]}, r"names of inputs are TensorFlow's; leave it at \[\]"),
     ({"outputs": ["y"]}, r"names of outputs are TensorFlow's; leave it at \[\]"),
     ({"domain": "npl"}, r"must be one of 'auto', 'cv'.*\(did you mean 'nlp'\?\)"),
-    ({"approach": "weight_only"}, "weight_only is not there yet; use 'static', 'dynamic' or 'auto'"),
     ({"approach": "qat"}, "belongs to training; use QuantizationAwareTrainingConfig, or 'static'"),
     ({"approach": "statc"}, r"must be one of .*\(did you mean 'static'\?\)"),
     ({"calibration_sampling_size": 0}, "must be an integer of at least 1"),
@@ -317,7 +316,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"op_type_dict": {"Conv2d": {}}}, "must be a dict with weight or activation"),
     ({"op_type_dict": {"Conv2d": {"weights": {}}}}, "there is no 'weights'; the nearest is 'weight'"),
     ({"op_name_dict": {"fc": {"weight": {"dtyp": "int8"}}}}, "there is no 'dtyp'; the nearest is 'dtype'"),
-    ({"op_name_dict": {"fc": {"weight": {"dtype": ["int9"]}}}}, "there is no 'int9'; the nearest is 'int8'"),
+    ({"op_name_dict": {"fc": {"weight": {"dtype": ["int9"]}}}}, "there is no 'int9'; the nearest is 'int'"),
+    ({"op_name_dict": {"fc": {"weight": {"bits": 3}}}}, "weight.bits must be one of 4, 8, or a list of them, not 3"),
+    ({"op_name_dict": {"fc": {"weight": {"group_size": [16]}}}}, "weight.group_size: there is no '16'"),
+    ({"op_name_dict": {"fc": {"activation": {"bits": 4}}}}, "activation: there is no 'bits'"),
     ({"op_name_dict": {"fc": {"weight": {"dtype": None}}}}, "must be one of int8, .*, or a list of them, not None"),
     ({"op_name_dict": {"fc": {"weight": {"dtype": 8}}}}, "must be one of int8, .*, or a list of them, not 8"),
     ({"op_type_dict": {"Conv2d": {"weight": {"dtype": []}}}}, r"must be one of int8, .*, or a list of them, not \[\]"),
@@ -408,7 +410,16 @@ def test_configurations_are_equal_by_class_and_value() -> None:
 
 
 def test_every_spelt_out_approach_is_one_of_the_resources() -> None:
-    assert set(APPROACHES.values()) == {"static", "dynamic", "auto", "qat"}
+    assert set(APPROACHES.values()) == {"static", "dynamic", "auto", "weight_only", "qat"}
+
+
+@pytest.mark.parametrize("recipe", ["smooth_quant", "fast_bias_correction", "weight_correction"])
+def test_a_recipe_of_int8_is_refused_for_weights_in_few_bits(recipe: str) -> None:
+    config = PostTrainingQuantConfig(approach="weight_only", recipes={recipe: False})
+    with pytest.raises(ValueError, match=f"recipes weight_only has no int8 activations or weights for {recipe}; leave"):
+        config.recipes = {recipe: True}
+    with pytest.raises(ValueError, match="constrain the weight's algorithm to AWQ or GPTQ"):
+        PostTrainingQuantConfig(approach="weight_only", recipes={recipe: True})
 
 
 @pytest.mark.parametrize("recipe", ["fast_bias_correction", "weight_correction"])

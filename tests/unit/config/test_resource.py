@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantuner.api.errors import InvalidResourceError
-from quantuner.api.spec import Objective, TaskRef, Tuning
+from quantuner.api.spec import Objective, TaskRef, Tuning, snake_case
 from quantuner.config import (
     AccuracyCriterion,
     Config,
@@ -186,18 +186,27 @@ def test_no_recipe_of_the_resource_lacks_a_row() -> None:
     assert {name for given in arguments for name in given} == set(schema["smoothQuantArgs"]["properties"])
 
 
+ITEM_NAMES = ("dtype", "scheme", "granularity", "algorithm")
+
+
 @pytest.mark.parametrize("field", ["opTypes", "opNames"])
-@pytest.mark.parametrize("attribute_", ["weight", "activation"])
-@pytest.mark.parametrize("item", ["dtype", "scheme", "granularity", "algorithm"])
+@pytest.mark.parametrize(
+    ("attribute_", "item"),
+    [(attribute, item) for attribute in ("weight", "activation") for item in ITEM_NAMES]
+    + [("weight", "bits"), ("weight", "groupSize")],
+)
 def test_every_item_of_a_constraint_takes_every_option_of_the_resource(field: str, attribute_: str, item: str) -> None:
     attributes = SPEC["quantization"]["properties"][field]["items"]["properties"]
     assert set(attributes) == {"pattern", "weight", "activation"}
-    assert set(attributes[attribute_]["properties"]) == {"dtype", "scheme", "granularity", "algorithm"}
+    assert set(attributes["weight"]["properties"]) == {*ITEM_NAMES, "bits", "groupSize"}
+    assert set(attributes["activation"]["properties"]) == set(ITEM_NAMES)
     schema = attributes[attribute_]["properties"][item]["items"]
     options = [*constraints.ITEMS["algorithm"], "percentile:99.9"] if item == "algorithm" else schema["enum"]
-    parsed = tuning({"quantization": {field: [{"pattern": ".*", attribute_: {item: options}}]}})
+    quantization = {"approach": "weight_only", field: [{"pattern": ".*", attribute_: {item: options}}]}
+    parsed = tuning({"quantization": quantization})
     config = config_of(parsed)
-    assert (config.op_type_dict if field == "opTypes" else config.op_name_dict) == {".*": {attribute_: {item: options}}}
+    said = {".*": {attribute_: {snake_case(item): options}}}
+    assert (config.op_type_dict if field == "opTypes" else config.op_name_dict) == said
     assert tuning_of(config, "digits") == bare(parsed)
 
 
@@ -392,16 +401,23 @@ PLAIN_RECIPES = st.fixed_dictionaries(
 )
 
 
-def _without_corrections(body: dict[str, Any]) -> dict[str, Any]:
-    """Training refuses them."""
-    recipes = {name: on for name, on in body.get("recipes", {}).items() if not name.endswith("Correction")}
+REFUSED = {"qat": ".*Correction", "weight_only": ".*Correction|smoothQuant.*"}
+"""Approach to the recipes that do not go with it."""
+
+
+def _fitting_recipes(body: dict[str, Any]) -> dict[str, Any]:
+    approach = body.get("approach", "static")
+    given, refused = body.get("recipes", {}), REFUSED.get(approach, "")
+    recipes = {name: on for name, on in given.items() if not re.fullmatch(refused, name)}
+    if approach == "weight_only":
+        body = {**body, "opTypes": [{"pattern": "Linear", "weight": {"bits": [8, 4], "groupSize": [-1]}}]}
     return {**body, "recipes": recipes}
 
 
 QUANTIZATION = st.fixed_dictionaries(
     {},
     optional={
-        "approach": st.sampled_from(["static", "dynamic", "auto", "qat"]),
+        "approach": st.sampled_from(["static", "dynamic", "auto", "weight_only", "qat"]),
         "quantLevel": st.sampled_from(["auto", 0, 1, "0", "1"]),
         "calibrationSamplingSizes": st.lists(st.integers(1, 1_000_000), min_size=1, max_size=8, unique=True),
         "recipes": st.builds(lambda *parts: {**parts[0], **parts[1]}, PLAIN_RECIPES, SMOOTH | st.just({})),
@@ -412,7 +428,7 @@ QUANTIZATION = st.fixed_dictionaries(
         "opTypes": ENTRIES,
         "opNames": ENTRIES,
     },
-).map(lambda body: _without_corrections(body) if body.get("approach") == "qat" else body)
+).map(_fitting_recipes)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 ACCURACY = st.one_of(
     st.fixed_dictionaries({"criterion": st.just("absolute")}, optional={"tolerableLoss": NUMBER}),

@@ -9,7 +9,7 @@ from quantuner.space.constraints import constrain
 NETWORK = (Op("conv1", "Conv2d", 72), Op("conv2", "Conv2d", 144), Op("fc1", "Linear", 64), Op("fc2", "Linear", 20))
 """Two convolutions and two linears: the example of Neural Compressor's documented orders."""
 
-APPROACHES = ("static", "dynamic", "auto")
+APPROACHES = ("static", "dynamic", "auto", "weight_only")
 
 
 def space_of(approach: str, *ops: Op, types: tuple[Override, ...] = (), names: tuple[Override, ...] = ()) -> tuple[

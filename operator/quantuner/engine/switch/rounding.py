@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from quantuner.engine.precision import DTYPES
 from quantuner.engine.quantize import Activations, activation_observer, weight_observer
+from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
 from quantuner.space.config import OpConfig
 
@@ -25,9 +26,10 @@ RoundedWeights = dict[tuple[str, tuple[str, ...]], torch.Tensor]
 class Rounding:
     """The grids of one model's inputs and weights. Rounded weights are kept: they are the same in every batch."""
 
-    def __init__(self, activations: Activations, weights: RoundedWeights) -> None:
+    def __init__(self, activations: Activations, weights: RoundedWeights, few_bits: Weights | None = None) -> None:
         self.activations = activations
         self._weights = weights
+        self._few_bits = few_bits
 
     def grid(self, name: str, config: OpConfig) -> Grid | None:
         """Grid of an op's input; None where every batch has its own."""
@@ -52,6 +54,10 @@ class Rounding:
 
     def weight(self, name: str, config: OpConfig, value: torch.Tensor) -> torch.Tensor:
         """An op's weight `(out, in, …) float32` rounded to its grid."""
+        if config.mode is Mode.WEIGHT_ONLY:
+            if self._few_bits is None:
+                raise RuntimeError(f"{name}: this model was given no weights in few bits")
+            return self._few_bits.fp32(name, config)
         options = tuple(option for (attribute, _), option in config.options if attribute == "weight")
         if (name, options) not in self._weights:
             self._weights[name, options] = rounded_weight(config, value)

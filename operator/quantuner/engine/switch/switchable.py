@@ -17,6 +17,7 @@ from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
 from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
+from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig
 
@@ -39,15 +40,17 @@ class Switchable:
         work: Work,
         budget: int = 0,
         weights: RoundedWeights | None = None,
+        few_bits: Weights | None = None,
     ) -> None:
         """`graph` is the fp32 graph that is quantized, batch norms folded; `budget` in bytes, 0 keeps nothing.
 
-        `weights` are shared by all that switch the same graph; they are not part of the budget.
+        `weights` are shared by all that switch the same graph; they are not part of the budget. `few_bits` gives those
+        of weight-only ops.
         """
         self.program = Program(graph)
         self.names = {node: name for name, _, node in quantizable_nodes(graph.graph)}
         """Node to the op's name; a module that is called twice has two nodes."""
-        self.rounding = Rounding(activations, {} if weights is None else weights)
+        self.rounding = Rounding(activations, {} if weights is None else weights, few_bits)
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
@@ -150,7 +153,8 @@ class _Run:
             return self._in_precision(node, config.mode, values)
         source, weight, *_ = node.all_input_nodes
         arguments = {argument: values[argument] for argument in node.all_input_nodes}
-        arguments[source] = self._input(source, name, config, values)
+        if config.mode is not Mode.WEIGHT_ONLY:
+            arguments[source] = self._input(source, name, config, values)
         arguments[weight] = self._switchable.rounding.weight(name, config, values[weight])
         return self._switchable.program.steps[node](arguments)
 
