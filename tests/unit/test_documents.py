@@ -46,6 +46,15 @@ def test_a_migrated_script(tmp_path: Path) -> None:
     assert (tmp_path / "saved" / "model.pt2").is_file()
 
 
+def test_weights_in_few_bits(tmp_path: Path) -> None:
+    (script,) = examples("weight-only.md")
+    q_model = ran(script)["q_model"]
+    assert accuracy(q_model) >= 0.99 * accuracy(trained())
+    assert {op["mode"] for op in q_model.q_config["ops"].values()} == {"weight_only", "fp32"}
+    assert q_model.q_config["ops"]["head"]["mode"] == "fp32"
+    assert (tmp_path / "saved" / "model.pt2").is_file()
+
+
 def test_a_migrated_strategy(tmp_path: Path) -> None:
     """With a time limit it is asked to its end: everything quantized, then an op more in fp32, until none is left."""
     _, strategy = examples("migrating.md")

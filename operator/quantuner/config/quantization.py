@@ -22,7 +22,9 @@ APPROACHES = {**POST_TRAINING, "quant_aware_training": "qat"}
 
 def _approach(value: Any) -> Any:
     if value in ("qat", "quant_aware_training"):
-        raise ValueError("belongs to training; use QuantizationAwareTrainingConfig, or 'static', 'dynamic', 'auto' or 'weight_only'")
+        raise ValueError(
+            "belongs to training; use QuantizationAwareTrainingConfig, or 'static', 'dynamic', 'auto' or 'weight_only'"
+        )
     one_of(*POST_TRAINING.values(), *POST_TRAINING)(value)
     return POST_TRAINING.get(value, value)
 
@@ -122,8 +124,8 @@ class PostTrainingQuantConfig(Checked):
         given = [name for name in INT8_RECIPES if values.get("recipes", {}).get(name)]
         if values.get("approach") == "weight_only" and given:
             raise ValueError(
-                f"weight_only has no int8 activations or weights for {' and '.join(given)}; leave it out, or constrain the "
-                "weight's algorithm to AWQ or GPTQ"
+                f"weight_only has no int8 activations or weights for {' and '.join(given)}; leave it out, or constrain "
+                "the weight's algorithm to AWQ or GPTQ"
             )
 
     def __init__(

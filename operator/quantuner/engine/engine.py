@@ -243,13 +243,14 @@ class Engine:
 
     def quantized(self, config: TuneConfig) -> GraphModule:
         """A new model, quantized as `config` says, recipes and training included."""
-        variant, samples = self._variants.of(self._pre_optimized(config)), config.calib_sampling_size
-        captured, activations = variant.captured, variant.activations(samples, self.quantization)
+        variant = self._variants.of(self._pre_optimized(config))
+        captured = variant.captured
+        activations = variant.activations(config.calib_sampling_size, self.quantization)
         if self.quantization.approach == "qat":
             model = train_quantized(captured, activations, config, self._training)
         else:
             model = quantize(captured, activations, config)
-        few_bits = variant.few_bits(samples, self.quantization, self.task.calib_dataloader)
+        few_bits = variant.few_bits(config.calib_sampling_size, self.quantization, self.task.calib_dataloader)
         store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
         return self._corrected(config, captured, model)
 
@@ -341,8 +342,8 @@ def _check(task: Task, quantization: Quantization) -> None:
     if quantization.approach == "weight_only" and recipes_of_int8:
         raise SearchError(
             Failure.CONFIGURATION_INVALID,
-            f"quantization.recipes: {' and '.join(recipes_of_int8)} would do nothing, since approach weight_only has no "
-            "int8 activations or weights; leave it out, or constrain the weight's algorithm to AWQ or GPTQ",
+            f"quantization.recipes: {' and '.join(recipes_of_int8)} would do nothing, since approach weight_only has "
+            "no int8 activations or weights; leave it out, or constrain the weight's algorithm to AWQ or GPTQ",
         )
     corrections = [name for name in CORRECTIONS if quantization.recipes.get(name)]
     if quantization.approach == "qat" and corrections:

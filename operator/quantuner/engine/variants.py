@@ -57,7 +57,8 @@ class Variant:
         """Weights of weight-only ops, made with the inputs of `size` samples of the calibration data."""
         samples = size or quantization.calibration_sampling_sizes[0]
         if samples not in self._few_bits:
-            self._few_bits[samples] = weights_of(self.fused, lambda: calibration_inputs(loader, samples))
+            count = len(self.captured.example_inputs)
+            self._few_bits[samples] = weights_of(self.fused, lambda: calibration_inputs(loader, samples, count))
         return self._few_bits[samples]
 
     def switchable(self, size: int, quantization: Quantization, loader: Iterable[Any]) -> Switchable:

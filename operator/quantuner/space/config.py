@@ -45,7 +45,7 @@ class OpConfig:
         return cls(Mode(body["mode"]), options)
 
     def short(self) -> str:
-        """What tells it from its siblings: `static/asym/kl`, `dynamic/asym/minmax`, `weight_only/4/32/sym/RTN`, `fp32`."""
+        """What tells it from its siblings: `static/asym/kl`, `weight_only/4/32/sym/RTN`, `fp32`."""
         if self.mode.is_precision:
             return self.mode.value
         if self.mode is Mode.WEIGHT_ONLY:

@@ -80,7 +80,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
             "quantization",
             {"approach": "weight_only", "opTypes": [{**OVERRIDE, "weight": {"algorithm": ["TEQ"]}}]},
             "spec.quantization.opTypes[0].weight.algorithm[0]",
-            "'TEQ' is not one of",
+            "'TEQ' does not match",
         ),
         (
             "quantization",

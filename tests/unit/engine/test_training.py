@@ -85,9 +85,9 @@ def test_without_a_step_it_is_the_quantized_model(eps: float) -> None:
     model.get_submodule("stem.1").eps = eps  # type: ignore[assignment]
     engine = qat_engine(model)
     config = initial(engine.space)
-    captured, activations = engine._variant(config)
+    activations = engine.switchable(config).rounding.activations
     with torch.no_grad():
-        assert torch.equal(trained(engine, lambda _: None)(DATA), quantize(captured, activations, config)(DATA))
+        assert torch.equal(trained(engine, lambda _: None)(DATA), quantize(engine.captured, activations, config)(DATA))
 
 
 def test_the_weights_range_shrinks_with_the_weight() -> None:

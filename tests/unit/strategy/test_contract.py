@@ -174,6 +174,21 @@ def test_every_configuration_is_one_that_the_user_allows(name: str, approach: st
         assert inside(config, strategy)
 
 
+@EVERY_STRATEGY
+def test_weights_in_few_bits_are_searched_inside_the_users_space_too(name: str) -> None:
+    four_bits = {"pattern": "Linear", "weight": {"bits": [4], "algorithm": ["GPTQ", "RTN"]}}
+    head = {"pattern": "head", "weight": {"bits": [8], "groupSize": [64, -1]}}
+    quantization = {"approach": "weight_only", "opTypes": [four_bits], "opNames": [head]}
+    strategy = searching(never, name, quantization=quantization, limits={"maxTrials": 24})
+    ended(strategy)
+    tried = [config for trial in asked(strategy) for config in trial.items() if not config[1].mode.is_precision]
+    assert {mode.value for mode in {op.mode for _, op in tried}} == {"weight_only"}
+    assert {(name == "head", op.get("weight", "bits")) for name, op in tried} == {(True, "8"), (False, "4")}
+    assert {op.get("weight", "algorithm") for _, op in tried} <= {"GPTQ", "RTN"}
+    assert all(inside(config, strategy) for config in asked(strategy))
+    assert all("stem" in fallen(config) for config in asked(strategy))  # a convolution
+
+
 def inside(config: TuneConfig, strategy: TuneStrategy) -> bool:
     """Whether every op has a mode and options of its own capability, and the size is one of those configured."""
     space = strategy.tuning_space

@@ -52,4 +52,5 @@ def _factor(products: torch.Tensor, width: int) -> torch.Tensor:
     diagonal[diagonal == 0] = 1.0
     diagonal += DAMPING * diagonal.mean()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+    return factor

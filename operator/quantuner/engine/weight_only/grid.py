@@ -28,11 +28,11 @@ class Grid:
     @property
     def low(self) -> int:
         """The least value; values are signed."""
-        return -(2 ** (self.bits - 1))
+        return -(1 << (self.bits - 1))
 
     @property
     def high(self) -> int:
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     def padded(self, weight: torch.Tensor) -> torch.Tensor:
         """`(out, in)` to `(out, width)` with zeros, so that whole groups fill a row."""
