@@ -24,6 +24,9 @@ USER_ID = 1000  # mpiuser in the tuner image
 # The launcher's supervisor survives the loss of pods; this covers its own loss (node, eviction, OOM).
 LAUNCHER_BACKOFF_LIMIT = 6
 
+# For the supervisor to end the ranks (10 s at most) and to bring the journal's last lines to the cluster.
+LAUNCHER_GRACE_SECONDS = 30
+
 OUR_ENV = {
     # Open MPI 5's PRRTE ignores the variables that mpi-operator sets: without these, all ranks start in the
     # launcher pod.
@@ -100,6 +103,7 @@ def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
     pod |= {
         "serviceAccountName": names.account_name(tuning.name),
         "automountServiceAccountToken": True,
+        "terminationGracePeriodSeconds": LAUNCHER_GRACE_SECONDS,
         "containers": [container],
     }
     # Never and not OnFailure: each attempt is a pod of its own, on a node that lives, and a failed one keeps
@@ -113,6 +117,8 @@ def _worker(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
         "command": ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"],
         "readinessProbe": {"tcpSocket": {"port": SSH_PORT}, "periodSeconds": 1},
     }
+    # A worker has nothing to bring to safety: its sshd, the pod's first process, ends at the first SIGTERM and all
+    # its ranks with it, so that the launcher sees a loss at once.
     pod = _pod(tuning) | {"automountServiceAccountToken": False, "containers": [container]}
     # mpi-operator recreates a worker pod that is missing, never one that failed: so it restarts in place.
     return _replicas(tuning, tuning.workers, "OnFailure", pod)

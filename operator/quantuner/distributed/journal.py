@@ -1,8 +1,12 @@
 """The search's record on disk: the journal, one writer, and the best configuration beside it."""
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Mapping
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from quantuner.api.journal import History, Record, decode, encode
 
 JOURNAL_FILE = "journal.jsonl"
 BEST_FILE = "best.yaml"
+LOCK_SECONDS = 0.05  # between two looks whether a journal's writer is gone
 
 
 class JournalFolder:
@@ -45,16 +50,57 @@ class JournalFolder:
 
     def append(self, record: Record) -> None:
         """Makes the record durable. Raises `JournalError`, and writes nothing, where it contradicts the history."""
-        self.history.apply(record)
-        self._file.write(encode(record) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with uninterrupted():
+            self.history.apply(record)
+            self._file.write(encode(record) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def describe_best(self, description: Mapping[str, Any]) -> None:
         replace_text(self.best, yaml.safe_dump(dict(description), sort_keys=False))
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Puts off a SIGTERM until the block is left: what is being told when a pod is drained is told whole.
+
+    Outside of it a rank ends at once, with nothing to lose. Python lets the main thread alone decide, so that in
+    another one nothing is put off.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is None or threading.current_thread() is not threading.main_thread():  # None: not Python's
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def await_writer(folder: Path, seconds: float) -> bool:
+    """Waits until no process writes the folder's journal; False where one still does after so many seconds.
+
+    mpirun is gone before the ranks that it has killed are: what rank 0 is telling then is told in that time.
+    """
+    deadline = time.monotonic() + seconds
+    path = folder / JOURNAL_FILE
+    while path.exists():
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+        time.sleep(LOCK_SECONDS)
+    return True
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from quantuner.distributed import mpirun
-from quantuner.distributed.configmap import ConfigMaps
+from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
 from quantuner.distributed.mirror import Mirror
 from quantuner.distributed.mpirun import Host
-from quantuner.distributed.supervisor import Launch, Supervisor
+from quantuner.distributed.supervisor import TERMINATED, Launch, Supervisor
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -26,19 +26,23 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--journal", required=True, help="ConfigMap of the journal")
     parser.add_argument("--result", required=True, help="ConfigMap of the best configuration")
     parser.add_argument("--hostfile", type=Path, required=True, help="hosts, this one first")
+    parser.add_argument("--account", type=Path, default=SERVICE_ACCOUNT, help="folder of the pod's service account")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s launcher %(levelname)s %(message)s", stream=sys.stderr)
     args = arguments().parse_args(argv)
-    mirror = Mirror(args.workspace, ConfigMaps(), args.journal, args.result)
-    mirror.restore()
-    mirror.start()
-    try:
-        return Supervisor(args.workspace, lambda stop: _launch(args, stop)).run()
-    finally:
-        mirror.finish()
+    supervisor = Supervisor(args.workspace, lambda stop: _launch(args, stop))
+    with supervisor.listening():  # while the journal is restored and flushed, too
+        mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result)
+        if not mirror.restore(supervisor.terminated):
+            return TERMINATED
+        mirror.start()
+        try:
+            return supervisor.run()
+        finally:
+            mirror.finish()
 
 
 def _launch(args: argparse.Namespace, stop: threading.Event) -> Launch:

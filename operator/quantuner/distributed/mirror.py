@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.3  # how far status may lag behind the search; also what coalesces fast trials into one patch
 RETRY_LIMIT_SECONDS = 15.0
+FINISH_RETRY_SECONDS = 2.0
 LINES_PER_PATCH = 500
 
 
@@ -29,26 +30,34 @@ class Mirror:
         self._thread = threading.Thread(target=self._loop, name="journal-mirror")
         self._error: Exception | None = None
 
-    def restore(self) -> None:
-        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`; waits for the server."""
-        lines = lines_of(self._patiently(self._journal))
-        best = self._patiently(self._result).get(BEST_KEY)
+    def restore(self, stop: threading.Event | None = None) -> bool:
+        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`.
+
+        Waits for the server; returns False where `stop` is set before it has answered.
+        """
+        stop = stop or threading.Event()
+        journal, result = self._patiently(self._journal, stop), self._patiently(self._result, stop)
+        if journal is None or result is None:
+            return False
+        lines, best = lines_of(journal), result.get(BEST_KEY)
         if len(read_lines(self._journal_file)) < len(lines):
             self._journal_file.parent.mkdir(parents=True, exist_ok=True)
             self._journal_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             if best is not None:
                 self._best_file.write_text(best, encoding="utf-8")
         self._sent, self._best_sent = len(lines), best
+        return True
 
-    def _patiently(self, name: str) -> dict[str, str]:
+    def _patiently(self, name: str, stop: threading.Event) -> dict[str, str] | None:
         delay = INTERVAL_SECONDS
-        while True:
+        while not stop.is_set():
             try:
                 return self._configmaps.data(name)
             except ApiUnavailableError as error:
                 logger.warning("the journal cannot be restored yet: %s", error)
-                time.sleep(delay)
+                stop.wait(delay)
                 delay = min(2 * delay, RETRY_LIMIT_SECONDS)
+        return None
 
     def start(self) -> None:
         self._thread.start()
@@ -70,8 +79,8 @@ class Mirror:
                 except ApiUnavailableError as error:
                     logger.warning("journal not flushed, kept in %s: %s", self._journal_file, error)
                     delay = min(2 * delay, RETRY_LIMIT_SECONDS)
-                    if last:  # the stop event no longer waits
-                        time.sleep(delay)
+                    if last:  # the stop event no longer waits, and a pod that is being ended has little time
+                        time.sleep(FINISH_RETRY_SECONDS)
                     continue
                 delay = INTERVAL_SECONDS
                 if last:

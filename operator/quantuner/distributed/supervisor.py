@@ -1,13 +1,14 @@
 """Starts the ranks, and after a loss starts them again, until the journal has ended. Exit codes prove nothing."""
 
 import collections
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,13 +16,15 @@ from types import FrameType
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History
 from quantuner.api.timestamps import utc_now
-from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
+from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, await_writer, read_history, read_lines
 
 logger = logging.getLogger(__name__)
 
 FRUITLESS_LAUNCHES = 3  # launches in a row that told nothing, after which a person has to look
 TAIL_LINES = 15
-TERMINATE_SECONDS = 10.0
+TERMINATE_SECONDS = 10.0  # for the ranks to end; the pod's grace period leaves as much again for the journal
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of one that was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,27 @@ class Supervisor:
         self._launch = launch
         self._process: subprocess.Popen[str] | None = None
         self._killer: threading.Timer | None = None
-        self._terminated = threading.Event()
+        self.terminated = threading.Event()
+        """Set when this process was told to stop."""
 
-    def run(self) -> int:
-        """0 when the journal has ended, finished or failed; 128 + SIGTERM when told to stop before that."""
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals that say to stop are heeded from here on; `run` does so by itself.
+
+        For what comes before and after it: the first process of a pod never gets a signal that it does not handle,
+        and one that comes a second time must not cut off what the first has begun.
+        """
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
-            return self._until_ended()
+            yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def run(self) -> int:
+        """0 when the journal has ended, finished or failed; TERMINATED when told to stop before that."""
+        with self.listening():
+            return self._until_ended()
 
     def _until_ended(self) -> int:
         if isinstance(self._history().end, Finished):  # a failed search is tried again: somebody has acted
@@ -63,15 +77,15 @@ class Supervisor:
         fruitless = 0
         while fruitless < FRUITLESS_LAUNCHES:
             before = len(read_lines(self._folder / JOURNAL_FILE))
-            launch = self._launch(self._terminated)
-            if self._terminated.is_set():
-                return 128 + signal.SIGTERM
+            launch = self._launch(self.terminated)
+            if self.terminated.is_set():
+                return TERMINATED
             code, tail = self._start(launch)
             lines = len(read_lines(self._folder / JOURNAL_FILE)) - before
             if lines and self._history().end is not None:
                 return 0
-            if self._terminated.is_set():
-                return 128 + signal.SIGTERM
+            if self.terminated.is_set():
+                return TERMINATED
             # A launch record alone is no progress: it is written before the first trial.
             fruitless = 0 if lines > 1 else fruitless + 1
             logger.warning("the ranks ended with exit code %s before the search did", code)
@@ -94,7 +108,7 @@ class Supervisor:
             errors="replace",
             start_new_session=True,  # so that a Ctrl-C reaches this process first, which then ends the ranks
         )
-        if self._terminated.is_set():  # the signal came while the ranks were being started
+        if self.terminated.is_set():  # the signal came while the ranks were being started
             self._end_ranks()
         reader = threading.Thread(target=_read, args=(self._process, tail, self._relay), name="rank-output")
         reader.start()
@@ -102,10 +116,12 @@ class Supervisor:
         if self._killer is not None:
             self._killer.cancel()
         reader.join(TERMINATE_SECONDS)
+        if not await_writer(self._folder, TERMINATE_SECONDS):
+            logger.warning("mpirun has ended, and rank 0 still holds the journal")
         return code, list(tail)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._terminated.set()
+        self.terminated.set()
         self._end_ranks()
 
     def _end_ranks(self) -> None:

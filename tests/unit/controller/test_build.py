@@ -12,6 +12,7 @@ from quantuner.controller import build
 from quantuner.controller.mpijob import build_mpijob, clashes, launcher_command
 from quantuner.controller.objects import identify
 from quantuner.controller.settings import Settings
+from quantuner.distributed.supervisor import TERMINATE_SECONDS
 from tests.unit.controller.making import IMAGE, SETTINGS, UID, resource, tuning
 
 SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}
@@ -173,6 +174,10 @@ def test_only_the_launcher_speaks_to_the_api_server() -> None:
     assert found["Launcher"]["automountServiceAccountToken"] is True
     assert "serviceAccountName" not in found["Worker"]
     assert found["Worker"]["automountServiceAccountToken"] is False
+
+
+def test_the_launcher_has_time_to_end_its_ranks_and_bring_the_journal_to_the_cluster() -> None:
+    assert pods(mpijob())["Launcher"]["terminationGracePeriodSeconds"] >= 2 * TERMINATE_SECONDS
 
 
 def test_workers_run_sshd_and_are_ready_when_it_listens() -> None:

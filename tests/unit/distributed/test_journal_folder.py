@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 from quantuner.api.errors import JournalError
 from quantuner.api.journal import Record, encode
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder, read_lines, replace_text
+from quantuner.distributed.journal import (
+    BEST_FILE,
+    JOURNAL_FILE,
+    JournalFolder,
+    await_writer,
+    read_lines,
+    replace_text,
+    uninterrupted,
+)
 from tests.unit.records import launched, told
 
 RECORDS: list[Record] = [
@@ -147,6 +156,56 @@ def test_what_was_appended_survives_the_sudden_death_of_its_writer(tmp_path: Pat
         assert writer.stdout.readline() == "told\n"
         os.kill(writer.pid, signal.SIGKILL)
     assert [trial.accuracy for trial in reopened(tmp_path).history.trials] == [0.9, 0.8]
+
+
+def test_a_record_is_told_whole_by_a_process_that_is_told_to_stop_meanwhile(tmp_path: Path) -> None:
+    program = """
+import os, pathlib, signal, sys
+from quantuner.distributed import journal
+from tests.unit.records import launched
+encode = journal.encode
+def encode_when_told_to_stop(record):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return encode(record)
+journal.encode = encode_when_told_to_stop
+journal.JournalFolder(pathlib.Path(sys.argv[1])).append(launched())
+print("it goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
+    assert read_lines(tmp_path / JOURNAL_FILE) == [encode(launched())]
+
+
+def test_a_signal_that_was_put_off_comes_to_who_waits_for_it() -> None:
+    came: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("signal"))
+    try:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            came.append("block")
+        assert came == ["block", "signal"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_another_thread_writes_without_putting_anything_off(tmp_path: Path) -> None:
+    thread = threading.Thread(target=written, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert len(read_lines(tmp_path / JOURNAL_FILE)) == len(RECORDS)
+
+
+def test_a_journals_writer_is_awaited(tmp_path: Path) -> None:
+    assert await_writer(tmp_path, 0)
+    journal = JournalFolder(tmp_path)
+    assert not await_writer(tmp_path, 0)
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(await_writer(tmp_path, 600)))
+    thread.start()
+    journal.close()
+    thread.join()
+    assert found == [True]
+    JournalFolder(tmp_path).close()
 
 
 def test_a_reader_sees_only_whole_lines(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a search tells reaches the cluster, through any absence of the API server; a new pod goes on from there."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_lines_arrive_in_order_and_the_best_configuration_before_them(
     assert lines_of(api.maps["journal"]) == lines
     assert api.maps["result"] == {"best.yaml": (folder / BEST_FILE).read_text()}
     assert api.patches[0][0] == "result"
+
+
+def test_one_that_is_told_to_stop_does_not_wait_for_the_server(mirror: Mirror, folder: Path, api: ApiServer) -> None:
+    api.faults.extend([503] * 100)
+    stop = threading.Event()
+    stop.set()
+    assert not mirror.restore(stop)
+    assert not folder.exists()
 
 
 def test_lines_told_while_it_runs_are_added_and_not_sent_again(api: ApiServer, mirror: Mirror, folder: Path) -> None:

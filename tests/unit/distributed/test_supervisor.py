@@ -13,10 +13,9 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError
 from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
-from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATE_SECONDS, Launch, Supervisor
+from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATE_SECONDS, TERMINATED, Launch, Supervisor
 from tests.unit.records import TIME, launched, told
 
-TERMINATED = 128 + signal.SIGTERM
 END = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
 
 
@@ -140,6 +139,27 @@ def test_the_ranks_output_is_passed_on_where_asked(tmp_path: Path, capfd: pytest
     assert "relay False" not in err
 
 
+def test_what_rank_0_tells_after_mpirun_has_ended_is_waited_for(tmp_path: Path) -> None:
+    """mpirun ends before the ranks that it kills do."""
+    program = """
+import fcntl
+read, write = os.pipe()
+mpirun = os.getpid()
+if os.fork():
+    os.read(read, 1)
+    os._exit(1)
+os.close(1), os.close(2)
+journal = open(sys.argv[1], "a")
+fcntl.flock(journal, fcntl.LOCK_EX)
+os.write(write, b"x")
+while os.getppid() == mpirun:
+    time.sleep(0.01)
+journal.write(sys.argv[2])
+"""
+    launch = python(program, str(tmp_path / JOURNAL_FILE), f"{encode(END)}\n")
+    assert supervise(tmp_path, launch) == (0, 1)
+
+
 # --- told to stop
 
 
@@ -186,6 +206,19 @@ def test_a_signal_before_the_start_starts_nothing(tmp_path: Path) -> None:
 
     assert Supervisor(tmp_path, launch, relay=False).run() == TERMINATED
     assert not (tmp_path / "started").exists()
+
+
+def test_a_signal_is_heeded_before_ranks_are_started_and_after_they_have_ended(tmp_path: Path) -> None:
+    """As while the journal is restored, and while it is brought to the cluster."""
+    before = signal.getsignal(signal.SIGTERM)
+    supervisor = Supervisor(tmp_path, Launches(python("raise SystemExit(1)")), relay=False)
+    with supervisor.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert supervisor.terminated.is_set()
+        assert supervisor.run() == TERMINATED
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not (tmp_path / JOURNAL_FILE).exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 class SignallingEnvironment(Mapping[str, str]):

@@ -1,0 +1,166 @@
+"""The launcher pod's first process, as a process: with a real mpirun on this host, and an API server over HTTPS."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quantuner.api.journal import Finished, History, lines_of
+from quantuner.distributed.journal import JOURNAL_FILE, read_lines
+from quantuner.distributed.supervisor import TERMINATED
+from tests.unit.cli.tasks import TASK, TRIALS, written
+from tests.unit.distributed.api_server import ApiServer
+from tests.unit.strategy.judged import essence
+
+SECONDS = 120
+"""Never reached by a test that passes."""
+BLOCKS_AT = 5
+"""Evaluations begun when the one that is then under way hangs: the baseline's and four trials'."""
+WATCHED = f"""
+import dataclasses, os, time
+from pathlib import Path
+import tiny
+folder = Path(__file__).parent
+
+def task():
+    made = tiny.task()
+    judge = made.eval_func
+
+    def watched(model):
+        with open(folder / "evaluations", "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        if (folder / "hangs").exists() and len((folder / "evaluations").read_text().splitlines()) == {BLOCKS_AT}:
+            print("under way")
+            time.sleep({SECONDS})
+        return judge(model)
+
+    return dataclasses.replace(made, eval_func=watched)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """The task, its resource and a hostfile with two slots on this host."""
+    folder = tmp_path / "code"
+    written(folder, "watched:task", slotsPerWorker=2, runLauncherAsWorker=True)
+    (folder / "watched.py").write_text(WATCHED)
+    (folder / "hostfile").write_text("localhost slots=2\n")
+    return folder
+
+
+Start = Callable[[str], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(code: Path, tmp_path: Path, api: ApiServer, account: Path) -> Iterator[Start]:
+    """Starts a launcher as its pod does, in a workspace of this name; Open MPI wants two variables more of root."""
+    pod = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    command = [sys.executable, "-m", "quantuner.distributed.launcher", "--tuning", str(code / "tuning.yaml")]
+    command += ["--code", str(code), "--hostfile", str(code / "hostfile"), "--account", str(account)]
+    command += ["--journal", "journal", "--result", "result", "--workspace"]
+    started: list[subprocess.Popen[str]] = []
+
+    def launcher(name: str) -> subprocess.Popen[str]:
+        (tmp_path / name).mkdir()
+        environment = {**os.environ, **pod, **root}
+        started.append(
+            subprocess.Popen([*command, str(tmp_path / name)], env=environment, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield launcher
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+
+
+def await_line(process: subprocess.Popen[str], text: str) -> None:
+    """Returns when the process has said this; fails where it ends without."""
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"it ended without saying {text!r}: {''.join(said)}")
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, said = process.communicate(timeout=SECONDS)
+    return process.returncode, said
+
+
+def evaluations(code: Path) -> list[int]:
+    """Process ids of those that evaluated, one for each evaluation."""
+    return [int(line) for line in (code / "evaluations").read_text().splitlines()]
+
+
+def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next_one_goes_on(
+    code: Path, tmp_path: Path, api: ApiServer, start: Start
+) -> None:
+    (code / "hangs").touch()
+    first = start("first-pod")
+    await_line(first, "under way")
+    api.faults.extend([503] * 3)  # what is not there yet has to be brought while it is being ended
+    first.send_signal(signal.SIGTERM)
+    code_of_first, said = ended(first)
+    assert code_of_first == TERMINATED, said
+    kept = lines_of(api.maps["journal"])
+    assert kept == read_lines(tmp_path / "first-pod" / JOURNAL_FILE)
+    assert len(History.replay(kept).trials) >= BLOCKS_AT - 2
+    for process in set(evaluations(code)):
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+    (code / "hangs").unlink()
+    code_of_second, said = ended(start("second-pod"))
+    assert code_of_second == 0, said
+    found = History.replay(lines_of(api.maps["journal"]))
+    assert isinstance(found.end, Finished)
+    assert [launch.ranks for launch in found.launches] == [2, 2]
+    assert lines_of(api.maps["journal"])[: len(kept)] == kept
+    repeated = len(evaluations(code)) - (1 + TRIALS + 1)  # the baseline, the trials, and the winner's verification
+    assert repeated <= BLOCKS_AT - len(History.replay(kept).trials)
+    assert essence(found.trials) == essence(_undisturbed(tmp_path).trials)
+
+
+def _undisturbed(folder: Path) -> History:
+    """The same search of the same model in series."""
+    file = written(folder / "alone")
+    (folder / "alone" / "tiny.py").write_text(TASK)
+    command = [sys.executable, "-m", "quantuner.run", "--tuning", str(file), "--code", str(file.parent), "--serial"]
+    done = subprocess.run([*command, "--workspace", str(folder / "alone")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return History.replay(read_lines(folder / "alone" / JOURNAL_FILE))
+
+
+def test_a_launcher_that_waits_for_the_api_server_ends_when_it_is_told_to(
+    code: Path, tmp_path: Path, api: ApiServer, start: Start
+) -> None:
+    api.faults.extend([503] * 1000)
+    process = start("pod")
+    await_line(process, "the journal cannot be restored yet")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == TERMINATED
+    assert not (code / "evaluations").exists()
+
+
+def test_ranks_are_given_the_launchers_slots_and_the_users_variables(
+    code: Path, tmp_path: Path, api: ApiServer, start: Start
+) -> None:
+    """Where the launcher does not evaluate, rank 0 is alone in its pod, however many slots mpi-operator gives it."""
+    body = yaml.safe_load((code / "tuning.yaml").read_text())
+    body["spec"] |= {"runLauncherAsWorker": False, "template": {"env": [{"name": "USERS_OWN", "value": "x"}]}}
+    (code / "tuning.yaml").write_text(yaml.safe_dump(body))
+    code_of_it, said = ended(start("pod"))
+    assert code_of_it == 0, said
+    (launch,) = History.replay(lines_of(api.maps["journal"])).launches
+    assert launch.ranks == 1
+    assert "-n 1 --map-by slot" in said
+    assert "-x USERS_OWN" in said
