@@ -7,8 +7,10 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import quantuner
+from quantuner.space.capability import Mode
+from quantuner.space.config import OpConfig
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import engine_of, images, seeded
+from tests.unit.engine.models import ALL_PRECISIONS, engine_of, images, seeded
 
 
 class Small(nn.Module):
@@ -35,3 +37,18 @@ def test_ops_run_in_int8_kernels_and_outputs_stay(tmp_path: Path) -> None:
             torch.testing.assert_close(fast(x), model(x), rtol=0, atol=0.02)
     found = counters["inductor"]
     assert (found["qconv_unary_lower_count"], found["qlinear_unary_lower_count"]) == (2, 2)  # once a shape
+
+
+def test_an_op_in_bf16_is_compiled_beside_one_in_int8(tmp_path: Path) -> None:
+    engine = engine_of(seeded(Small), precisions=ALL_PRECISIONS)
+    engine.calibrate()
+    config = initial(engine.space).having({"head": OpConfig(Mode.BF16)})
+    engine.save(config, tmp_path / "model")
+    model = quantuner.load(tmp_path / "model")
+    counters.clear()
+    x = images(8, seed=3)
+    with torch.no_grad():
+        # Neighbours in bf16 are a 256th apart, and outputs stay below 1.
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
+    found = counters["inductor"]
+    assert (found["qconv_unary_lower_count"], found["qlinear_unary_lower_count"]) == (1, 0)

@@ -11,10 +11,12 @@ from torch.fx import GraphModule
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.engine import Engine
+from quantuner.engine.precision import DTYPES
 from quantuner.engine.quantize import quantize
 from quantuner.engine.quiet import quiet
 from quantuner.engine.training import Training
-from quantuner.space.config import FP32, TuneConfig
+from quantuner.space.capability import Mode
+from quantuner.space.config import FP32, OpConfig, TuneConfig
 from quantuner.space.samplers import initial
 from tests.unit.engine.models import Net, Shared, engine_of, images, seeded
 
@@ -55,6 +57,8 @@ def trained(engine: Engine, function: Any, config: TuneConfig | None = None, **h
         pytest.param({}, 5, id="trained"),
         pytest.param({"head": FP32}, 5, id="the linear in fp32"),
         pytest.param({"stem.0": FP32}, 5, id="the convolution and its batch norm in fp32"),
+        pytest.param({"head": OpConfig(Mode.BF16)}, 5, id="the linear in bf16"),
+        pytest.param({"stem.0": OpConfig(Mode.FP16)}, 5, id="the convolution and its batch norm in fp16"),
     ],
 )
 def test_the_model_that_was_trained_computes_as_the_one_returned(config: Any, steps: int) -> None:
@@ -69,6 +73,22 @@ def test_the_model_that_was_trained_computes_as_the_one_returned(config: Any, st
     model = trained(engine, train, initial(engine.space).having(config))
     with torch.no_grad():
         assert torch.equal(model(DATA), last[0])
+
+
+@pytest.mark.parametrize("mode", [Mode.BF16, Mode.FP16])
+def test_an_op_in_half_precision_is_trained_in_fp32_and_stored_in_its_own(mode: Mode) -> None:
+    engine, seen = qat_engine(), list[torch.Tensor]()
+
+    def train(model: Any) -> None:
+        descend(model, 5)
+        seen.append(model.head.weight.detach().clone())
+
+    model = trained(engine, train, initial(engine.space).having({"head": OpConfig(mode)}))
+    (stored,) = [t for t in model.state_dict().values() if t.dtype is DTYPES[mode] and t.dim() == 2]
+    assert seen[0].dtype is torch.float32
+    assert torch.equal(stored, seen[0].to(DTYPES[mode]))
+    head: Any = seeded(Net).head
+    assert not torch.equal(stored, head.weight.to(DTYPES[mode]))
 
 
 def test_a_trained_model_fits_better_than_a_quantized_one() -> None:
