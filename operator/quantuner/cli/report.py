@@ -50,6 +50,8 @@ def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: P
     tuning = Tuning.from_body(body)
     console.print(trials_table(tuning, history))
     console.print(outcome_text(tuning, history), soft_wrap=True)
+    if history.launches and history.launches[-1].left_out:
+        console.print(f"left out of the search: {escape(history.launches[-1].left_out)}", soft_wrap=True)
     if run.launches:
         console.print()
         draw(run.launches, console, derived=run.derived)

@@ -163,7 +163,7 @@ class Engine:
         sizes, loader, read = self.quantization.calibration_sampling_sizes, self.task.calib_dataloader, InputsDigest()
         if not self.kept_ranges.anywhere:
             return calibrate(captured, loader, sizes)
-        conditions = (libraries(), cpu_kind(), torch.get_num_threads())
+        conditions = (libraries(), cpu_kind(), torch.get_num_threads(), self.quantization.device)
         calibrated = calibrated_digest(captured, sizes, conditions)
         kept = self.kept_ranges.find(calibrated)
         if kept is not None and kept[0] == self._inputs_digest():

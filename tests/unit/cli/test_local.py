@@ -198,6 +198,19 @@ def test_a_report_shows_every_trial_and_the_winner(serial: Run, capsys: pytest.C
     assert f"model: {serial.workspace / 'model'}" in out
 
 
+def test_a_report_says_which_precisions_were_left_out_and_why(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(serial.workspace)]) == 0
+    assert "left out" not in capsys.readouterr().out
+    workspace = shutil.copytree(serial.workspace, tmp_path / "workspace")
+    first, *others = (workspace / "journal.jsonl").read_text().splitlines(keepends=True)
+    launch = {**json.loads(first), "left_out": "bf16: Z80 has none of [avx512_bf16]"}
+    (workspace / "journal.jsonl").write_text("".join([json.dumps(launch) + "\n", *others]))
+    assert main(["report", str(workspace)]) == 0
+    assert "left out of the search: bf16: Z80 has none of [avx512_bf16]\n" in capsys.readouterr().out
+
+
 def test_a_report_of_an_interrupted_search_says_how_to_go_on(
     interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
