@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies bench-search bench-int8 bench-memory clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-strategies bench-search bench-int8 bench-memory bench-accuracy clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ bench-int8: .venv/.installed  ## the saved model in int8 kernels against the com
 
 bench-memory: .venv/.installed  ## peak memory of a search against one evaluation
 	@$(BIN)/python -m benchmarks.memory
+
+bench-accuracy: .venv/.installed .venv-peer/.installed  ## the default int8 accuracy on real models, beside Neural Compressor 2.6's
+	@$(BIN)/python -m benchmarks.accuracy
 
 clean:  ## remove what builds and runs leave here
 	rm -rf .venv .venv-peer quantuner_workspace nc_workspace dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

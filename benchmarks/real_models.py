@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import pitch, sequences
+from benchmarks import pitch, search_problems, sequences
+from benchmarks.search_problems import Loader
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,24 @@ class RealModel:
     accuracy: Callable[[Any], float]
     approach: str = "static"
 
+    @property
+    def loader(self) -> Loader:
+        """The calibration batches, with the `batch_size` that Neural Compressor asks for."""
+        inputs, labels = ([*parts] for parts in zip(*self.calibration, strict=True))
+        return Loader(inputs, labels, len(labels[0]))
+
 
 def digits() -> RealModel:
     """The residual network of examples/digits, as it is trained: with all channels in balance."""
     from examples.digits.digits import task
 
     return _of_example(task(octaves=1))
+
+
+def resnet() -> RealModel:
+    """The residual network of the search bench."""
+    problem = search_problems.resnet()
+    return RealModel(problem.model, [*problem.calibration], problem.accuracy)
 
 
 def minilm() -> RealModel:
@@ -59,3 +72,6 @@ def lstm() -> RealModel:
 
 
 REAL_MODELS: Mapping[str, Callable[[], RealModel]] = {"digits": digits, "minilm": minilm, "crepe": crepe, "lstm": lstm}
+"""What the tests tune."""
+JUDGED: Mapping[str, Callable[[], RealModel]] = {"resnet": resnet, **REAL_MODELS}
+"""What the accuracy bench compares."""

@@ -49,7 +49,7 @@ class ResidualNet(nn.Module):
 class Loader:
     """Batches `(input, label)`, the same at each pass."""
 
-    def __init__(self, inputs: Any, labels: torch.Tensor, batch_size: int) -> None:
+    def __init__(self, inputs: Any, labels: Any, batch_size: int) -> None:
         self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
 
     def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:

@@ -152,13 +152,13 @@ def _range(observed: GraphModule, node: Node, name: str) -> Range:
     return Range(low, high, observer.histogram.detach().clone().cpu())
 
 
-def first_inputs(loader: Iterable[Any], count: int = 1) -> tuple[Any, ...]:
-    """Inputs of the first batch, for a model that takes `count`.
+def first_inputs(loader: Iterable[Any], count: int = 1, batches: int = 1) -> list[tuple[Any, ...]]:
+    """Inputs of the first so many `batches`, for a model that takes `count`.
 
     Raises `SearchError` (CalibrationFailed) where there is no batch.
     """
     with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
-        batches = [model_inputs(batch, count) for batch in itertools.islice(loader, 1)]
-    if not batches:
+        found = [model_inputs(batch, count) for batch in itertools.islice(loader, batches)]
+    if not found:
         raise SearchError(Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch; it must not be empty")
-    return batches[0]
+    return found

@@ -16,6 +16,7 @@ from quantuner.engine.entrypoint import users_code
 from quantuner.engine.functional import functional
 from quantuner.engine.norms import keep_shared_apart
 from quantuner.engine.quiet import quiet
+from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
 from quantuner.space.capability import BY_TYPE, Op
 
 _aten = torch.ops.aten
@@ -36,7 +37,7 @@ class Captured:
     """A model as a graph. The graph is never changed: whoever changes one copies it first."""
 
     graph: GraphModule
-    example_inputs: tuple[Any, ...]
+    example_inputs: Inputs
     dynamic_shapes: Any
     ops: tuple[Op, ...]
     """In the order in which the model computes them."""
@@ -44,13 +45,16 @@ class Captured:
     """16 hex digits: ops, names, shapes and bytes of all parameters and buffers."""
 
 
-def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
-    """Exports `model` in evaluation mode with a dynamic batch dimension where it allows one.
+def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inputs] = ()) -> Captured:
+    """Exports `model` in evaluation mode. Where it allows that, the batch dimension is dynamic, and so is every size in
+    which `others`, inputs of further batches, differ from the example.
 
     Raises `SearchError` (ModelNotCapturable, NothingToQuantize).
     """
     fixed = copy.deepcopy(model).eval()
-    shapes = batch_dimension(example_inputs)
+    check_call(fixed, example_inputs)
+    example_inputs = at_least_two(fixed, example_inputs)
+    shapes = dynamic_shapes(example_inputs, others)
     with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
         graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
@@ -63,15 +67,6 @@ def capture(model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Captured
             "give a model that has some",
         )
     return Captured(graph, example_inputs, shapes, ops, _digest(ops, fixed))
-
-
-def batch_dimension(inputs: tuple[Any, ...]) -> Any:
-    """torch.export's `dynamic_shapes` for a batch in dimension 0 of every tensor."""
-
-    def shape(value: Any) -> Any:
-        return {0: torch.export.Dim.AUTO} if isinstance(value, torch.Tensor) and value.dim() else None
-
-    return tuple(torch.utils._pytree.tree_map(shape, value) for value in inputs)
 
 
 def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:

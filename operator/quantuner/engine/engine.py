@@ -46,6 +46,8 @@ from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
 
+SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
+
 
 def use_threads(count: int) -> None:
     """Sets torch's threads for this process: `count` for an op, one op at a time."""
@@ -93,7 +95,8 @@ class Engine:
         _check(task, quantization)
         device = device_of(quantization.device)
         self.task = task = on_device(task, device)
-        self.captured = capture(task.model, task.example_inputs or _first_inputs(task))
+        seen = first_inputs(task.calib_dataloader, inputs_wanted(task.model), SHAPES_SEEN)
+        self.captured = capture(task.model, task.example_inputs or seen[0], seen)
         self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
         _check_not_empty(self.captured.ops, quantization)
@@ -315,10 +318,6 @@ class Engine:
     def cost(self, config: TuneConfig) -> float:
         """Modelled latency of the quantizable ops relative to fp32."""
         return modelled_latency(config, self.captured.ops)
-
-
-def _first_inputs(task: Task) -> tuple[Any, ...]:
-    return first_inputs(task.calib_dataloader, inputs_wanted(task.model))
 
 
 def _wanted(quantization: Quantization) -> tuple[Mode, ...]:

@@ -14,6 +14,7 @@ from quantuner.api.errors import SearchError
 from quantuner.api.journal import TRACEBACK_LIMIT
 from quantuner.api.spec import TaskRef, digest
 from quantuner.api.task import Task
+from quantuner.engine.remedies import remedy
 
 SAID_LIMIT = 600  # characters of an exception's text; torch.export writes pages
 
@@ -82,9 +83,13 @@ def users_code(reason: Failure, doing: str) -> Iterator[None]:
 def user_error(reason: Failure, doing: str, error: BaseException) -> SearchError:
     """A SearchError that tells the innermost line of the user's code and what `error` says.
 
-    The place comes first: what torch has to say may be long, and a trial's error is cut to a line.
+    The place comes first: what torch has to say may be long, and a trial's error is cut to a line. Where it is known
+    what to change, that follows the first line of what torch says.
     """
     said = f"{type(error).__name__}: {error}".rstrip(": \n")
+    advice = remedy(said)
+    if advice:
+        said = f"{said.splitlines()[0].rstrip('. ')}; {advice}"
     text = "".join(traceback.format_exception(error))
     return SearchError(reason, f"{doing} raised{_where(error)}: {shorten(said, SAID_LIMIT)}", text[-TRACEBACK_LIMIT:])
 
@@ -97,5 +102,6 @@ def _where(error: BaseException) -> str:
     theirs = [f for f in frames if not f.filename.startswith(own)]
     # The user's line, not the library's that it called: the last one outside of installed packages.
     inner = [f for f in theirs if "site-packages" not in f.filename and "/lib/python" not in f.filename]
-    inner = inner or [f for f in theirs if "/site-packages/torch" not in f.filename]  # a task installed as a package
+    # A task installed as a package.
+    inner = inner or [f for f in theirs if "/site-packages/" in f.filename and "/site-packages/torch" not in f.filename]
     return f" at {Path(inner[-1].filename).name}:{inner[-1].lineno} in {inner[-1].name}" if inner else ""

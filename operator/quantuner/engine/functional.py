@@ -6,6 +6,8 @@ torchao puts the rounding of an op's input behind the node that computes it: a l
 from __future__ import annotations
 
 import operator
+import re
+from pathlib import Path
 
 import torch
 from torch.fx import GraphModule, Node
@@ -25,6 +27,7 @@ def functional(program: torch.export.ExportedProgram) -> GraphModule:
     model = _module(program)
     if not any(map(is_mutating, model.graph.nodes)):
         return model
+    line = _line_that_writes(model)
     with quiet():
         model = _module(program.run_decompositions({}))
     for node in list(model.graph.nodes):
@@ -33,8 +36,9 @@ def functional(program: torch.export.ExportedProgram) -> GraphModule:
         elif is_mutating(node):
             raise SearchError(
                 Failure.MODEL_NOT_CAPTURABLE,
-                f"the model writes to {node.args[0]}, a buffer or an input, when it is evaluated: a second evaluation "
-                "would differ; let forward() return what it computes and change nothing",
+                f"the model writes to {node.args[0]}, a buffer or an input, when it is evaluated{line}: a second "
+                "evaluation would differ; let forward() compute a new tensor (x = x + 1 for x += 1), return what it "
+                "computes, and change nothing",
             )
     model.recompile()
     return model
@@ -43,6 +47,18 @@ def functional(program: torch.export.ExportedProgram) -> GraphModule:
 def is_mutating(node: Node) -> bool:
     """Whether a node changes one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _line_that_writes(model: GraphModule) -> str:
+    """Where in the user's code a buffer or an input is written to first: ` at FILE:LINE in FUNCTION`."""
+    for node in filter(is_mutating, model.graph.nodes):
+        target = node.args[0]
+        if isinstance(target, Node) and target.op in ("get_attr", "placeholder"):
+            places = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', node.meta.get("stack_trace") or "")
+            if places:
+                file, number, function = places[-1]
+                return f" at {Path(file).name}:{number} in {function}"
+    return ""
 
 
 def _module(program: torch.export.ExportedProgram) -> GraphModule:

@@ -1,14 +1,12 @@
 """Batch norms that must not be folded into the convolution before them.
 
 torchao's prepare folds every batch norm behind a convolution, also where something else reads the convolution's output
-or shares its weight, and then computes another function. Its convert looks for patterns of training wherever it sees a
-norm, which takes 20 to 100 seconds and finds none in a model that was not trained with fake quantizers.
+or shares its weight, and then computes another function.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -31,28 +29,6 @@ def keep_shared_apart(model: GraphModule) -> None:
             copy.meta = {"val": source.meta["val"]}
             norm.replace_input_with(source, copy)
     model.recompile()
-
-
-def hide(model: GraphModule) -> None:
-    """Gives the norms of a graph a name that torchao does not know, until `show`. Changes the graph in place."""
-    _rename(model, torch.ops.aten.batch_norm.default, _hidden_norm)
-
-
-def show(model: GraphModule) -> None:
-    """Takes back what `hide` did."""
-    _rename(model, _hidden_norm, torch.ops.aten.batch_norm.default)
-
-
-def _rename(model: GraphModule, old: Any, new: Any) -> None:
-    for node in model.graph.nodes:
-        if node.target is old:
-            node.target = new
-    model.recompile()
-
-
-def _hidden_norm(*arguments: Any) -> torch.Tensor:
-    normalized: torch.Tensor = torch.ops.aten.batch_norm.default(*arguments)
-    return normalized
 
 
 def _is_convolution(node: Node) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from quantuner.engine import norms
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.graphs import attribute
@@ -172,9 +171,7 @@ def quantize(captured: Captured, activations: Activations, config: TuneConfig) -
     with quiet(), torch.no_grad():
         prepared = prepare_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(config, activations))
         _observe_weights(prepared)
-        norms.hide(prepared)
         converted: GraphModule = convert_pt2e(prepared)
-        norms.show(converted)
         cast_ops(converted, config)  # after the batch norms are folded in
         store_weights(converted)
     return callable_like_a_module(converted)

@@ -6,7 +6,13 @@ import warnings
 from collections.abc import Iterator
 
 # Loggers that report, at import, GPU libraries that a CPU does not load, and torch's own deprecations.
-_LOGGERS = ("torchao", "torch.utils._pytree")
+# The last two say in their own terms what the error behind them says in ours.
+_LOGGERS = (
+    "torchao",
+    "torch.utils._pytree",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._export.non_strict_utils",
+)
 
 
 @contextlib.contextmanager
@@ -21,6 +27,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"(torch|torchao)(\.|$)")
             # raised while copying a graph, so the module in sight is the stdlib's copyreg
             warnings.filterwarnings("ignore", category=FutureWarning, message=r".*LeafSpec.*")
+            # a recurrent module keeps its parameters in a list, too, which export puts aside and back
+            warnings.filterwarnings("ignore", category=UserWarning, message=r".*_flat_weights.* assigned during export")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

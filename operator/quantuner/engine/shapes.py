@@ -1,0 +1,86 @@
+"""The inputs that a model is captured with: which of their sizes may change from batch to batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+
+Inputs = tuple[Any, ...]
+
+
+def check_call(model: torch.nn.Module, inputs: Inputs) -> None:
+    """Raises `SearchError` (ModelNotCapturable) where forward() does not take as many positional inputs."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        named = [name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        wanted = (
+            f"wrap the model in one whose forward() takes {', '.join(named)} by position"
+            if named
+            else ("batches are (input, label) or ((input, input, …), label); or give Task.example_inputs, one of each")
+        )
+        raise SearchError(
+            Failure.MODEL_NOT_CAPTURABLE,
+            f"forward{signature}{_place(model)} is called with {len(inputs)} positional inputs ({error}); {wanted}",
+        ) from error
+
+
+def _place(model: torch.nn.Module) -> str:
+    code = getattr(type(model).forward, "__code__", None)
+    return f" at {Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
+
+
+def dynamic_shapes(inputs: Inputs, others: Iterable[Inputs] = ()) -> Any:
+    """torch.export's `dynamic_shapes`: dimension 0 of every tensor, the batch, and what differs in `others`."""
+    leaves, structure = tree_flatten(inputs)
+    free = [{0} if isinstance(value, torch.Tensor) and value.dim() else set() for value in leaves]
+    for other in others:
+        values, like = tree_flatten(other)
+        if like == structure:
+            for dimensions, value, one in zip(free, leaves, values, strict=True):
+                dimensions.update(_differing(value, one))
+    shapes = [dict.fromkeys(sorted(dimensions), torch.export.Dim.AUTO) or None for dimensions in free]
+    return tree_unflatten(shapes, structure)
+
+
+def _differing(one: Any, other: Any) -> set[int]:
+    """The dimensions in which two tensors are not as long."""
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)) or one.dim() != other.dim():
+        return set()
+    return {i for i, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b}
+
+
+def at_least_two(model: torch.nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs with a batch of one repeated, where the model gives the repeated output; else as they are.
+
+    torch.export takes a size of one for a constant: the capture would take no other batch.
+    """
+    tensors = [value for value in tree_leaves(inputs) if isinstance(value, torch.Tensor) and value.dim()]
+    if not tensors or any(value.shape[0] != 1 for value in tensors):
+        return inputs
+    two: Inputs = tree_map(_twice, inputs)
+    try:
+        with torch.no_grad():
+            given, expected = tree_leaves(model(*two)), tree_leaves(tree_map(_twice, model(*inputs)))
+    except Exception:  # a model of single samples: torch.export says what else is wrong with it
+        return inputs
+    return two if all(_alike(a, b) for a, b in zip(given, expected, strict=True)) else inputs
+
+
+def _twice(value: Any) -> Any:
+    return torch.cat([value, value]) if isinstance(value, torch.Tensor) and value.dim() else value
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if not isinstance(one, torch.Tensor):
+        return bool(one == other)
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
