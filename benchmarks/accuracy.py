@@ -1,7 +1,7 @@
 """Accuracy of the default int8 configuration on real models, here and by Neural Compressor 2.6, on the same data.
 
-Each side runs in a process of its own. Differences are in points, hundredths of the accuracy; the default should lose no
-more than 0.2 to the peer's. The last line is one JSON object.
+Each side runs in a process of its own. Differences are in points, hundredths of the accuracy; the default should lose
+no more than 0.2 to the peer's. The last line is one JSON object.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def ours(real: RealModel) -> dict[str, float]:
-    """The first trial of a search is the default configuration; an impossible target, so that nothing ends before it."""
+    """The first trial of a search is the default configuration; the target is impossible, as it is for the peer."""
     from quantuner.config import AccuracyCriterion, PostTrainingQuantConfig, TuningCriterion
     from quantuner.distributed.journal import JOURNAL_FILE, read_history
     from quantuner.engine.engine import use_threads
