@@ -191,6 +191,7 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "the tolerable loss": ("accuracyCriterion", {"accuracyCriterion": {"tolerableLoss": 0.02}}),
     "the strategy": ("strategy", {"tuningCriterion": {"strategy": "random"}}),
     "the objectives": ("objectives", {"tuningCriterion": {"objectives": [{"name": "modelsize"}]}}),
+    "whether trials are abandoned": ("earlyAbandonment", {"tuningCriterion": {"earlyAbandonment": False}}),
     "the image": ("image", {"image": "x"}),
     "no image": ("image", {"image": None}),
     "threads": ("threadsPerRank", {"threadsPerRank": 3}),

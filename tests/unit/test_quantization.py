@@ -15,7 +15,7 @@ import yaml
 from quantuner import options
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import Finished
+from quantuner.api.journal import Finished, History
 from quantuner.config import (
     AccuracyCriterion,
     PostTrainingQuantConfig,
@@ -170,6 +170,63 @@ def test_what_is_traded_for_what_can_be_said() -> None:
     judge = Judge()
     assert accuracy(found(trained(), conf, calibration(), eval_func=judge)) >= accuracy(trained()) - 0.05
     assert judge.calls == 1 + 4 + 1  # baseline, trials, the saved winner
+
+
+# --- early abandonment
+
+
+class Batches:
+    """Held-out digits in batches of 50, and how many were asked for."""
+
+    def __init__(self) -> None:
+        self.batches = [
+            (images[start : start + 50], labels[start : start + 50])
+            for images, labels in held_out()
+            for start in range(0, len(images), 50)
+        ]
+        self.given = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            self.given += 1
+            yield batch
+
+
+GOOD_AND_BAD = {".*": {"activation": {"scheme": "asym", "algorithm": ["minmax", "percentile:99"]}}}
+"""With an outlier in the calibration data; a good model is known to be no better only after its last batches."""
+
+
+def with_an_outlier() -> list[Any]:
+    (images, labels), *others = calibration()
+    outlier = images.clone()
+    outlier[0, 0, 0, 0] = 1000.0
+    return [(outlier, labels), *others]
+
+
+def test_batches_are_saved_and_nothing_else_changes(tmp_path: Path) -> None:
+    """A target that no configuration reaches: every batch is one that a model has computed."""
+    found: dict[bool, tuple[History, int]] = {}
+    for early in (True, False):
+        options.set_workspace(tmp_path / str(early))
+        loader = Batches()
+        conf = PostTrainingQuantConfig(
+            op_type_dict=GOOD_AND_BAD,
+            tuning_criterion=TuningCriterion("random", max_trials=12, early_abandonment=early),
+            accuracy_criterion=AccuracyCriterion(tolerable_loss=-0.02),
+        )
+        assert fit(trained(), conf, with_an_outlier(), eval_dataloader=loader, eval_metric="topk") is None
+        found[early] = (read_history(tmp_path / str(early) / "journal.jsonl"), loader.given)
+    (early_history, saved), (whole, all_) = found[True], found[False]
+    assert all_ == len(Batches().batches) * (len(whole.trials) + 1)  # and one for the saved model
+    assert saved < 0.9 * all_
+    assert isinstance(early_history.end, Finished)
+    assert isinstance(whole.end, Finished)
+    assert (early_history.end.best, early_history.end.accuracy) == (whole.end.best, whole.end.accuracy)
+    assert [trial.digest for trial in early_history.trials] == [trial.digest for trial in whole.trials]
+    assert early_history.trials[0].rows == (sum(len(labels) for _, labels in held_out()),)
+    bounds = [(e.accuracy, w.accuracy) for e, w in zip(early_history.trials, whole.trials, strict=True) if e.bound]
+    assert bounds
+    assert all(bound is not None and true is not None and true <= bound for bound, true in bounds)
 
 
 # --- training

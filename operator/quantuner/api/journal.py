@@ -102,6 +102,10 @@ class Trial:
     state: TrialState
     accuracy: float | None = None
     """None if and only if the trial failed."""
+    bound: bool = False
+    """Whether the trial was abandoned: `accuracy` is what the true one was proven not to exceed (or undercut)."""
+    rows: tuple[int, ...] = ()
+    """Of the baseline: rows that each built-in metric counted; empty where the user's own function judges."""
     objectives: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     """Wall seconds: quantizing and evaluating."""
@@ -206,7 +210,7 @@ def decode(line: str) -> Record:
 
 def _record(op: str, body: dict[str, Any]) -> Record:
     if op == "trial":
-        return Trial(**{**body, "state": TrialState(body["state"])})
+        return Trial(**{**body, "state": TrialState(body["state"]), "rows": tuple(body.get("rows", ()))})
     if op == "finish":
         return Finished(**{**body, "outcome": Outcome(body["outcome"])})
     if op == "launch":

@@ -101,10 +101,11 @@ def _column(complete: Sequence[Trial], baseline: Trial, name: str, criterion: Ac
 def pareto_front(trials: Sequence[Trial], criterion: AccuracyCriterion, limit: int | None = None) -> list[Trial]:
     """Trials, the baseline among them, that no other one beats in accuracy, modelled latency and modelled size.
 
-    Cheapest first; of equal trials the earliest. `limit` keeps that many, spread evenly, both ends included.
+    Cheapest first; of equal trials the earliest. Abandoned ones have no accuracy to compare. `limit` keeps that many,
+    spread evenly, both ends included.
     """
     sign = 1.0 if criterion.higher_is_better else -1.0
-    points = [((-sign * t.accuracy, t.cost, t.size), t) for t in trials if t.accuracy is not None]
+    points = [((-sign * t.accuracy, t.cost, t.size), t) for t in trials if t.accuracy is not None and not t.bound]
     front: dict[tuple[float, float, float], Trial] = {}
     for point, trial in points:
         beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other, _ in points)

@@ -105,6 +105,8 @@ class TuningCriterion:
     max_trials: int = 100
     timeout_seconds: float = 0
     objectives: tuple[Objective, ...] = (Objective("performance"),)
+    early_abandonment: bool = True
+    """Whether trials that can no longer matter are abandoned, where a built-in metric judges."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class Tuning:
                 max_trials=tuning["maxTrials"],
                 timeout_seconds=tuning["timeoutSeconds"],
                 objectives=tuple(Objective(o["name"], float(o["weight"])) for o in tuning["objectives"]),
+                early_abandonment=tuning.get("earlyAbandonment", True),
             ),
             workers=spec["workers"],
             slots_per_worker=spec.get("slotsPerWorker", 1),
@@ -252,6 +255,8 @@ def search_digest(body: Mapping[str, Any]) -> str:
             del spec["quantization"][key]
     for key in _MUTABLE["tuningCriterion"]:
         spec["tuningCriterion"].pop(key, None)
+    if spec["tuningCriterion"].get("earlyAbandonment"):  # said or not, it means the same
+        del spec["tuningCriterion"]["earlyAbandonment"]
     return digest(spec)
 
 

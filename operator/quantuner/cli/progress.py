@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 from quantuner.api.journal import History, Launched, Selection, Trial, decode
 from quantuner.api.selection import best as best_trial
 from quantuner.api.spec import Tuning
-from quantuner.cli.report import loss_text
+from quantuner.cli.report import accuracy_text, loss_text
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 
 REFRESH_SECONDS = 0.2
@@ -67,7 +67,7 @@ class Progress:
 
     def _told(self, trial: Trial) -> None:
         if not self._console.is_terminal:
-            accuracy = "failed" if trial.accuracy is None else f"{trial.accuracy:.6g}"
+            accuracy = accuracy_text(self._tuning, trial)
             self._console.print(f"trial {trial.index:4d}  {accuracy:>10s}  {trial.label}", soft_wrap=True, markup=False)
         self._bar.update(self._task, completed=len(self._history.tried), description=self._description())
 

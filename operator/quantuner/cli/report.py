@@ -132,11 +132,11 @@ def _row(tuning: Tuning, history: History, trial: Trial) -> list[str]:
             f"{trial.seconds:.2f}",
             str(trial.rank),
         ]
-    loss = "" if trial.index == 0 else loss_text(tuning, history, trial.accuracy)
+    loss = "" if trial.index == 0 or trial.bound else loss_text(tuning, history, trial.accuracy)
     return [
         str(trial.index),
         escape(trial.label),
-        f"{trial.accuracy:.6g}",
+        accuracy_text(tuning, trial),
         loss,
         f"{trial.seconds:.2f}",
         str(trial.rank),
@@ -149,6 +149,14 @@ def _style(trial: Trial, best: Trial | None) -> str:
     if trial is best:
         return "bold green" if trial.meets else "bold yellow"
     return "dim" if trial.index == 0 else ""
+
+
+def accuracy_text(tuning: Tuning, trial: Trial) -> str:
+    """`0.93`; of an abandoned trial `≤ 0.93`, since that is all that was proven; `failed` of one that has none."""
+    if trial.accuracy is None:
+        return "failed"
+    sign = "≤ " if tuning.accuracy_criterion.higher_is_better else "≥ "
+    return f"{sign if trial.bound else ''}{trial.accuracy:.6g}"
 
 
 def loss_text(tuning: Tuning, history: History, accuracy: float) -> str:

@@ -99,19 +99,22 @@ class TuningCriterion(Checked):
     """Which strategy searches, how long, and for which objectives.
 
     `strategy` reads "basic" where none is given, as in Neural Compressor; then `quant_level` decides. A strategy
-    that is given searches, also at quantization level "auto", where Neural Compressor ignored it.
+    that is given searches, also at quantization level "auto", where Neural Compressor ignored it. `early_abandonment`,
+    which is not Neural Compressor's, ends trials that can no longer matter where `eval_metric` is built in.
     """
 
     strategy_kwargs: Mapping[str, Any] | None
     timeout: float
     max_trials: int
     objective: Any
+    early_abandonment: bool
     _checks: ClassVar[Mapping[str, Check]] = {
         "strategy": _strategy,
         "strategy_kwargs": _kwargs,
         "timeout": number(least=0),
         "max_trials": number(least=1, integer=True),
         "objective": _objectives,
+        "early_abandonment": one_of(True, False),
     }
 
     def __init__(
@@ -121,6 +124,7 @@ class TuningCriterion(Checked):
         timeout: float = 0,
         max_trials: int = 100,
         objective: str | Sequence[str] | Mapping[str, Any] = "performance",
+        early_abandonment: bool = True,
     ) -> None:
         if strategy is not None:
             self.strategy = strategy
@@ -128,6 +132,7 @@ class TuningCriterion(Checked):
         self.timeout = timeout
         self.max_trials = max_trials
         self.objective = objective
+        self.early_abandonment = early_abandonment
 
     def __getattr__(self, name: str) -> Any:
         if name == "strategy":  # not given

@@ -57,6 +57,7 @@ def body_of(tuning: Tuning, entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
             "maxTrials": criterion.max_trials,
             "timeoutSeconds": math.ceil(criterion.timeout_seconds),
             "objectives": [{"name": o.name, "weight": o.weight} for o in criterion.objectives],
+            **({} if criterion.early_abandonment else {"earlyAbandonment": False}),
         },
     }
     return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": tuning.name}, "spec": spec}

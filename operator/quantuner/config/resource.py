@@ -45,6 +45,7 @@ def tuning_of(config: Config, name: str = "local") -> Tuning:
             max_trials=criterion.max_trials,
             timeout_seconds=criterion.timeout,
             objectives=_weighted(criterion.objective, accuracy.higher_is_better),
+            early_abandonment=criterion.early_abandonment,
         ),
     )
 
@@ -86,6 +87,7 @@ def config_of(tuning: Tuning) -> Config:
                 "objective": [o.name for o in criterion.objectives],
                 "weight": [o.weight for o in criterion.objectives],
             },
+            early_abandonment=criterion.early_abandonment,
         ),
     }
     if quantization.approach == "qat":

@@ -1,7 +1,6 @@
 """Evaluate a numbered batch and tell its results in index order: in this process, or over ranks."""
 
-import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,7 +70,7 @@ class Master:
         self._closed = False
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
-        waiting = collections.deque(enumerate(payloads, first))
+        waiting = enumerate(payloads, first)  # each payload is taken when a rank is free: it may have changed by then
         answered: dict[int, tuple[TrialResult, int]] = {}
         next_to_tell = first
         self._assign(waiting)
@@ -90,9 +89,9 @@ class Master:
                 next_to_tell += 1
         return False
 
-    def _assign(self, waiting: collections.deque[tuple[int, Any]]) -> None:
-        while self._free and waiting:
-            (index, payload), rank = waiting.popleft(), self._free.pop()
+    def _assign(self, waiting: Iterator[tuple[int, Any]]) -> None:
+        while self._free and (taken := next(waiting, None)) is not None:
+            (index, payload), rank = taken, self._free.pop()
             self._comm.send(Assign(index, payload), to=rank)
             self._busy[rank] = index
 

@@ -20,7 +20,7 @@ from quantuner.api.errors import SearchError
 from quantuner.api.journal import ERROR_LIMIT
 from quantuner.api.spec import CORRECTIONS, INT8_RECIPES, Quantization
 from quantuner.api.task import Task
-from quantuner.api.trial import TrialResult
+from quantuner.api.trial import Limit, TrialResult
 from quantuner.engine import artifact, recipes
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
@@ -29,6 +29,7 @@ from quantuner.engine.devices import Features, device_of, features, in_order, le
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
+from quantuner.engine.metrics import Bounded, Evaluation
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
@@ -209,31 +210,44 @@ class Engine:
     def baseline(self) -> TrialResult:
         """Measures the user's own fp32 model, in evaluation mode as every trial. Raises what `evaluate` raises."""
         model = copy.deepcopy(self.task.model).eval()  # a copy: the user's is not changed
-        return self.measure(model)
+        measured, judge = self.measure(model), self.task.eval_func
+        return replace(measured, rows=judge.rows) if isinstance(judge, Evaluation) else measured
 
-    def measure(self, model: Any, config: TuneConfig | None = None) -> TrialResult:
-        """Evaluates a model, and what was configured to be measured of it. Raises what `evaluate` raises."""
+    def measure(
+        self, model: Any, config: TuneConfig | None = None, judge: Callable[[Any], float] | None = None
+    ) -> TrialResult:
+        """Evaluates a model, and what was configured to be measured of it. Raises what `evaluate` raises.
+
+        `judge` evaluates instead of the task's function.
+        """
         with Footprint("footprint" in self.objectives) as footprint:
-            accuracy, seconds = evaluate(model, self.task.eval_func)
+            accuracy, seconds = evaluate(model, judge or self.task.eval_func)
         known = {"performance": seconds, "accuracy": accuracy, "footprint": footprint.mebi}
         known["modelsize"] = self.size(config or TuneConfig())
         return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
 
-    def trial(self, config: TuneConfig) -> TrialResult:
-        """Quantizes and measures; what fails in it is the trial's result, not an error of the search."""
+    def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
+        """Quantizes and measures; what fails in it is the trial's result, not an error of the search.
+
+        Where a limit is given and a built-in metric judges, a trial that is proven to be worse is abandoned.
+        """
         started = time.monotonic()
+        judge = self.task.eval_func
+        bounded = Bounded(judge, limit) if limit is not None and isinstance(judge, Evaluation) else None
         try:
-            measured = self.measure(self._for_evaluation(config), config)
+            measured = self.measure(self._for_evaluation(config), config, bounded)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
             logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
             return TrialResult(
                 accuracy=None,
+                bound=bounded.bound if bounded else None,
                 seconds=time.monotonic() - started,
                 error=shorten(known.message, ERROR_LIMIT),
                 traceback=known.traceback,
             )
-        return replace(measured, seconds=time.monotonic() - started)
+        abandoned = bounded is not None and bounded.abandoned
+        return replace(measured, is_bound=abandoned, seconds=time.monotonic() - started)
 
     def save(self, config: TuneConfig, folder: Path) -> float:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from quantuner.api.trial import Limit
 from quantuner.engine.batches import model_inputs
 from quantuner.engine.devices import device_where, moved
 
@@ -24,29 +26,49 @@ class Metric(Protocol):
 
 
 class _Mean:
-    """A metric that is a mean over rows, or its root."""
+    """A metric that is a mean over rows, or its root. Every row has a value between 0 and `most`."""
 
-    def __init__(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], power: float = 1.0) -> None:
-        self._rows, self._power = rows, power
+    def __init__(
+        self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], most: float = math.inf, power: float = 1.0
+    ) -> None:
+        self._rows, self._most, self._power = rows, most, power
         self.reset()
 
     def reset(self) -> None:
-        self._sum, self._count = 0.0, 0
+        self._sum, self.count = 0.0, 0
 
     def update(self, preds: torch.Tensor, labels: Any) -> None:
         rows = self._rows(preds, torch.as_tensor(labels))
         self._sum += float(rows.double().sum())
-        self._count += rows.numel()
+        self.count += rows.numel()
 
     def result(self) -> float:
-        if not self._count:
+        if not self.count:
             raise ValueError("eval_dataloader gave no batch; it must be iterable more than once and not empty")
-        return float((self._sum / self._count) ** self._power)
+        return float((self._sum / self.count) ** self._power)
+
+    def between(self, count: int) -> tuple[float, float]:
+        """What the result of `count` rows lies between, given those that were seen.
+
+        To the last bit: a sum of numbers that are not negative never falls by a further one, and rounding keeps
+        order. A root is not known to keep it; it errs by less than a unit in the last place, so that two are enough.
+        """
+        if self.count > count:
+            return -math.inf, math.inf
+        highest = self._sum + self._most * (count - self.count) if self.count < count else self._sum
+        low, high = ((value / count) ** self._power for value in (self._sum, highest))
+        return (low, high) if self._power == 1.0 else (_ulps(low, -2), _ulps(high, 2))
+
+
+def _ulps(value: float, steps: int) -> float:
+    for _ in range(abs(steps)):
+        value = math.nextafter(value, math.copysign(math.inf, steps))
+    return value
 
 
 def topk(k: int = 1) -> Metric:
     """Share of rows whose label is among the k largest of the output `(N, classes)`; labels `(N,)` integers."""
-    return _Mean(lambda preds, labels: (preds.topk(k, -1).indices == labels.view(-1, 1)).any(-1))
+    return _Mean(lambda preds, labels: (preds.topk(k, -1).indices == labels.view(-1, 1)).any(-1), most=1.0)
 
 
 def _difference(preds: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -62,28 +84,102 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
 }
 
 
-def evaluation(loader: Iterable[Any], metric: Any) -> Callable[[Any], float]:
+def _best(low: float, high: float, weight: float) -> float:
+    """The end that gives most of what is counted so much; a weight of 0 takes the one that is finite."""
+    return high if weight > 0 else low
+
+
+class Evaluation:
+    """A function of a model: metrics over the loader's batches `(input, label)`."""
+
+    def __init__(self, loader: Iterable[Any], metrics: Sequence[Metric], weights: Sequence[float]) -> None:
+        """The accuracy is the mean of each metric's result times its weight."""
+        self._loader, self._metrics, self._weights = loader, tuple(metrics), tuple(weights)
+
+    def __call__(self, model: Any) -> float:
+        for _ in self._batches(model):
+            pass
+        return self._accuracy([_result(one) for one in self._metrics])
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows that each metric counted last; empty where one of them is the user's own."""
+        built_in = [one for one in self._metrics if isinstance(one, _Mean)]
+        return tuple(one.count for one in built_in) if len(built_in) == len(self._metrics) else ()
+
+    def bounds(self, model: Any, limit: Limit) -> Iterator[float]:
+        """Evaluates batch by batch, and yields after each what the accuracy cannot be better than.
+
+        After the last it yields the accuracy itself. Metrics must be built in. Raises `ValueError` where the data are
+        not as many rows as the limit says.
+        """
+        metrics = [one for one in self._metrics if isinstance(one, _Mean)]
+        for _ in self._batches(model):
+            ends = [one.between(count) for one, count in zip(metrics, limit.rows, strict=True)]
+            yield self._accuracy(
+                [
+                    _best(*end, weight if limit.higher_is_better else -weight)
+                    for end, weight in zip(ends, self._weights, strict=True)
+                ]
+            )
+        if self.rows != limit.rows:
+            raise ValueError(
+                f"eval_dataloader gave {self.rows} rows, and {limit.rows} for the baseline; it must give the same at "
+                "each pass"
+            )
+        yield self._accuracy([_result(one) for one in self._metrics])
+
+    def _batches(self, model: Any) -> Iterator[None]:
+        """Updates the metrics with one batch after the other."""
+        for one in self._metrics:
+            one.reset()
+        for batch in self._loader:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise ValueError("a batch of eval_dataloader must be (input, label), since eval_metric compares both")
+            preds = moved(model(*moved(model_inputs(batch), device_where(model))), CPU)
+            for one in self._metrics:
+                one.update(preds, moved(batch[1], CPU))
+            yield
+
+    def _accuracy(self, values: Sequence[float]) -> float:
+        return sum(v * w for v, w in zip(values, self._weights, strict=True)) / len(values)
+
+
+class Bounded:
+    """An evaluation that is abandoned after the batch which proves that its accuracy is worse than a limit."""
+
+    def __init__(self, evaluation: Evaluation, limit: Limit) -> None:
+        self._evaluation, self._limit = evaluation, limit
+        self.bound: float | None = None
+        """The accuracy is no better, as far as the last call has proven."""
+        self.abandoned = False
+        """Whether the last call gave a bound instead of an accuracy."""
+
+    def __call__(self, model: Any) -> float:
+        """The accuracy, or a bound of it."""
+        self.bound, self.abandoned = None, False
+        *_, accuracy = self._until_excluded(model)
+        return accuracy
+
+    def _until_excluded(self, model: Any) -> Iterator[float]:
+        for bound in self._evaluation.bounds(model, self._limit):
+            if math.isfinite(bound):  # of NaN and infinity an error is made at the end, whatever the limit is
+                tightest = min if self._limit.higher_is_better else max
+                self.bound = bound if self.bound is None else tightest(bound, self.bound)
+                self.abandoned = self._limit.excludes(bound)
+            yield bound
+            if self.abandoned:
+                return
+
+
+def evaluation(loader: Iterable[Any], metric: Any) -> Evaluation:
     """A function of a model: the metric over the loader's batches `(input, label)`; the metric sees CPU tensors.
 
     `metric` is an object with reset, update(preds, labels) and result (or compute); a name of METRICS; or a dict of
     names to arguments, as `{"topk": 5}`. A dict of several has `weight`, a list, and the accuracy is mean(aᵢ·wᵢ).
     Raises `ValueError` for a metric that is none of these.
     """
-    metrics, weights = _metrics(metric)
-
-    def evaluate(model: Any) -> float:
-        for one in metrics:
-            one.reset()
-        for batch in loader:
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise ValueError("a batch of eval_dataloader must be (input, label), since eval_metric compares both")
-            preds = moved(model(*moved(model_inputs(batch), device_where(model))), CPU)
-            for one in metrics:
-                one.update(preds, moved(batch[1], CPU))
-        values = [_result(one) for one in metrics]
-        return sum(v * w for v, w in zip(values, weights, strict=True)) / len(values)
-
-    return evaluate
+    return Evaluation(loader, *_metrics(metric))
 
 
 def _result(metric: Any) -> float:

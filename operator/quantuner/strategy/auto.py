@@ -20,6 +20,11 @@ class AutoTuneStrategy(TuneStrategy):
 
     accepts = ("metric",)
     refines = True
+    _last: TuneStrategy | None = None
+
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        """The last phase meets configurations again that earlier ones asked, and reads what it reads."""
+        return self._last is None or self._last.reads_accuracy(config)
 
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         self.re_quant = False  # nothing is cheaper than the default configuration
@@ -29,6 +34,7 @@ class AutoTuneStrategy(TuneStrategy):
             phase.state, phase.recorder = self.state, self.recorder
             self.engine.algorithms = self
             self.re_quant = phase.refines
+            self._last = phase if name == PHASES[-1] else None
             yield from phase.asked()
             if self.winner_config is not None and not self.tuning.tuning_criterion.timeout_seconds:
                 return

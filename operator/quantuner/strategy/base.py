@@ -16,7 +16,7 @@ from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, History, Outcome, Selection
 from quantuner.api.spec import Tuning
 from quantuner.api.task import Task
-from quantuner.api.trial import TrialResult
+from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Master, Serial, serve
@@ -182,6 +182,18 @@ class TuneStrategy(Spaced):
             for bodies in self.distributed_next_tune_cfg_lst(OneRank()):
                 yield [self.as_config(body) for body in bodies]
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        """Whether what is asked depends on the accuracy with which `config` misses the criterion.
+
+        `best_config` may: it is the same in any case. Trials of the other configurations may be abandoned before their
+        evaluation ends. A class that does not define this reads all, whatever it inherits.
+        """
+        return True
+
+    def may_abandon(self, config: TuneConfig) -> bool:
+        """Whether a trial of `config` need not be measured to its end where it misses the criterion."""
+        return "reads_accuracy" in vars(type(self)) and not self.reads_accuracy(config)
+
     # --- when to stop
 
     @property
@@ -304,7 +316,10 @@ class TuneStrategy(Spaced):
         return serve(communicator(comm), self._evaluate)
 
     def _evaluate(self, payload: dict[str, Any]) -> TrialResult:
-        return self.engine.trial(TuneConfig.from_plain(payload))
+        config = TuneConfig.from_plain(payload)
+        if "limit" not in payload:
+            return self.engine.trial(config)
+        return self.engine.trial(config, Limit.from_plain(payload["limit"]))
 
     def _search(self, executor: Executor) -> Finished:
         told = self.recorder.history.trials

@@ -22,6 +22,10 @@ class BasicTuneStrategy(TuneStrategy):
 
     accepts: ClassVar[tuple[str, ...] | None] = ()
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        """Those that ops alone at high precision give rank them; an earlier stage may have asked for the same."""
+        return self.has_fallen(config)
+
     def stages(self) -> Stages:
         for number, size in enumerate(self.tuning_space.calib_sampling_sizes):
             yield from self._smooth_quant_alphas(size)

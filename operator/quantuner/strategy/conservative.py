@@ -22,6 +22,9 @@ class ConservativeTuneStrategy(TuneStrategy):
     accepts = ()
     refines = True
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         for start in self.unquantized():
             yield from self._quantize_groups(start)

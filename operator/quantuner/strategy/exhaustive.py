@@ -18,6 +18,9 @@ class ExhaustiveTuneStrategy(TuneStrategy):
 
     accepts = ()
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         for precisions in (False, True):
             for size in self.tuning_space.calib_sampling_sizes:

@@ -20,6 +20,9 @@ class HAWQ_V2TuneStrategy(TuneStrategy):  # noqa: N801 - the name that users kno
 
     accepts = ("seed", "hawq_v2_loss")
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         base = self.start(self.tuning_space.calib_sampling_sizes[0])
         yield [base]

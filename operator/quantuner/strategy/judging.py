@@ -13,7 +13,7 @@ def judged_by(
     eval_dataloader: Iterable[Any] | None,
     eval_metric: Any,
 ) -> Callable[[Any], float]:
-    """`eval_func`, or one made of loader and metric. Raises `ValueError` where neither or both are given."""
+    """`eval_func`, or an `Evaluation` of loader and metric. Raises `ValueError` where neither or both are given."""
     if eval_func is not None:
         if eval_dataloader is not None or eval_metric is not None:
             raise ValueError("eval_func and eval_dataloader with eval_metric both judge the model; give one of them")

@@ -22,6 +22,9 @@ class MSETuneStrategy(BasicTuneStrategy):
 
     accepts = ()
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return self.has_fallen(config)
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         for size in self.tuning_space.calib_sampling_sizes:
             quantizable = sum(1 for c in self.tuning_space.capabilities if c.quantized_modes)

@@ -25,6 +25,9 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
     accepts = ("confidence_batches",)
     refines = True
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         self.re_quant = False  # a success before any fallback ends the search
         for size in self.tuning_space.calib_sampling_sizes:

@@ -14,9 +14,9 @@ class Result(NamedTuple):
     """What evaluating a configuration gave, in the form of Neural Compressor: `(accuracy, [objective values])`."""
 
     accuracy: float
-    """Of a failed trial the worst there is: -inf, or inf where lower is better."""
+    """Of a failed trial the worst there is: -inf, or inf where lower is better. Of an abandoned one a bound."""
     objectives: list[float]
-    """In the order of the configured objectives; empty for a failed trial."""
+    """In the order of the configured objectives; empty for a trial that failed or was abandoned."""
 
 
 class Objectives:
@@ -42,6 +42,8 @@ class Objectives:
     def result(self, measured: TrialResult) -> Result:
         if measured.accuracy is None:
             return Result(self.worst, [])
+        if measured.is_bound:
+            return Result(measured.accuracy, [])
         return Result(measured.accuracy, [measured.objectives[o.name] for o in self.objectives])
 
     def accuracy_meet_req(self, last_result: Result | Sequence[object]) -> bool:

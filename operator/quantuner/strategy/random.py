@@ -18,6 +18,9 @@ class RandomTuneStrategy(TuneStrategy):
 
     accepts = ("seed",)
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
     def stages(self) -> Iterator[Iterable[TuneConfig]]:
         yield self._drawn(Choices(self))
 

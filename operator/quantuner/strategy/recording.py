@@ -40,7 +40,8 @@ class Identity:
         """Of a search that no resource file describes."""
         criterion = tuning.tuning_criterion
         parts = (tuning.quantization, tuning.accuracy_criterion, criterion.objectives, criterion.strategy_kwargs)
-        return cls(digest([tuning.strategy, *(_plain(part) for part in parts)]))
+        whole = [] if criterion.early_abandonment else ["measured to the end"]
+        return cls(digest([tuning.strategy, *(_plain(part) for part in parts), *whole]))
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from quantuner.distributed.executors import Executor, Told
 from quantuner.distributed.timeline import observed
 from quantuner.engine.entrypoint import users_code
 from quantuner.space.config import TuneConfig
+from quantuner.strategy.abandoning import Abandonment, Payloads, abandonment
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
@@ -66,6 +68,8 @@ class Search:
         self.criterion = strategy.tuning.tuning_criterion
         self.configs: dict[int, TuneConfig] = {}
         """Configuration of every trial asked, by index."""
+        self.abandonment: Abandonment | None = None
+        """Known once the baseline is told; None where no trial is abandoned."""
         self._asked: set[str] = set()
         self._described: int | None = None
         self._last_traceback = ""
@@ -90,6 +94,7 @@ class Search:
             size, elapsed = self.strategy.engine.size(TuneConfig()), _rounded(self.strategy.elapsed())
             known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=size, elapsed=elapsed)
             self.recorder.append(known)
+        self.abandonment = abandonment(self.strategy, known)
         self.strategy.state.begin(
             TrialResult(accuracy=known.accuracy, objectives=known.objectives, seconds=known.seconds)
         )
@@ -148,7 +153,7 @@ class Search:
                     f"the journal is of another search: trial {index} was configuration {trial.digest}, and is now "
                     f"{config.digest}; start a new search",
                 )
-            self.strategy.state.tell(config, trial)
+            self._take(config, trial)
             if index == len(told) - 1:
                 return self._decide()
         return None
@@ -167,7 +172,7 @@ class Search:
                 decided.append(outcome)
             return outcome is not None
 
-        self.executor.run(remaining[0], [self.configs[i].plain() for i in remaining], tell)
+        self.executor.run(remaining[0], Payloads([self.configs[i] for i in remaining], self._payload), tell)
         return decided[0] if decided else None
 
     def _exhausted_by_limit(self) -> Outcome | None:
@@ -179,6 +184,7 @@ class Search:
 
     def _tell(self, told: Told) -> Outcome | None:
         config, engine = self.configs[told.index], self.strategy.engine
+        told = self._settled(told)
         result = self.strategy.objectives.result(told.result)
         trial = _trial(
             told,
@@ -192,8 +198,27 @@ class Search:
         self._describe(self._best(trial))  # before the trial, so that a reader of the journal finds it there
         self.recorder.append(trial)
         self._last_traceback = told.result.traceback or self._last_traceback
-        self.strategy.state.tell(config, trial)
+        self._take(config, trial)
         return self._decide()
+
+    def _take(self, config: TuneConfig, trial: Trial) -> None:
+        """Takes a told trial, live or from the journal."""
+        self.strategy.state.tell(config, trial)
+        if self.abandonment is not None:
+            self.abandonment.tell(trial)
+
+    def _payload(self, config: TuneConfig) -> dict[str, Any]:
+        """What a rank is given now to evaluate `config`."""
+        body = config.plain()
+        if self.abandonment is not None and self.strategy.may_abandon(config):
+            body["limit"] = self.abandonment.limit.plain()
+        return body
+
+    def _settled(self, told: Told) -> Told:
+        """`told` as it is recorded, whatever the rank knew when it began."""
+        if self.abandonment is None or not self.strategy.may_abandon(self.configs[told.index]):
+            return told
+        return dataclasses.replace(told, result=self.abandonment.settled(told.result))
 
     def _decide(self) -> Outcome | None:
         timeout = self.criterion.timeout_seconds
@@ -270,6 +295,8 @@ def _trial(told: Told, digest: str, label: str, **more: Any) -> Trial:
         label=label,
         state=TrialState.FAILED if result.accuracy is None else TrialState.COMPLETE,
         accuracy=result.accuracy,
+        bound=result.is_bound,
+        rows=result.rows,
         objectives={name: value if name == ACCURACY else _rounded(value) for name, value in result.objectives.items()},
         seconds=_rounded(result.seconds),
         rank=told.rank,

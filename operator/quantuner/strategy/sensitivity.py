@@ -29,6 +29,10 @@ class SensitivityTuneStrategy(TuneStrategy):
     accepts = ("metric",)
     refines = True
 
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        """The loss with everything quantized tells how many ops to try first."""
+        return not self.has_fallen(config)
+
     def stages(self) -> Iterator[list[TuneConfig]]:
         for size in self.tuning_space.calib_sampling_sizes:
             base, errors = self._least_error(self.start(size))

@@ -69,6 +69,11 @@ class Spaced(Reading):
         """Every op with its first options, ranges of `size` calibration samples, and the user's recipes."""
         return self.recipes.keep(initial(self.tuning_space.capabilities).calibrated_with(size))
 
+    def has_fallen(self, config: TuneConfig) -> bool:
+        """Whether an op is at high precision that could be quantized, and is not left there by the user's recipes."""
+        capable = (c.op.name for c in self.tuning_space.capabilities if c.quantized_modes)
+        return any(config[name].mode.is_precision for name in capable if name not in self.recipes.off)
+
     # --- recipes
 
     def apply_all_tuning_recipes(self, tune_cfg: Any) -> Any:

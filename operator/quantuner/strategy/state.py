@@ -59,7 +59,8 @@ class State:
 
     def _result(self, config: TuneConfig) -> Result:
         trial = self.told[config.digest]
-        return self.objectives.result(TrialResult(accuracy=trial.accuracy, objectives=dict(trial.objectives)))
+        objectives = dict(trial.objectives)
+        return self.objectives.result(TrialResult(accuracy=trial.accuracy, is_bound=trial.bound, objectives=objectives))
 
     def keep_if_best(self, config: TuneConfig) -> None:
         """Compares the last result with the best so far; a tie goes to the later configuration."""

@@ -50,6 +50,8 @@ trials = st.builds(
     rank=counts,
     error=anything,
     meets=st.booleans(),
+    bound=st.booleans(),
+    rows=st.lists(counts, max_size=2).map(tuple),
     running=counts,
     elapsed=finite,
 )

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,13 +13,13 @@ from quantuner.distributed.journal import JournalFolder
 from tests.unit.records import launched, told, tuning
 
 
-def shown(folder: Path, records: list[Record], *, terminal: bool = False) -> str:
+def shown(folder: Path, records: list[Record], *, terminal: bool = False, **spec: Any) -> str:
     """What is printed while these records are told."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=160, highlight=False)
     limits = {"tuningCriterion": {"maxTrials": 10, "timeoutSeconds": 1000}}
     journal = JournalFolder(folder)
-    with Progress(folder, tuning(limits), console):
+    with Progress(folder, tuning(limits | spec), console):
         for record in records:
             journal.append(record)
     journal.close()
@@ -36,6 +37,12 @@ def test_off_a_terminal_there_is_a_line_a_trial(tmp_path: Path) -> None:
         "trial    1      failed  all [/x]",
         "trial    2    0.891234  fp32: fc",
     ]
+
+
+@pytest.mark.parametrize(("higher", "sign"), [(True, "≤"), (False, "≥")])
+def test_a_bound_is_shown_as_one(tmp_path: Path, higher: bool, sign: str) -> None:
+    out = shown(tmp_path, [*TOLD, told(1, 0.7, bound=True, label="all")], accuracyCriterion={"higherIsBetter": higher})
+    assert out.splitlines()[-1] == f"trial    1       {sign} 0.7  all"
 
 
 def test_before_the_first_record_there_is_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Accuracy and tuning criterion: documented defaults, what is taken, and every refusal with rule, value and remedy.
 
-Source of the defaults: Neural Compressor 2.x, config.AccuracyCriterion and config.TuningCriterion. No default deviates.
+Source of the defaults: Neural Compressor 2.x, config.AccuracyCriterion and config.TuningCriterion. No default
+deviates; `early_abandonment` is not theirs.
 Three rules do: an integer is a tolerable loss (there only a float was), strategies `auto` and `conservative` can be
 named (there only `quant_level` reached them), and several objectives with weights can be given (there the setter or
 the strategy refused them). `sigopt` is gone: it stood on a service that has ended.
@@ -26,6 +27,7 @@ DEFAULTS: dict[type[Checked], dict[str, Any]] = {
         "timeout": 0,
         "max_trials": 100,
         "objective": "performance",
+        "early_abandonment": True,
     },
 }
 
@@ -148,6 +150,7 @@ REFUSALS: list[tuple[type[Checked], dict[str, Any], str]] = [
     (TuningCriterion, {"max_trials": 0}, "must be an integer of at least 1"),
     (TuningCriterion, {"max_trials": 2.0}, "must be an integer of at least 1"),
     (TuningCriterion, {"max_trials": True}, "must be an integer of at least 1"),
+    (TuningCriterion, {"early_abandonment": 0}, "must be one of True, False"),
     (TuningCriterion, {"objective": "speed"}, "must be one of 'performance', 'accuracy', 'modelsize', 'footprint'"),
     (TuningCriterion, {"objective": ["accuracy", "modelsze"]}, r"\(did you mean 'modelsize'\?\)"),
     (TuningCriterion, {"objective": []}, "must name at least one objective, and each once"),

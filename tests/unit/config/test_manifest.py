@@ -69,6 +69,13 @@ def test_a_loss_is_named_by_where_it_is_and_part_of_a_second_counts_as_one() -> 
     assert body["timeoutSeconds"] == 1
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_only_what_is_not_the_default_is_said_of_abandonment(early: bool) -> None:
+    criterion = TuningCriterion(early_abandonment=early)
+    body = manifest_of(PostTrainingQuantConfig(tuning_criterion=criterion))["spec"]["tuningCriterion"]
+    assert body.get("earlyAbandonment") is (None if early else False)
+
+
 class Loss:
     def __call__(self, output: Any, target: Any) -> Any:
         return output - target

@@ -125,6 +125,7 @@ ROWS: list[tuple[str, str, Any, str, Any]] = [
     ("tuningCriterion", "strategyKwargs", {"seed": 3}, "tuning_criterion.strategy_kwargs", {"seed": 3}),
     ("tuningCriterion", "maxTrials", 9, "tuning_criterion.max_trials", 9),
     ("tuningCriterion", "timeoutSeconds", 60, "tuning_criterion.timeout", 60),
+    ("tuningCriterion", "earlyAbandonment", False, "tuning_criterion.early_abandonment", False),
     (
         "tuningCriterion",
         "objectives",

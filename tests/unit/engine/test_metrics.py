@@ -1,11 +1,17 @@
 """Metrics over a loader: names, objects, weights, and what is refused."""
 
+import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quantuner.engine.metrics import evaluation
+from quantuner.api.trial import Limit
+from quantuner.engine.metrics import Bounded, evaluation
 
 OUTPUT = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 LABELS = torch.tensor([1, 1, 2, 2])
@@ -82,3 +88,107 @@ def test_what_is_no_metric_is_refused(metric: Any, says: str) -> None:
 def test_a_loader_that_cannot_judge_is_refused(loader: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         evaluation(loader, "topk")(same)
+
+
+# --- bounds
+
+
+METRICS_TO_BOUND: dict[str, tuple[Any, bool]] = {
+    "topk": ("topk", True),
+    "two of them": ({"topk": 1, "Accuracy": {}, "weight": [0.3, 0.7]}, True),
+    "MAE": ("MAE", False),
+    "RMSE": ("RMSE", False),
+    "an error turned round": ({"MSE": {}, "weight": [-0.1]}, True),
+    "a share less an error": ({"topk": 1, "RMSE": {}, "weight": [1.0, -1.0]}, True),
+    "a weight of nothing": ({"topk": 1, "MSE": {}, "weight": [1.0, 0.0]}, True),
+    "a share that is better low": ("topk", False),
+}
+rows = st.tuples(st.floats(-2, 2, width=32), st.integers(0, 1))
+batches = st.lists(st.lists(rows, min_size=1, max_size=3), min_size=1, max_size=6)
+
+
+def loader_of(drawn: list[list[tuple[float, int]]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Outputs `(N, 1)`, of which the one class is right where the label is 0, and which are as far off as they are."""
+    return [(torch.tensor([[x] for x, _ in batch]), torch.tensor([y for _, y in batch])) for batch in drawn]
+
+
+@pytest.mark.parametrize(("metric", "higher"), METRICS_TO_BOUND.values(), ids=METRICS_TO_BOUND)
+@given(drawn=batches, accuracy=st.floats(-2, 4))
+def test_a_bound_holds_to_the_last_bit_and_what_is_worse_than_the_limit_is_abandoned(
+    metric: Any, higher: bool, drawn: list[list[tuple[float, int]]], accuracy: float
+) -> None:
+    judge = evaluation(loader_of(drawn), metric)
+    exact = judge(same)
+    limit = Limit(accuracy=accuracy, higher_is_better=higher, rows=judge.rows)
+    bounds = [*judge.bounds(same, limit)]
+    assert bounds[-1] == exact
+    assert all(bound >= exact if higher else bound <= exact for bound in bounds)
+    bounded = Bounded(judge, limit)
+    found = bounded(same)
+    assert bounded.abandoned == limit.excludes(exact) == limit.excludes(found)
+    assert bounded.abandoned or found == exact
+
+
+class Watched:
+    """A loader that counts the batches it was asked for."""
+
+    def __init__(self, *batches: Any) -> None:
+        self.batches, self.given = batches, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            self.given += 1
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "given", "bound"),
+    [
+        pytest.param(0.75, 3, 0.5, id="two of four lost"),
+        pytest.param(0.5, 4, 0.5, id="exactly at the limit is measured"),
+        pytest.param(0.6, 3, 0.5, id="just above it"),
+        pytest.param(1.0, 2, 0.75, id="one lost is too many"),
+        pytest.param(None, 4, 0.5, id="no limit"),
+    ],
+)
+def test_it_ends_after_the_batch_that_decides(accuracy: float | None, given: int, bound: float) -> None:
+    loader = Watched(*[(OUTPUT[i : i + 1], LABELS[i : i + 1]) for i in range(4)])  # right, wrong, right, wrong
+    loader.batches = (loader.batches[0], loader.batches[1], loader.batches[3], loader.batches[2])
+    judge = evaluation(loader, "topk")
+    limit = Limit(accuracy=accuracy, higher_is_better=True, rows=(4,))
+    bounded = Bounded(judge, limit)
+    assert bounded(same) == bound
+    assert (loader.given, bounded.abandoned) == (given, given < 4)
+
+
+def test_bounds_that_are_not_finite_end_nothing() -> None:
+    loader = [(torch.tensor([[math.inf]]), torch.tensor([0.0])), (torch.tensor([[1.0]]), torch.tensor([0.0]))]
+    bounded = Bounded(evaluation(loader, "MAE"), Limit(accuracy=0.1, higher_is_better=False, rows=(2,)))
+    assert bounded(same) == math.inf
+    assert (bounded.abandoned, bounded.bound) == (False, None)
+
+
+def test_what_was_proven_before_an_error_is_known() -> None:
+    loader = [(OUTPUT[1:2], LABELS[1:2]), (OUTPUT[:1], "no labels")]
+    bounded = Bounded(evaluation(loader, "topk"), Limit(accuracy=0.1, higher_is_better=True, rows=(4,)))
+    with pytest.raises(TypeError):
+        bounded(same)
+    assert bounded.bound == 0.75
+
+
+@pytest.mark.parametrize("rows", [(3,), (5,)])
+def test_data_that_are_not_those_of_the_baseline_are_refused(rows: tuple[int, ...]) -> None:
+    bounded = Bounded(evaluation(LOADER, "topk"), Limit(accuracy=None, higher_is_better=True, rows=rows))
+    with pytest.raises(ValueError, match=r"gave \(4,\) rows, and \(.,\) for the baseline; it must give the same"):
+        bounded(same)
+
+
+def test_a_metric_of_ones_own_has_no_rows() -> None:
+    judge = evaluation(LOADER, Counting())
+    judge(same)
+    assert judge.rows == ()
+
+
+def test_a_limit_crosses_ranks() -> None:
+    limit = Limit(accuracy=0.3, higher_is_better=False, rows=(4, 5))
+    assert Limit.from_plain(json.loads(json.dumps(limit.plain()))) == limit

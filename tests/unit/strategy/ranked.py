@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantuner.api.trial import TrialResult
+from quantuner.api.trial import Limit, TrialResult
 from quantuner.distributed.communicator import Communicator
 from quantuner.engine.engine import Engine
 from quantuner.space import samplers
@@ -30,9 +30,9 @@ class OneAtATime(Engine):
         with self.lock:
             return super().baseline()
 
-    def trial(self, config: TuneConfig) -> TrialResult:
+    def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
         with self.lock:
-            return super().trial(config)
+            return super().trial(config, limit)
 
     def save(self, config: TuneConfig, folder: Path) -> float:
         with self.lock:

@@ -20,7 +20,7 @@ from torch import nn
 from quantuner.api.journal import History
 from quantuner.api.spec import AccuracyCriterion, Tuning
 from quantuner.api.task import Task
-from quantuner.api.trial import TrialResult
+from quantuner.api.trial import Limit, TrialResult
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy, strategy_class
@@ -103,7 +103,7 @@ class Ruled(Engine):
     def baseline(self) -> TrialResult:
         return self._measured(BASELINE)
 
-    def trial(self, config: TuneConfig) -> TrialResult:
+    def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
         self.asked.append(config)
         accuracy = self.rule(config)
         return (
