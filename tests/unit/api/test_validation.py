@@ -107,7 +107,12 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
         ("tuningCriterion.strategy", "Basic", "spec.tuningCriterion.strategy", "does not match"),
         ("tuningCriterion.maxTrials", 0, "spec.tuningCriterion.maxTrials", "minimum of 1"),
         ("tuningCriterion.maxTrials", 2001, "spec.tuningCriterion.maxTrials", "maximum of 2000"),
-        ("tuningCriterion.maxTrial", 5, "spec.tuningCriterion.maxTrial", "unknown field; known here: maxTrials"),
+        (
+            "tuningCriterion.maxTrial",
+            5,
+            "spec.tuningCriterion.maxTrial",
+            "unknown field; known here: earlyAbandonment, maxTrials",
+        ),
         ("tuningCriterion.timeoutSeconds", -1, "spec.tuningCriterion.timeoutSeconds", "minimum of 0"),
         ("tuningCriterion.objectives", [], "spec.tuningCriterion.objectives", "non-empty"),
         (
