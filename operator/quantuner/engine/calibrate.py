@@ -21,6 +21,7 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.batches import model_inputs, samples_in
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.entrypoint import users_code
+from quantuner.engine.operators import inputs_of, range_names
 from quantuner.engine.pt2e import (
     HistogramObserver,
     QuantizationAnnotation,
@@ -45,7 +46,7 @@ class Range:
 
 
 Ranges = dict[str, Range]
-"""Op name to the range of its activation input."""
+"""Op name to the range of its activation input; that of a second input is called `NAME:1`."""
 Calibration = dict[int, Ranges]
 """Number of samples to the ranges after so many."""
 
@@ -75,10 +76,9 @@ class _Collector(Quantizer):  # type: ignore[misc]
         first: dict[str, Node] = {}
         for name, _, node in quantizable_nodes(model.graph):
             known = first.setdefault(name, node)
-            shared = spec if known is node else SharedQuantizationSpec((known.args[0], known))
-            node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={node.args[0]: shared}, _annotated=True
-            )
+            pairs = zip(inputs_of(node), inputs_of(known), strict=True)
+            specs = {source: spec if known is node else SharedQuantizationSpec((one, known)) for source, one in pairs}
+            node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -134,12 +134,15 @@ def _batches(loader: Iterable[Any], samples: int, count: int) -> Iterator[tuple[
 
 
 def _ranges(observed: GraphModule) -> Ranges:
-    return {name: _range(observed, node, name) for name, _, node in quantizable_nodes(observed.graph)}
+    return {
+        name: _range(observed, source, name)
+        for op, _, node in quantizable_nodes(observed.graph)
+        for name, source in zip(range_names(op, node), inputs_of(node), strict=True)
+    }
 
 
-def _range(observed: GraphModule, node: Node, name: str) -> Range:
-    source = node.args[0]
-    if not isinstance(source, Node) or source.op != "call_module":
+def _range(observed: GraphModule, source: Node, name: str) -> Range:
+    if source.op != "call_module":
         raise TypeError(f"{name} was not observed; its input is {source!r}")
     observer: Any = observed.get_submodule(str(source.target))
     low, high = observer.min_val.detach().clone().cpu(), observer.max_val.detach().clone().cpu()

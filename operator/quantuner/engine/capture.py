@@ -15,21 +15,11 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.functional import functional
 from quantuner.engine.norms import keep_shared_apart
+from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weight_of
+from quantuner.engine.projections import name_projections
 from quantuner.engine.quiet import quiet
 from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
 from quantuner.space.capability import BY_TYPE, Op
-
-_aten = torch.ops.aten
-# An op with string padding ("same") is captured as the .padding overload.
-_TYPE_OF_TARGET = {
-    _aten.linear.default: "Linear",
-    _aten.conv1d.default: "Conv1d",
-    _aten.conv1d.padding: "Conv1d",
-    _aten.conv2d.default: "Conv2d",
-    _aten.conv2d.padding: "Conv2d",
-    _aten.conv3d.default: "Conv3d",
-    _aten.conv3d.padding: "Conv3d",
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,8 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
         graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)
-    ops = _ops(graph)
+    name_projections(graph, fixed)
+    ops = _ops(graph, _samples(example_inputs))
     if not ops:
         raise SearchError(
             Failure.NOTHING_TO_QUANTIZE,
@@ -70,21 +61,18 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
 
 
 def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
-    """(op name, op type, node). A module that is called twice gives two nodes of one name.
-
-    An op whose weight is computed (weight normalization) is none: its weight cannot be stored as int8.
-    """
+    """(op name, op type, node). A module that is called twice gives two nodes of one name."""
     for name, type_, node in op_nodes(graph):
-        if isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+        if is_quantizable(node):
             yield name, type_, node
 
 
 def op_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
     """As `quantizable_nodes`, wherever the weight comes from: also in a graph that is quantized already."""
     for node in graph.nodes:
-        type_ = _TYPE_OF_TARGET.get(node.target) if node.op == "call_function" else None
-        if type_ is not None:
-            yield _name(node, type_), type_, node
+        operator = operator_of(node)
+        if operator is not None:
+            yield _name(node, operator.type), operator.type, node
 
 
 def _name(node: Node, type_: str) -> str:
@@ -97,23 +85,47 @@ def _name(node: Node, type_: str) -> str:
     return f"{path}.{node.name}".lstrip(".")
 
 
-def _ops(graph: GraphModule) -> tuple[Op, ...]:
+def _samples(inputs: tuple[Any, ...]) -> int:
+    tensors = (v for v in torch.utils._pytree.tree_leaves(inputs) if isinstance(v, torch.Tensor) and v.dim())
+    return next((int(v.shape[0]) for v in tensors), 1)
+
+
+def _ops(graph: GraphModule, samples: int) -> tuple[Op, ...]:
     ops: dict[str, Op] = {}
     for name, type_, node in quantizable_nodes(graph.graph):
-        weight = node.args[1].meta["val"] if isinstance(node.args[1], Node) and "val" in node.args[1].meta else None
-        if weight is None:
-            ops.setdefault(name, Op(name, type_))
-            continue
-        before = ops.get(name, Op(name, type_, weight.numel()))
-        ops[name] = replace(before, flops=before.flops + _flops(node, weight))
+        weight = _value(weight_of(node))
+        before = ops.get(name, Op(name, type_, 0 if weight is None else weight.numel()))
+        ops[name] = replace(before, flops=before.flops + _flops(type_, node, weight) // samples)
     return tuple(ops.values())
 
 
-def _flops(node: Node, weight: torch.Tensor) -> int:
-    """Of one call on one sample: a multiplication and an addition per weight and output position."""
-    _, *positions = node.meta["val"].shape
-    channels = weight.shape[0]  # the output has as many, whatever their dimension
-    return int(2 * math.prod(int(p) for p in positions) // channels * weight.numel())
+def _value(node: Node | None) -> torch.Tensor | None:
+    """What the capture knows of a node's value: its shape and type."""
+    return None if node is None else node.meta.get("val")
+
+
+def _flops(type_: str, node: Node, weight: torch.Tensor | None) -> int:
+    """Of one call: a multiplication and an addition per weight and position of the output, or of the input where the
+    convolution is transposed. An embedding has none.
+    """
+    output, first = _value(node), _value(next(iter(inputs_of(node)), None))
+    if output is None or first is None:
+        return 0
+    if type_ == "MatMul":
+        return 2 * _elements(output) * _known_size(first.shape[-1])
+    if weight is None:
+        return 0
+    channels = weight.shape[0]  # the output has as many, or the input of a transposed one, whatever their dimension
+    return 2 * _elements(first if type_.startswith("ConvTranspose") else output) // channels * weight.numel()
+
+
+def _elements(value: torch.Tensor) -> int:
+    return math.prod(_known_size(size) for size in value.shape)
+
+
+def _known_size(size: Any) -> int:
+    """A size in the capture's example; asking a dynamic one for its value would fix it."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
 def _digest(ops: tuple[Op, ...], model: torch.nn.Module) -> str:

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.graphs import attribute
+from quantuner.engine.operators import channel_axis, inputs_of, range_names, weight_of
 from quantuner.engine.percentile import holding, percent_of
 from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import (
@@ -84,19 +85,25 @@ def activation_observer(scheme: str, quant_max: int, bins: int = 0) -> Any:
     return HistogramObserver(bins=bins, **arguments) if bins else MinMaxObserver(**arguments)
 
 
-def weight_observer(config: OpConfig) -> Any:
-    """An observer of an op's int8 weight, channels in dimension 0."""
+def weight_observer(config: OpConfig, axis: int) -> Any:
+    """An observer of an op's int8 weight, channels in dimension `axis`."""
     granularity = config.get("weight", "granularity")
     arguments: dict[str, Any] = {
         "dtype": torch.int8,
         "qscheme": _QSCHEME[granularity, config.get("weight", "scheme")],
         "quant_min": -128,
         "quant_max": 127,
-        "eps": EPS,
+        "eps": least_scale(config),
     }
     if granularity == "per_channel":
-        return PerChannelMinMaxObserver(ch_axis=0, **arguments)
+        return PerChannelMinMaxObserver(ch_axis=axis, **arguments)
     return MinMaxObserver(**arguments)
+
+
+def least_scale(config: OpConfig) -> float:
+    """Of a weight. One that is only looked up (an embedding) goes into no int8 kernel."""
+    has_activation = any(attribute == "activation" for (attribute, _), _ in config.options)
+    return EPS if has_activation else float(torch.finfo(torch.float32).eps)
 
 
 class ConfigQuantizer(Quantizer):  # type: ignore[misc]
@@ -115,10 +122,11 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
         for name, _, node in quantizable_nodes(model.graph):
             config = self.config.get(name, FP32)
             if not config.mode.is_precision and config.mode is not Mode.WEIGHT_ONLY:
-                specs = {
-                    node.args[0]: self._activation(name, config),
-                    node.args[1]: _weight(config, training=self.training),
-                }
+                named = zip(inputs_of(node), range_names(name, node), strict=True)
+                specs = {source: self._activation(range_name, config) for source, range_name in named}
+                weight = weight_of(node)
+                if weight is not None:
+                    specs[weight] = _weight(config, channel_axis(node), training=self.training)
                 node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
         return model
 
@@ -148,17 +156,18 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
         )
 
 
-def _weight(config: OpConfig, *, training: bool = False) -> QuantizationSpec:
+def _weight(config: OpConfig, axis: int, *, training: bool = False) -> QuantizationSpec:
     granularity = config.get("weight", "granularity")
     per_channel = granularity == "per_channel"
     observer: Any = PerChannelMinMaxObserver if per_channel else MinMaxObserver
-    constructor = FakeQuantize.with_args(observer=observer, eps=EPS) if training else observer.with_args(eps=EPS)
+    eps = least_scale(config)
+    constructor = FakeQuantize.with_args(observer=observer, eps=eps) if training else observer.with_args(eps=eps)
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
         quant_max=127,
         qscheme=_QSCHEME[granularity, config.get("weight", "scheme")],
-        ch_axis=0 if per_channel else None,
+        ch_axis=axis if per_channel else None,
         observer_or_fake_quant_ctr=constructor,
     )
 

@@ -94,12 +94,25 @@ _LINEAR: Mapping[Mode, Options] = {
     Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_channel")},
     Mode.WEIGHT_ONLY: WEIGHT_ONLY,
 }
+_MATMUL: Mapping[Mode, Options] = {Mode.STATIC: _ACTIVATION}
+_EMBEDDING: Mapping[Mode, Options] = {mode: _weight("per_channel") for mode in (Mode.STATIC, Mode.DYNAMIC)}
 BY_TYPE: Mapping[str, Mapping[Mode, Options]] = {
     "Conv1d": _CONV,
     "Conv2d": _CONV,
     "Conv3d": _CONV,
+    "ConvTranspose1d": _CONV,
+    "ConvTranspose2d": _CONV,
+    "ConvTranspose3d": _CONV,
     "Linear": _LINEAR,
+    "MatMul": _MATMUL,
+    "Embedding": _EMBEDDING,
 }
+"""Type to what an op of that type can do. MatMul is a product of two activations; an embedding has a scale a row."""
+
+
+OPT_IN_TYPES = ("MatMul",)
+"""Types that stay in high precision until a constraint is about them: inductor has no int8 kernel for them, so that
+rounding would cost accuracy and time and save nothing."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +149,17 @@ _APPROACH_MODES = {
 }
 
 
+def _seen_range(options: Options) -> Options:
+    item = ("activation", "algorithm")
+    return {**options, item: ("minmax",)} if item in options else options
+
+
 def capability_of(op: Op, approach: str, precisions: Sequence[Mode] = (Mode.FP32,)) -> OpCapability:
     """What `op` can do under an approach, quantized modes first; `precisions` are those the CPU is fast at."""
     modes = BY_TYPE[op.type]
     quantized = {mode: modes[mode] for mode in _APPROACH_MODES[approach] if mode in modes}
     if approach == "qat":  # training learns with the range seen, so only minmax makes sense
-        quantized = {mode: {**options, ("activation", "algorithm"): ("minmax",)} for mode, options in quantized.items()}
+        quantized = {mode: _seen_range(options) for mode, options in quantized.items()}
     return OpCapability(op, {**quantized, **{mode: {} for mode in PRECISIONS if mode in precisions}})
 
 

@@ -51,7 +51,9 @@ class OpConfig:
         if self.mode is Mode.WEIGHT_ONLY:
             told = (option for (_, item), option in self.options if item != "dtype")
             return "/".join([self.mode.value, *told])
-        return f"{self.mode.value}/{self.get('activation', 'scheme')}/{self.get('activation', 'algorithm')}"
+        items = dict(self.options)
+        attribute = "activation" if ("activation", "scheme") in items else "weight"  # an embedding has no activation
+        return f"{self.mode.value}/{items[attribute, 'scheme']}/{items[attribute, 'algorithm']}"
 
 
 FP32 = OpConfig(Mode.FP32)

@@ -10,6 +10,7 @@ from quantuner.api.errors import SearchError
 from quantuner.api.spec import ATTRIBUTES, Override, Quantization
 from quantuner.space.capability import (
     NUMBERS,
+    OPT_IN_TYPES,
     PERCENTILE,
     PRECISIONS,
     WEIGHT_ONLY,
@@ -106,7 +107,7 @@ def constrain(
     """
     allowed = [mode for mode in precisions if mode.value not in quantization.excluded_precisions]
     full = {op.name: capability_of(op, quantization.approach, allowed) for op in ops}
-    chosen = {name: narrowed(capability) for name, capability in full.items()}
+    chosen = {name: narrowed(_unasked(capability)) for name, capability in full.items()}
     for field, overrides, key in (
         ("opTypes", quantization.op_types, lambda op: op.type),
         ("opNames", quantization.op_names, lambda op: op.name),
@@ -114,11 +115,33 @@ def constrain(
         for override in overrides:
             matches = _matching(override, ops, key, field)
             for op in matches:
+                if not chosen[op.name].quantized_modes and not _means(override, op, matches):
+                    continue
                 found = _filtered(full[op.name], chosen[op.name], override)
                 if not found.modes:
                     raise _nothing_left(full[op.name], override, field, left_out or {})
                 chosen[op.name] = found
     return tuple(chosen[op.name] for op in ops)
+
+
+def _opt_in(op: Op) -> bool:
+    return op.type in OPT_IN_TYPES
+
+
+def _unasked(capability: OpCapability) -> OpCapability:
+    """What a user who asks for nothing gets of a capability."""
+    if not _opt_in(capability.op):
+        return capability
+    precisions = [mode for mode in capability.modes if mode.is_precision]
+    highest = precisions[-1] if precisions else Mode.FP32
+    return OpCapability(capability.op, {highest: {}})
+
+
+def _means(override: Override, op: Op, matches: Iterable[Op]) -> bool:
+    """Whether a constraint means one of the ops that it matches: an opt-in op only where it is about no others, or
+    names a data type.
+    """
+    return not _opt_in(op) or ("activation", "dtype") in override.options or all(map(_opt_in, matches))
 
 
 def _matching(override: Override, ops: Iterable[Op], key: Callable[[Op], str], field: str) -> list[Op]:

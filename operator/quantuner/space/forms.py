@@ -85,6 +85,8 @@ def _from_value(key: OpKey, value: Any, space: TuningSpace) -> OpConfig:
         )
     state = {attribute: dict(items) for attribute, items in value.items()}
     mode = state["activation"].pop("quant_mode", state["activation"].get("dtype"))
+    if state["activation"].get("dtype") == Mode.FP32 and mode != Mode.FP32:  # of an embedding, whose input is indices
+        del state["activation"]
     kwargs = {f"{attribute}_{item}": option for attribute, items in state.items() for item, option in items.items()}
     return OpTuningConfig(*key, mode, space, kwargs).config
 

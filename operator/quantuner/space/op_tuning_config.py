@@ -53,7 +53,9 @@ class OpTuningConfig:
         return (self.op_name, self.op_type) in self.tuning_space.ops_attr["weight"]
 
     def _dtype(self, attribute: str) -> str:
-        return self.config.mode.value if self.config.mode.is_precision else self.config.get(attribute, "dtype")
+        if self.config.mode.is_precision:
+            return self.config.mode.value
+        return dict(self.config.options).get((attribute, "dtype"), Mode.FP32.value)  # an embedding looks up in fp32
 
     def get_state(self) -> dict[str, Any]:
         """`{"activation": {"dtype": …, "quant_mode": …, "scheme": …}, "weight": {…}}`."""

@@ -99,6 +99,87 @@ class Computed(nn.Module):
         return nn.functional.linear(self.fc(x), self.scale * 2)
 
 
+class Upsampling(nn.Module):
+    """Transposed convolutions of every dimension; the second has two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.ConvTranspose1d(4, 6, 3)
+        self.two = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2)
+        self.three = nn.ConvTranspose3d(1, 2, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 4)` to `(N, 10)`."""
+        a = self.one(x[:, :, None] * torch.arange(4.0)).tanh()
+        b = self.two(x[:, :, None, None].expand(-1, -1, 2, 2)).mean(3)
+        c = self.three(x.view(-1, 1, 1, 2, 2)).flatten(1)[:, :1]
+        y: torch.Tensor = torch.cat([a.mean(2), b.amax(2)[:, :3], c], 1)
+        return y
+
+
+class Product(nn.Module):
+    """Attention written out: products of activations, of integers, and with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.mixing = nn.Parameter(torch.ones(2, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 4)` to `(N, 2, 2)`."""
+        query, key = self.query(x).view(-1, 2, 2), self.key(x).view(-1, 2, 2)
+        scores = torch.matmul(query, key.transpose(1, 2)).softmax(-1)
+        places = torch.ones(2, 2, dtype=torch.int64) @ x[:, :2].long()[:2].expand(2, 2)
+        return torch.bmm(scores, key) @ self.mixing + places.sum()
+
+
+class Looked(nn.Module):
+    """An embedding and a linear; the first row is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.fc = nn.Embedding(10, 4, padding_idx=0), nn.Linear(4, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """`(N, T) int64` to `(N, T, 3)`."""
+        y: torch.Tensor = self.fc(self.tokens(ids))
+        return y
+
+
+class Tied(nn.Module):
+    """One weight that is looked up and multiplied with, as language models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.fc = nn.Embedding(10, 4), nn.Linear(4, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """`(N, T) int64` to `(N, T, 10)`."""
+        return nn.functional.linear(self.fc(self.tokens(ids)), self.tokens.weight)
+
+
+class Attention(nn.Module):
+    """Attention of a sequence to itself, and a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, T, 4)` to `(N, T, 2)`."""
+        y: torch.Tensor = self.head(self.attention(x, x, x, need_weights=False)[0])
+        return y
+
+
+def ids(count: int = 8, seed: int = 1) -> torch.Tensor:
+    """`(N, 5) int64` below 10."""
+    return torch.randint(0, 10, (count, 5), generator=torch.Generator().manual_seed(seed))
+
+
+def rows(count: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+
 ALL_FAST = {"avx512_bf16": True, "avx512_fp16": True}
 ALL_PRECISIONS = ("bf16", "fp16", "fp32")
 

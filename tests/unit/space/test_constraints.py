@@ -1,6 +1,7 @@
 """The user's constraints narrow what a search tries, and say so where they match nothing."""
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import given
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import Override, Quantization
-from quantuner.space.capability import Mode, Op, OpCapability, capability_of
+from quantuner.space.capability import OPT_IN_TYPES, Mode, Op, OpCapability, capability_of, on_request
 from quantuner.space.constraints import constrain, overrides_of
 from tests.unit.space.spaces import NETWORK, narrowing, ops, quantizations, space_of
 
@@ -38,12 +39,45 @@ def test_what_is_left_is_inside_the_capability_in_its_order(model: tuple[Op, ...
             assert list(options) == list(full.modes[mode])
             for item, values in options.items():
                 assert values
-                assert values == tuple(option for option in full.modes[mode][item] if option in values)
+                known = (*full.modes[mode][item], *on_request(item, full.modes[mode][item], ["percentile"]))
+                assert values == tuple(option for option in known if option in values)
 
 
 @given(ops)
 def test_without_constraints_every_op_keeps_all_it_can_do(model: tuple[Op, ...]) -> None:
-    assert constrain(model, Quantization("auto")) == tuple(capability_of(op, "auto") for op in model)
+    found = constrain(model, Quantization("auto"))
+    assert [c.op for c in found] == list(model)
+    assert all(c.op.type in OPT_IN_TYPES or c == capability_of(c.op, "auto") for c in found)
+
+
+PRODUCT = Op("scores", "MatMul")
+
+
+@pytest.mark.parametrize(
+    ("types", "modes"),
+    [
+        pytest.param((), [Mode.FP32], id="nothing is asked for"),
+        pytest.param((narrowing(".*", activation_scheme=("sym",)),), [Mode.FP32], id="a constraint on all ops"),
+        pytest.param((narrowing("MatMul", activation_scheme=("sym",)),), [Mode.STATIC, Mode.FP32], id="on it alone"),
+        pytest.param((narrowing(".*", activation_dtype=("uint8",)),), [Mode.STATIC], id="its data type"),
+        pytest.param(
+            (narrowing("MatMul", activation_scheme=("sym",)), narrowing(".*", activation_algorithm=("minmax",))),
+            [Mode.STATIC, Mode.FP32],
+            id="a later constraint on all narrows what was asked for",
+        ),
+        pytest.param((narrowing(".*", activation_dtype=("fp32",)),), [Mode.FP32], id="everything in fp32"),
+    ],
+)
+def test_a_product_of_activations_is_quantized_where_it_is_asked_for(types: Any, modes: list[Mode]) -> None:
+    space = by_name(space_of("static", *NETWORK, PRODUCT, types=types))
+    assert list(space["scores"].modes) == modes
+    assert len(types) < 2 or space["scores"].modes[Mode.STATIC]["activation", "algorithm"] == ("minmax",)
+
+
+@pytest.mark.parametrize("pattern", [".*", "MatMul"])
+def test_a_product_stays_in_fp32_under_an_approach_that_has_nothing_for_it(pattern: str) -> None:
+    asked = (narrowing(pattern, activation_dtype=("uint8",)),)
+    assert list(by_name(space_of("dynamic", *NETWORK, PRODUCT, types=asked))["scores"].modes) == [Mode.FP32]
 
 
 def test_an_entry_for_a_precision_that_is_not_there_says_what_to_do() -> None:

@@ -224,9 +224,9 @@ def test_accumulated_fallback_ends_with_every_candidate_in_fp32(space: tuple[OpC
 @given(ops, quantizations.map(lambda q: q.approach))
 def test_an_unconstrained_space_is_searched_whole_by_type(model: tuple[Op, ...], approach: str) -> None:
     space = space_of(Quantization(approach).approach, *model)
-    types = {op.type for op in model if capability_of(op, approach).quantized_modes}
+    types = {op.type for op in model if capability_of(op, approach).quantized_modes} - {"MatMul"}  # it is asked for
     choices, first = {"dynamic": (1, Mode.DYNAMIC), "weight_only": (16, Mode.WEIGHT_ONLY)}.get(
         approach, (4, Mode.STATIC)
     )
-    assert len(list(samplers.op_type_wise(space))) == choices ** len(types)
+    assert len(list(samplers.op_type_wise(space))) == choices ** len(types - {"Embedding"})  # it has one way
     assert all(c.quantized_modes[0] is first for c in space if c.op.type in types)

@@ -19,7 +19,8 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.entrypoint import users_code
-from quantuner.engine.graphs import attribute
+from quantuner.engine.graphs import attribute, path_of
+from quantuner.engine.operators import weight_of
 from quantuner.engine.quiet import quiet
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -70,8 +71,10 @@ def _weights(model: GraphModule) -> dict[str, torch.Tensor]:
         parameter.requires_grad_(False)
     found: dict[str, torch.Tensor] = {}
     for name, _, node in quantizable_nodes(model.graph):
-        found[name] = attribute(model, str(node.args[1].target))  # type: ignore[union-attr]  # a get_attr
-        found[name].requires_grad_(True)
+        weight = weight_of(node)
+        if weight is not None:  # a product of activations has none
+            found[name] = attribute(model, path_of(weight))
+            found[name].requires_grad_(True)
     return found
 
 

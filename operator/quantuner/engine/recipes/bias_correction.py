@@ -24,6 +24,7 @@ from quantuner.engine.graphs import (
     per_channel,
     run_together,
 )
+from quantuner.engine.operators import inputs_of, weight_of
 from quantuner.engine.recipes.scheduler import Batches
 
 SAMPLES = 64  # calibration samples that means are taken over
@@ -37,7 +38,7 @@ class FastBiasCorrection:
         inputs = list(limited(batches(), SAMPLES))
         wanted = _means(folded(origin_model), inputs)
         model = copy.deepcopy(q_model)
-        ops = {node: (name, type_) for name, type_, node in op_nodes(model.graph) if is_dequantize(node.args[1])}
+        ops = {node: op for node, op in _with_bias(model).items() if is_dequantize(weight_of(node))}
         shifts: dict[Node, torch.Tensor] = {}
 
         def correct(node: Node, values: Sequence[Any]) -> Sequence[Any]:
@@ -54,9 +55,14 @@ class FastBiasCorrection:
         return model
 
 
+def _with_bias(model: GraphModule) -> dict[Node, tuple[str, str]]:
+    """Calls that can have a bias to their op's name and type: those with a weight that multiplies an input."""
+    return {node: (name, type_) for name, type_, node in op_nodes(model.graph) if inputs_of(node) and weight_of(node)}
+
+
 def _means(model: GraphModule, inputs: Sequence[tuple[Any, ...]]) -> dict[str, list[torch.Tensor]]:
     """Op name to the mean output per channel `(C,)` of each of its calls."""
-    ops = {node: (name, type_) for name, type_, node in op_nodes(model.graph)}
+    ops = _with_bias(model)
     found: dict[str, list[torch.Tensor]] = {}
 
     def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:

@@ -31,6 +31,7 @@ from quantuner.engine.recipes.folding import Site, fold, sites
 from quantuner.engine.recipes.scheduler import Batches
 
 DEFAULT_ALPHA = 0.5  # Xiao et al. 2022, section 5: a sweet spot for most models
+SMOOTHED = ("Conv1d", "Conv2d", "Conv3d", "Linear")  # types whose weight has input channels in dimension 1
 LEAST = 1e-5  # of a channel's maximum, so that a scale neither vanishes nor explodes
 SAMPLES = 32  # calibration samples that "auto" compares alphas on
 
@@ -191,6 +192,8 @@ def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
 def _groups(model: GraphModule) -> Iterator[Group]:
     by_source: dict[tuple[Node, str], list[Node]] = defaultdict(list)
     for _, type_, node in quantizable_nodes(model.graph):
+        if type_ not in SMOOTHED:
+            continue
         source, weight = node.args[0], node.args[1]
         grouped = type_ != "Linear" and len(node.args) > 6 and node.args[6] != 1
         if isinstance(source, Node) and isinstance(weight, Node) and len(weight.users) == 1 and not grouped:

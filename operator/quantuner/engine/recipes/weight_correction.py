@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from quantuner.engine.capture import op_nodes, quantizable_nodes
 from quantuner.engine.graphs import PER_CHANNEL, attribute, folded, is_dequantize, path_of, replace_attribute
+from quantuner.engine.operators import channel_axis, inputs_of, weight_of
 from quantuner.engine.recipes.scheduler import Batches
 
 
@@ -20,29 +21,31 @@ class WeightCorrection:
 
     def __call__(self, origin_model: GraphModule, q_model: GraphModule, batches: Batches) -> GraphModule:
         origin = folded(origin_model)
-        exact = {name: attribute(origin, path_of(node.args[1])) for name, _, node in quantizable_nodes(origin.graph)}
+        nodes = [(name, weight_of(node)) for name, _, node in quantizable_nodes(origin.graph)]
+        exact = {name: attribute(origin, path_of(weight)) for name, weight in nodes if weight is not None}
         model = copy.deepcopy(q_model)
         done: set[str] = set()
         for name, _, node in op_nodes(model.graph):
-            dequantize = node.args[1]
-            if not is_dequantize(dequantize):
-                continue
+            dequantize = weight_of(node)
+            if not inputs_of(node) or not is_dequantize(dequantize):
+                continue  # in fp32, or an embedding, whose rows are added up by nothing
             stored = path_of(dequantize.args[0])
             if stored not in done:  # ops may share it
                 done.add(stored)
-                _correct(model, stored, dequantize, exact[name])
+                _correct(model, stored, dequantize, exact[name], channel_axis(node))
         return model
 
 
-def _correct(model: GraphModule, stored: str, dequantize: Node, exact: torch.Tensor) -> None:
+def _correct(model: GraphModule, stored: str, dequantize: Node, weight: torch.Tensor, axis: int) -> None:
     _, scale, zero, *bounds = dequantize.args
+    exact = weight.movedim(axis, 0)
     scales = _broadcast(model, scale, exact)
     zeros = _broadcast(model, zero, exact)
     low, high = bounds[1:3] if dequantize.target is PER_CHANNEL else bounds[:2]
-    quantized = attribute(model, stored)
+    quantized = attribute(model, stored).movedim(axis, 0)
     corrected = matched(exact, (quantized.float() - zeros) * scales)
     again = (corrected / scales).round().add(zeros).clamp(float(low), float(high)).to(quantized.dtype)  # type: ignore[arg-type]
-    replace_attribute(model, stored, again)
+    replace_attribute(model, stored, again.movedim(0, axis).contiguous())
 
 
 def _broadcast(model: GraphModule, value: object, exact: torch.Tensor) -> torch.Tensor:

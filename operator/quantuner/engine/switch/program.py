@@ -70,7 +70,7 @@ class Program:
 
 def _step(model: GraphModule, node: Node) -> Step:
     if node.op == "get_attr":
-        value = attribute(model, str(node.target)).detach()
+        value = attribute(model, str(node.target))  # not detached: matmul goes another way for what may have gradients
         return lambda _: value
     call = _callable(model, node)
     arguments, named = node.args, node.kwargs

@@ -52,15 +52,15 @@ class Rounding:
         scale, zero_point = observer.calculate_qparams()
         return float(scale), int(zero_point)
 
-    def weight(self, name: str, config: OpConfig, value: torch.Tensor) -> torch.Tensor:
-        """An op's weight `(out, in, …) float32` rounded to its grid."""
+    def weight(self, name: str, config: OpConfig, value: torch.Tensor, axis: int) -> torch.Tensor:
+        """An op's weight, float32, rounded to its grid; channels in dimension `axis`."""
         if config.mode is Mode.WEIGHT_ONLY:
             if self._few_bits is None:
                 raise RuntimeError(f"{name}: this model was given no weights in few bits")
             return self._few_bits.fp32(name, config)
         options = tuple(option for (attribute, _), option in config.options if attribute == "weight")
         if (name, options) not in self._weights:
-            self._weights[name, options] = rounded_weight(config, value)
+            self._weights[name, options] = rounded_weight(config, value, axis)
         return self._weights[name, options]
 
     def cast(self, node: Node, mode: Mode, value: torch.Tensor) -> torch.Tensor:
@@ -73,11 +73,11 @@ class Rounding:
         return self._weights[key]
 
 
-def rounded_weight(config: OpConfig, value: torch.Tensor) -> torch.Tensor:
-    observer = weight_observer(config).to(value.device)
+def rounded_weight(config: OpConfig, value: torch.Tensor, axis: int) -> torch.Tensor:
+    observer = weight_observer(config, axis).to(value.device)
     observer(value)
     scale, zero_point = observer.calculate_qparams()
     zero_point = zero_point.to(torch.int32)
     if config.get("weight", "granularity") == "per_channel":
-        return torch.fake_quantize_per_channel_affine(value, scale, zero_point, 0, -128, 127)
+        return torch.fake_quantize_per_channel_affine(value, scale, zero_point, axis, -128, 127)
     return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), -128, 127)

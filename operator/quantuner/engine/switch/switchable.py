@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.operators import channel_axis, inputs_of, range_names, weight_of
 from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
@@ -54,7 +55,7 @@ class Switchable:
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
-        inputs = [node.all_input_nodes[0] for node in self.names]
+        inputs = [source for node in self.names for source in inputs_of(node)]
         kept = dict.fromkeys([*inputs, *self.program.result.all_input_nodes]) if budget else {}
         self._above = {node: self.program.above(node, ops, self.names) for node in kept}
         worth = {node: 1.0 + sum(work.get(name, 0.0) for name in above) for node, above in self._above.items()}
@@ -151,11 +152,14 @@ class _Run:
             return self._switchable.program.steps[node](values)
         if config.mode in DTYPES:
             return self._in_precision(node, config.mode, values)
-        source, weight, *_ = node.all_input_nodes
         arguments = {argument: values[argument] for argument in node.all_input_nodes}
-        if config.mode is not Mode.WEIGHT_ONLY:
-            arguments[source] = self._input(source, name, config, values)
-        arguments[weight] = self._switchable.rounding.weight(name, config, values[weight])
+        named = zip(inputs_of(node), range_names(name, node), strict=True)
+        for source, range_name in named if config.mode is not Mode.WEIGHT_ONLY else ():
+            arguments[source] = self._input(source, range_name, config, values)
+        weight = weight_of(node)
+        if weight is not None:
+            rounded = self._switchable.rounding.weight(name, config, values[weight], channel_axis(node))
+            arguments[weight] = rounded
         return self._switchable.program.steps[node](arguments)
 
     def _in_precision(self, node: Node, mode: Mode, values: Values) -> torch.Tensor:
@@ -168,9 +172,9 @@ class _Run:
         result: torch.Tensor = self._switchable.program.steps[node](arguments)
         return result.to(torch.float32)
 
-    def _input(self, source: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor:
+    def _input(self, source: Node, range_name: str, config: OpConfig, values: Values) -> torch.Tensor:
         rounding = self._switchable.rounding
-        grid = rounding.grid(name, config)
+        grid = rounding.grid(range_name, config)
         key, rounded = self._last
         if grid is None or rounded is None or key != (source, grid):
             rounded = rounding.activation(config, grid, values[source])

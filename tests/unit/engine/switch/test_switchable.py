@@ -15,7 +15,23 @@ from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.space.samplers import initial, op_wise_candidates
-from tests.unit.engine.models import ALL_PRECISIONS, Computed, Net, Shared, Volumes, engine_of, images, seeded
+from tests.unit.engine.models import (
+    ALL_PRECISIONS,
+    Attention,
+    Computed,
+    Looked,
+    Net,
+    Product,
+    Shared,
+    Tied,
+    Upsampling,
+    Volumes,
+    engine_of,
+    ids,
+    images,
+    rows,
+    seeded,
+)
 
 
 class InPlace(nn.Module):
@@ -61,10 +77,6 @@ class Nested(nn.Module):
         return {"hidden": hidden, "out": self.b(hidden)}
 
 
-def rows(count: int = 8, seed: int = 1) -> torch.Tensor:
-    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-
-
 def pairs(count: int = 8, seed: int = 1) -> dict[str, torch.Tensor]:
     return {"x": rows(count, seed), "y": rows(count, seed + 1)}
 
@@ -89,17 +101,25 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "writing in place": (InPlace, images),
     "writing to a part": (PartlyWritten, rows),
     "inputs and outputs in dicts": (Nested, pairs),
+    "transposed convolutions": (Upsampling, rows),
+    "products of activations": (Product, rows),
+    "an embedding": (Looked, ids),
+    "an embedding whose weight is multiplied with, too": (Tied, ids),
+    "attention": (Attention, lambda *given: rows(*given).repeat(1, 3).view(-1, 3, 4)),
 }
 EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
+REQUESTED = (Override("MatMul", {("activation", "dtype"): ("uint8", *ALL_PRECISIONS)}),)
+"""What has to be asked for is asked for in models that have it."""
 BUDGETS = {"nothing is kept": 0, "some": 3000, "everything": 2**30}
 
 
 def engine_for(make: Callable[[], nn.Module], data: Callable[..., Any], approach: str) -> Engine:
+    requested = REQUESTED if make is Product and approach == "static" else ()
     made = engine_of(
         seeded(make),
         loader=[(data(), torch.zeros(8))],
         approach=approach,
-        op_types=(EVERY_ALGORITHM,),
+        op_types=(*requested, EVERY_ALGORITHM),
         precisions=ALL_PRECISIONS,
     )
     made.calibrate()
