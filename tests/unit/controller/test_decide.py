@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from quantuner.api.spec import Tuning
+from quantuner.controller import build
 from quantuner.controller.decide import decide
+from quantuner.controller.mpijob import build_mpijob
 from quantuner.controller.observe import Observation, Refusal
 from quantuner.controller.pods import Trouble, TroubleKind
 from quantuner.controller.settings import Settings
@@ -303,6 +306,57 @@ def test_tells_the_same_a_second_time(case: Case) -> None:
     later = compose(again, decide(again, case.ages, case.settings), "2026-11-23T13:00:00Z")
 
     assert later == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"workers": 5}, id="more workers"),
+        pytest.param({"workers": 1}, id="fewer workers"),
+        pytest.param({"slotsPerWorker": 4}, id="more slots"),
+        pytest.param({"runLauncherAsWorker": True}, id="the launcher works, too"),
+        pytest.param({"tuningCriterion": {"maxTrials": 7}}, id="another number of trials"),
+        pytest.param({"tuningCriterion": {"timeoutSeconds": 60}}, id="a time limit"),
+        pytest.param({"workers": 3, "slotsPerWorker": 2, "tuningCriterion": {"maxTrials": 9}}, id="several at once"),
+    ],
+)
+def test_a_changed_search_ends_its_ranks_and_goes_on_as_changed(change: dict[str, Any]) -> None:
+    """Old job, its deletion, its last pods, the new job: two launchers never share the journal meanwhile."""
+    body, told = resource(**change), history(trial(0), trial(1), trial(2))
+    runs = observation(
+        body,
+        objects=support(resource()),
+        mpijob=job(resource(), "Created", "Running"),
+        pods=RUNNING_PODS,
+        history=told,
+    )
+    verdict = decide(runs, {}, SETTINGS)
+    assert ([d.uid for d in verdict.deletes], kinds(verdict)) == ([JOB_UID], ("merge ConfigMap",))
+
+    going = {**job(resource()), "metadata": {**job(resource())["metadata"], "deletionTimestamp": NOW}}
+    ending: dict[str, Any] = {"history": told, "pods": (launcher(terminating=True), worker(0, terminating=True))}
+    for seen in (observation(body, mpijob=going, **ending), observation(body, **ending)):
+        verdict = decide(seen, {}, SETTINGS)
+        assert (kinds(verdict), verdict.deletes) == ((), ())
+
+    (created,) = decide(observation(body, history=told), {}, SETTINGS).writes
+    assert isinstance(created, Create)
+    assert created.manifest == build_mpijob(Tuning.from_body(body), IMAGE, build.spec_hash(body), 3, SETTINGS)
+    assert created.manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] == change.get("workers", 2)
+    assert created.manifest["spec"]["slotsPerWorker"] == change.get("slotsPerWorker", 1)
+
+
+def test_a_change_of_a_search_whose_launcher_has_just_ended_is_taken_up_by_the_relaunch() -> None:
+    body = resource(workers=5)
+    seen = observation(
+        body,
+        mpijob=job(resource(), "Created", "Succeeded", ended=True, trials=1),
+        history=history(trial(0), trial(1)),
+    )
+    assert [d.uid for d in decide(seen, {}, SETTINGS).deletes] == [JOB_UID]
+    (created,) = decide(observation(body, history=seen.history), {}, SETTINGS).writes
+    assert isinstance(created, Create)
+    assert created.manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] == 5
 
 
 def test_keeps_the_image_the_search_began_with() -> None:

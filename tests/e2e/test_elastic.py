@@ -1,0 +1,62 @@
+"""What the user changes while a search runs, and pods that are told to end: it goes on from all that was told."""
+
+import json
+
+import pytest
+
+from tests.e2e.disturbed import STARTED_SECONDS, await_trials, ended, is_the_examples_answer, slow
+from tests.e2e.kube import Kube, Object, is_true
+from tests.e2e.tunings import history
+
+pytestmark = pytest.mark.cluster
+
+
+def change(kube: Kube, name: str, **spec: object) -> None:
+    kube.run("patch", "qtune", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def pod_of(kube: Kube, name: str, role: str) -> Object:
+    """The first pod of this role."""
+    selector = f"quantuner.dev/tuning={name},training.kubeflow.org/job-role={role}"
+    return kube.items("pods", "-l", selector)[0]
+
+
+def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kube) -> None:
+    slow(kube, "elastic", workers=1)
+    await_trials(kube, "elastic", 3)
+    change(kube, "elastic", suspend=True)
+    kube.await_object("qtune", "elastic", is_true("Suspended"), STARTED_SECONDS, "suspended")
+    for kind in ("mpijob/elastic", "pod/elastic-worker-0"):
+        kube.run("wait", "--for=delete", kind, "--timeout=60s")
+    kept = len(history(kube, "elastic").tried)
+    assert kept >= 3
+
+    change(kube, "elastic", suspend=False, workers=2)
+    body, found = ended(kube, "elastic")
+    assert [launch.ranks for launch in found.launches] == [2, 3]
+    is_the_examples_answer(body, found)
+
+
+def test_a_running_search_goes_on_at_another_size(kube: Kube) -> None:
+    """Slots change, and the threads of a rank do not: its results would differ in their last bits."""
+    slow(kube, "size", workers=1)
+    await_trials(kube, "size", 3)
+    change(kube, "size", workers=2, slotsPerWorker=2)
+    body, found = ended(kube, "size")
+    assert [launch.ranks for launch in found.launches] == [2, 5]
+    assert {launch.threads for launch in found.launches} == {1}
+    assert len(set(found.launches[-1].hosts)) == 3
+    is_the_examples_answer(body, found)
+
+
+@pytest.mark.parametrize("role", ["launcher", "worker"])
+def test_a_pod_that_is_told_to_end_loses_nothing_that_was_told(kube: Kube, role: str) -> None:
+    """As a drain of its node does: SIGTERM, and time to end."""
+    name = f"drained-{role}"
+    slow(kube, name)
+    told = await_trials(kube, name, 5)["status"]["trials"]["completed"]
+    kube.run("delete", "pod", pod_of(kube, name, role)["metadata"]["name"], "--wait=true")
+    assert len(history(kube, name).tried) >= told
+    body, found = ended(kube, name)
+    assert len(found.launches) >= 2
+    is_the_examples_answer(body, found)
