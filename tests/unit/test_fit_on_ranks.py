@@ -17,6 +17,7 @@ from quantuner import options
 from quantuner.config import PostTrainingQuantConfig, TuningCriterion
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import read_history
+from quantuner.distributed.processors import Processors, share
 from quantuner.quantization import fit
 from tests.unit.engine.digits_net import accuracy, calibration, trained
 
@@ -65,6 +66,9 @@ run("no data on rank 1", "none", calibration() if rank == "0" else None, four)
 run("nothing meets", "strict", calibration(), four, strict)
 run("ranks judge differently", "differently", calibration(), four, differently)
 run("found again", "again", calibration(), four)
+torch.set_num_threads(3 + int(rank))
+run("threads of their own", "threads", calibration(), {"max_trials": 1})
+said["threads after"] = torch.get_num_threads()
 (folder / f"{rank}.json").write_text(json.dumps(said))
 """
 
@@ -107,6 +111,15 @@ def test_each_rank_gets_the_model_that_a_serial_search_finds(
     assert [(t.digest, t.accuracy) for t in together] == [(t.digest, t.accuracy) for t in alone]
     assert said[0]["found"] == said[1]["found"]
     assert said[0]["found"]["accuracy"] in [trial.accuracy for trial in together[1:]]
+
+
+def test_ranks_compute_with_the_fewest_threads_that_any_has_and_give_back_their_own(
+    folder: Path, said: list[dict[str, Any]]
+) -> None:
+    """Of those the script set, 3 and 4, and of each rank's share of this computer."""
+    (launch,) = read_history(folder / "threads" / "journal.jsonl").launches
+    assert launch.threads == min(3, share([Processors.here("this")] * RANKS))
+    assert [each["threads after"] for each in said] == [3, 4]
 
 
 def test_rank_1_evaluates_the_trials_and_rank_0_baseline_and_winner(said: list[dict[str, Any]]) -> None:

@@ -90,8 +90,10 @@ def test_its_status_is_what_a_cluster_would_show(serial: Run) -> None:
 def test_slaves_give_the_same_history_and_winner(
     serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parallel = run(capsys, written(tmp_path), tmp_path / "workspace", "--workers", "2")
+    file = written(tmp_path, slotsPerWorker=2)  # one worker of two slots: two slaves
+    parallel = run(capsys, file, tmp_path / "workspace", "--workers", "1")
     assert parallel.code == 0
+    assert parallel.status["workers"] == 1
     assert [launch.ranks for launch in parallel.history.launches] == [3]
     assert {trial.rank for trial in parallel.history.tried} == {1, 2}
     assert essence(parallel.history.trials) == essence(serial.history.trials)
