@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +21,10 @@ from quantuner.api.timestamps import utc_now
 from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JournalFolder
-from quantuner.engine.artifact import write_report
+from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
-from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
@@ -118,9 +118,16 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
             journal.close()
     if found is None:
         return None
-    if comm.rank == 0:
-        return load(strategy.folder)
-    return strategy.engine.quantized_model(TuneConfig.from_plain(found))  # its disk may be another one
+    saved = comm.broadcast(
+        _together(comm, lambda: packed(strategy.folder) if comm.rank == 0 and comm.size > 1 else b"")
+    )
+    return _together(comm, lambda: strategy.engine.saved if comm.rank == 0 else _unpacked(saved))
+
+
+def _unpacked(saved: bytes) -> QuantizedModel:
+    """The model that rank 0 has saved, on a rank whose disk may be another one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load(unpack(saved, Path(folder) / "model"))
 
 
 def _found(strategy: TuneStrategy) -> dict[str, Any] | None:
@@ -130,7 +137,7 @@ def _found(strategy: TuneStrategy) -> dict[str, Any] | None:
         return None
     strategy.recorder.append(finished)
     if finished.best is not None:
-        write_report(strategy.folder, report(strategy.recorder.history, finished))
+        write_report(strategy.folder, report(strategy.recorder.history, finished, strategy.engine.saved_seconds))
     winner = _winner(strategy, finished)
     if winner is not None:
         strategy.deploy_config()

@@ -137,7 +137,7 @@ def _search(
     if finished.best is None:  # the baseline alone took all the time
         return finished
     try:
-        write_report(strategy.folder, report(journal.history, finished))
+        write_report(strategy.folder, report(journal.history, finished, strategy.engine.saved_seconds))
     except OSError as error:
         raise SearchError(Failure.WRITE_FAILED, f"the model's report cannot be written: {error}") from error
     return finished

@@ -15,6 +15,7 @@ RECIPES = (
     "first_conv_or_matmul_quantization",
     "last_conv_or_matmul_quantization",
     "pre_post_process_quantization",
+    "dedicated_qdq_pair",
 )
 ELSEWHERE = {  # recipes of Neural Compressor 2.x that are not for PyTorch, or not here yet, at their defaults
     "layer_wise_quant": False,
@@ -22,7 +23,6 @@ ELSEWHERE = {  # recipes of Neural Compressor 2.x that are not for PyTorch, or n
     "gemm_to_matmul": True,
     "graph_optimization_level": None,
     "add_qdq_pair_to_weight": False,
-    "dedicated_qdq_pair": False,
     "optypes_to_exclude_output_quant": [],
     "rtn_args": {},
     "awq_args": {},

@@ -1,8 +1,10 @@
 """The folder in which a quantized model is kept, and its way back."""
 
 import hashlib
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from quantuner.api.errors import ArtifactError
 from quantuner.engine.capture import Captured
 from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
+from quantuner.engine.inspection import inspect
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
 from quantuner.space.config import TuneConfig
@@ -49,6 +52,7 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     staging.mkdir(parents=True)
     with quiet():
         torch.export.save(program, staging / MODEL_FILE)
+    inspect(staging / MODEL_FILE)  # what is saved can be loaded
     (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     _seal(staging)
     shutil.rmtree(folder, ignore_errors=True)
@@ -61,6 +65,22 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(card(report, config), encoding="utf-8")
     _seal(folder)
+
+
+def packed(folder: Path) -> bytes:
+    """The folder's files, for another rank."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    return content.getvalue()
+
+
+def unpack(content: bytes, folder: Path) -> Path:
+    """Writes what `packed` gave to a folder, and returns it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 def verify(folder: Path) -> None:
@@ -96,8 +116,9 @@ def load(folder: Path) -> GraphModule:
 
 
 def load_program(folder: Path) -> torch.export.ExportedProgram:
-    """The saved program. Raises what `verify` raises."""
+    """The saved program; no code that it holds runs. Raises what `verify` and `inspect` raise."""
     verify(Path(folder))
+    inspect(Path(folder) / MODEL_FILE)
     with quiet():
         return torch.export.load(Path(folder) / MODEL_FILE)
 

@@ -15,6 +15,7 @@ Found by Quantuner: trial {trial} of {trials}, which {verdict} the accuracy crit
 | accuracy | {baseline!r} | {accuracy!r} |
 | parameters and buffers, MiB | {baseline_size:.3f} | {size:.3f} |
 | modelled latency of the quantizable ops | 1 | {cost:.3f} |
+| seconds of one evaluation, before compiling | {baseline_seconds:.3g} | {seconds:.3g} |
 
 Ops: {ops}. Every op is in config.yaml, every figure in report.json.
 
@@ -22,7 +23,7 @@ Ops: {ops}. Every op is in config.yaml, every figure in report.json.
 import quantuner
 
 model = quantuner.load("FOLDER")  # checks SHA256SUMS first
-fast = model.compiled()  # in int8 kernels of this CPU; compiles at its first call
+fast = quantuner.load("FOLDER", compile=True)  # in int8 kernels of this CPU; compiles at its first call
 ```
 
 `model.pt2` is a program of torch.export and loads with torch alone, made with {versions}:
@@ -48,6 +49,8 @@ def card(report: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         baseline_size=report["sizes"]["fp32"],
         size=report["sizes"]["model"],
         cost=report["cost"],
+        baseline_seconds=report["latency"]["fp32"],
+        seconds=report["latency"]["model"],
         ops=", ".join(f"{count} {mode}" for mode, count in modes.most_common()),
         versions=", ".join(f"{name} {version}" for name, version in report["versions"].items()),
     )

@@ -36,7 +36,7 @@ from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
 from quantuner.engine.switch.switchable import Switchable
-from quantuner.engine.training import Training, train_quantized
+from quantuner.engine.training import Trained, Training, train_quantized
 from quantuner.engine.variants import Variants
 from quantuner.engine.weight_only.conversion import store_weights
 from quantuner.space.capability import BY_TYPE, Mode, Op, OpCapability, capability_of
@@ -109,13 +109,15 @@ class Engine:
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
         self.saved: QuantizedModel | None = None
         """The model that was saved last, as it was loaded again."""
+        self.saved_seconds = 0.0
+        """Wall seconds of its evaluation, not compiled to int8 kernels."""
         self.kept_ranges = KeptRanges()
         """Where calibrated ranges are looked for and kept."""
         self.scheduler = AlgorithmScheduler()
         self.probes = Probes(self)
-        self._training = Training(task.train_func)
+        self._training, self._trained = Training(task.train_func), Trained()
         self._variants = Variants(self)
-        self._bytes = sum(t.numel() * t.element_size() for t in task.model.state_dict().values())
+        self._bytes = _bytes_of(task.model)
 
     @property
     def digest(self) -> str:
@@ -203,7 +205,7 @@ class Engine:
 
         Raises `ValueError` for a hook of another name.
         """
-        self._training = Training(function, hooks)
+        self._training, self._trained = Training(function, hooks), Trained()
 
     # --- measuring
 
@@ -223,7 +225,7 @@ class Engine:
         with Footprint("footprint" in self.objectives) as footprint:
             accuracy, seconds = evaluate(model, judge or self.task.eval_func)
         known = {"performance": seconds, "accuracy": accuracy, "footprint": footprint.mebi}
-        known["modelsize"] = self.size(config or TuneConfig())
+        known["modelsize"] = _bytes_of(model) / MEBI if config is None else self.size(config)
         return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
 
     def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
@@ -253,7 +255,7 @@ class Engine:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
         artifact.save(folder, self.quantized(config), self.captured, config)
         self.saved = load(folder)
-        accuracy, _ = evaluate(self.saved.model, self.task.eval_func)
+        accuracy, self.saved_seconds = evaluate(self.saved.model, self.task.eval_func)
         return accuracy
 
     # --- models
@@ -264,12 +266,12 @@ class Engine:
         captured = variant.captured
         activations = variant.activations(config.calib_sampling_size, self.quantization)
         if self.quantization.approach == "qat":
-            model = train_quantized(captured, activations, config, self._training)
+            model = self._trained.of(config, lambda: train_quantized(captured, activations, config, self._training))
         else:
             model = quantize(captured, activations, config)
         few_bits = variant.few_bits(config.calib_sampling_size, self.quantization, self.task.calib_dataloader)
         store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
-        return self._corrected(config, captured, model)
+        return recipes.finished(self._corrected(config, captured, model), config.recipes)
 
     def switchable(self, config: TuneConfig) -> Switchable:
         """The model that computes as any quantized one of `config`'s recipes before quantization and its ranges."""
@@ -377,6 +379,11 @@ def _check_not_empty(ops: Sequence[Op], quantization: Quantization) -> None:
             f"quantization.approach: {approach} quantizes {', '.join(types)}, and the model has only "
             f"{', '.join(sorted({op.type for op in ops}))}; choose another approach",
         )
+
+
+def _bytes_of(model: torch.nn.Module) -> int:
+    """Of parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 def _saved(config: OpConfig) -> float:

@@ -57,6 +57,26 @@ class Training:
             self.hooks[hook](model)
 
 
+KEPT = 4  # int8 models take a quarter of the fp32 one, so together about as much as that
+
+
+class Trained:
+    """The models that were trained last: a winner is mostly one of them, and need not be trained again to be saved."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, GraphModule] = {}
+
+    def of(self, config: TuneConfig, train: Callable[[], GraphModule]) -> GraphModule:
+        """That of `config`, trained only where it is not kept."""
+        model = self._models.pop(config.digest, None)
+        if model is None:
+            model = train()
+        self._models[config.digest] = model
+        if len(self._models) > KEPT:
+            del self._models[next(iter(self._models))]
+        return model
+
+
 def train_quantized(
     captured: Captured, activations: Activations, config: TuneConfig, training: Training
 ) -> GraphModule:

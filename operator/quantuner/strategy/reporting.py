@@ -9,12 +9,13 @@ from quantuner.api.spec import digest
 from quantuner.engine.engine import cpu_kind, libraries
 
 
-def report(history: History, finished: Finished) -> dict[str, Any]:
+def report(history: History, finished: Finished, seconds: float) -> dict[str, Any]:
     """The content of report.json; `finished` names a best trial.
 
     `sizes` are modelled, in MiB of parameters and buffers; `cost` is the modelled latency of the quantizable ops
-    relative to fp32; `latency` is seconds of one whole evaluation of the fp32 model; `precisions` are what ops could
-    fall back to, and which of those asked for the processor is not fast at.
+    relative to fp32; `latency` is wall seconds of one whole evaluation, of the saved model `seconds`, as it runs before
+    it is compiled to int8 kernels; `precisions` are what ops could fall back to, and which of those asked for the
+    processor is not fast at; `journal` is the digest of the told trials.
     """
     baseline, best = history.trials[0], history.trials[finished.best or 0]
     first, last = history.launches[0], history.launches[-1]
@@ -27,7 +28,7 @@ def report(history: History, finished: Finished) -> dict[str, Any]:
         "outcome": finished.outcome,
         "sizes": {"fp32": baseline.size, "model": best.size},
         "cost": best.cost,
-        "latency": {"fp32": baseline.seconds},
+        "latency": {"fp32": baseline.seconds, "model": round(seconds, 6)},
         "objectives": best.objectives,
         "precisions": {"offered": ["fp32", *filter(None, last.precisions.split(", "))], "left_out": last.left_out},
         "search": first.search,

@@ -89,6 +89,7 @@ ROWS: list[tuple[str, str, Any, str, Any]] = [
     ),
     ("quantization", "recipes", {"fastBiasCorrection": True}, "recipes", {"fast_bias_correction": True}),
     ("quantization", "recipes", {"weightCorrection": True}, "recipes", {"weight_correction": True}),
+    ("quantization", "recipes", {"dedicatedQdqPair": True}, "recipes", {"dedicated_qdq_pair": True}),
     (
         "quantization",
         "recipes",
@@ -395,6 +396,7 @@ PLAIN_RECIPES = st.fixed_dictionaries(
     optional={
         "fastBiasCorrection": st.booleans(),
         "weightCorrection": st.booleans(),
+        "dedicatedQdqPair": st.booleans(),
         "firstConvOrMatmulQuantization": st.booleans(),
         "lastConvOrMatmulQuantization": st.booleans(),
         "prePostProcessQuantization": st.booleans(),

@@ -14,6 +14,8 @@ import quantuner
 from quantuner.api.errors import ArtifactError
 from quantuner.engine import artifact
 from quantuner.engine.engine import Engine
+from quantuner.engine.lowering import Lowered
+from quantuner.engine.quantized import QuantizedModel
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
 from tests.unit.engine.models import Net, engine_of, images, seeded
@@ -26,6 +28,7 @@ REPORT: dict[str, Any] = {
     "trials": 7,
     "sizes": {"fp32": 2.0, "model": 1.0},
     "cost": 0.4,
+    "latency": {"fp32": 0.25, "model": 0.5},
     "versions": {"torch": "2.13.0"},
 }
 
@@ -72,6 +75,7 @@ def test_the_card_and_the_report_say_how_the_model_was_found(folder: Path) -> No
     card = (folder / "README.md").read_text()
     assert "trial 3 of 7, which meets the accuracy criterion" in card
     assert "| accuracy | 0.5 | 0.25 |" in card
+    assert "| seconds of one evaluation, before compiling | 0.25 | 0.5 |" in card
     assert "Ops: 1 static, 1 fp32." in card
     assert json.loads((folder / "report.json").read_text()) == REPORT
 
@@ -87,6 +91,19 @@ def test_the_package_loads_it(folder: Path) -> None:
     model = quantuner.load(folder)
     with torch.no_grad():
         assert torch.equal(model(images()), artifact.load(folder)(images()))
+
+
+def test_packed_for_another_rank_it_is_the_same(folder: Path, tmp_path: Path) -> None:
+    again = artifact.unpack(artifact.packed(folder), tmp_path / "elsewhere")
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_it_is_loaded_to_be_compiled(folder: Path) -> None:
+    """Compiling itself is the lowering's; here it is not called."""
+    assert isinstance(quantuner.load(folder, compile=True), Lowered)
+    assert isinstance(quantuner.load(folder, compile=False), QuantizedModel)
 
 
 def damage(file: Path) -> None:

@@ -1,6 +1,7 @@
 """Quantization-aware training: what is trained computes as what is returned, and training helps."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.engine import Engine
 from quantuner.engine.precision import DTYPES
 from quantuner.engine.quantize import quantize
+from quantuner.engine.quantized import load
 from quantuner.engine.quiet import quiet
-from quantuner.engine.training import Training
+from quantuner.engine.training import KEPT, Training
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig, TuneConfig
 from quantuner.space.samplers import initial
@@ -208,6 +210,38 @@ def test_every_training_draws_the_same_numbers() -> None:
     for _ in range(2):
         trained(engine, lambda _: drawn.append(torch.rand(3).tolist()))
     assert drawn[0] == drawn[1]
+
+
+def test_a_model_that_was_trained_lately_is_not_trained_again(tmp_path: Path) -> None:
+    """As a winner that is saved, with the bits of its trial; one that is given up is trained anew, to the same bits."""
+    trainings: list[float] = []
+
+    def train(model: Any) -> None:
+        descend(model, 2)
+        trainings.append(loss_of(model).item())
+
+    engine = qat_engine()
+    engine.train_with(train, {})
+    first = initial(engine.space)
+    others = [first.with_recipes({"smooth_quant": True, "smooth_quant_args": {"alpha": i / 10}}) for i in range(KEPT)]
+    with torch.no_grad():
+        expected = engine.quantized(first)(DATA)
+    engine.save(first, tmp_path / "model")
+    assert len(trainings) == 1
+    for config in others:
+        engine.quantized(config)
+    assert len(trainings) == 1 + KEPT
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "model")(DATA), expected)
+        assert torch.equal(engine.quantized(first)(DATA), expected)
+    assert len(trainings) == 2 + KEPT
+    assert trainings[0] == trainings[-1]
+
+
+def test_another_training_function_trains_anew() -> None:
+    engine = qat_engine()
+    with torch.no_grad():
+        assert not torch.equal(trained(engine, lambda _: None)(DATA), trained(engine, descend)(DATA))
 
 
 def test_the_users_model_is_not_trained() -> None:

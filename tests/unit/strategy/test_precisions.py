@@ -96,7 +96,7 @@ def test_a_launch_and_the_report_say_what_is_offered_and_what_is_left_out_and_wh
     (said,) = history_of(strategy).launches
     why = "fp16: new has none of avx512_fp16, amx_fp16, fp16_arith"
     assert (said.precisions, said.left_out) == ("bf16", why)
-    assert report(history_of(strategy), finished)["precisions"] == {"offered": ["fp32", "bf16"], "left_out": why}
+    assert report(history_of(strategy), finished, 0.0)["precisions"] == {"offered": ["fp32", "bf16"], "left_out": why}
     assert why in caplog.text
 
 
@@ -106,7 +106,7 @@ def test_a_search_that_asks_for_none_says_none(tmp_path: Path) -> None:
     finished = ended(strategy)
     (said,) = history_of(strategy).launches
     assert (said.precisions, said.left_out) == ("", "")
-    assert report(history_of(strategy), finished)["precisions"] == {"offered": ["fp32"], "left_out": ""}
+    assert report(history_of(strategy), finished, 0.0)["precisions"] == {"offered": ["fp32"], "left_out": ""}
 
 
 # --- falling back

@@ -1,0 +1,134 @@
+"""What a saved program may hold, so that loading and running it runs no code of whoever saved it.
+
+torch.export.load unpickles tensors that ask for it, custom objects and example inputs, evaluates expressions of sizes
+as Python, and calls any function of torch that a node names, those of the operating system included. A program that
+Quantuner saved needs none of it. Source: torch 2.13, torch/export/pt2_archive/_package.py and torch/_export/serde.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quantuner.api.errors import ArtifactError
+
+_NAME = re.compile(r"[\w.<>:/+ -]*")
+_WORD = re.compile(r"[A-Za-z]\w*")
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed|torchao|higher_order)\.[a-z]\w*(\.[A-Za-z]\w*)?"
+    r"|torch\.ops\.(aten|prims)\._[a-z]\w*\.[A-Za-z]\w*"
+    r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)"
+    r"|math\.[a-z]\w*|torch\.sym_\w+|torch\._sym_\w+"
+)
+_FORBIDDEN = ("torch.ops.aten.from_file",)  # opens a file of any name
+_FREE = ("metadata", "as_string", "as_strings", "stack_trace")  # never run: shown, or a node's argument
+_SPECS = ("in_spec", "out_spec")
+_SIZES = ("size", "stride", "storage_offset", "dim", "ndimension")
+_CALLED = ("int", "float", "bool", "abs", "min", "max", "round", "len")
+_SYNTAX = (
+    *(
+        ast.Expression,
+        ast.BoolOp,
+        ast.boolop,
+        ast.BinOp,
+        ast.operator,
+        ast.UnaryOp,
+        ast.unaryop,
+        ast.Compare,
+        ast.cmpop,
+    ),
+    *(ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Attribute, ast.IfExp),
+)
+
+
+def inspect(file: Path) -> None:
+    """Raises `ArtifactError` where the program `file` could run code of its own."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            problem = next(_problems(archive), None)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"it cannot be read ({type(error).__name__}: {error})"
+    if problem:
+        raise ArtifactError(
+            f"{file} is refused, since it might run code: {problem}; save the model anew with Quantuner"
+        )
+
+
+def _problems(archive: zipfile.ZipFile) -> Iterator[str]:
+    for info in archive.infolist():
+        _, _, name = info.filename.partition("/")
+        if name.startswith("data/sample_inputs/"):
+            if info.file_size:
+                yield "it has example inputs, which would be unpickled"
+        elif name.startswith(("data/weights/", "data/constants/")):
+            if name.endswith(".json"):
+                yield from _payload_problems(json.loads(archive.read(info)))
+            elif name.endswith(".pt"):
+                yield f"{name} would be unpickled"
+        elif name.startswith("models/"):
+            yield from _program_problems(json.loads(archive.read(info)))
+        elif name.startswith("data/aotinductor/"):
+            yield f"{name} is compiled code"
+
+
+def _payload_problems(payload: Any) -> Iterator[str]:
+    for tensor, meta in payload["config"].items():
+        if meta["use_pickle"] or "obj" in meta["path_name"]:
+            yield f"the tensor {tensor!r} would be unpickled"
+
+
+def _program_problems(program: Any, key: str = "") -> Iterator[str]:
+    """Of the JSON of a program, or of a part of it that stands under `key`."""
+    if isinstance(program, dict):
+        for name, value in program.items():
+            if not _NAME.fullmatch(name):
+                yield f"the name {name!r:.80}"
+            if name not in _FREE:
+                yield from _program_problems(value, name)
+    elif isinstance(program, list):
+        for value in program:
+            yield from _program_problems(value, key)
+    elif isinstance(program, str):
+        yield from _text_problems(program, key)
+
+
+def _text_problems(text: str, key: str) -> Iterator[str]:
+    if key == "target":
+        if not _TARGET.fullmatch(text) or text.startswith(_FORBIDDEN):
+            yield f"the function {text!r:.80}"
+    elif key in ("expr_str", "guards_code"):
+        if not harmless(text):
+            yield f"the expression {text!r:.80}"
+    elif key in _SPECS or text[:1] in ("[", "{", '"'):
+        yield from _program_problems(json.loads(text), "name")
+    elif not _NAME.fullmatch(text):
+        yield f"the text {text!r:.80}"
+
+
+def harmless(expression: str) -> bool:
+    """Whether evaluating it can do no more than compute with sizes."""
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, RecursionError):
+        return False
+    return all(isinstance(node, _SYNTAX) and _computes(node) for node in ast.walk(tree))
+
+
+def _computes(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name):
+        return bool(_WORD.fullmatch(node.id))
+    if isinstance(node, ast.Attribute):
+        return node.attr in _SIZES or (isinstance(node.value, ast.Name) and node.value.id == "math")
+    if isinstance(node, ast.Constant):
+        return not isinstance(node.value, (str, bytes)) or bool(_NAME.fullmatch(str(node.value)))
+    if isinstance(node, ast.Call):
+        called = node.func
+        return isinstance(called, ast.Attribute) or (
+            isinstance(called, ast.Name) and (called.id in _CALLED or called.id[0].isupper())  # sympy's classes
+        )
+    return True
