@@ -57,8 +57,8 @@ def prepare_qat_pt2e(model: GraphModule, quantizer: Quantizer) -> GraphModule:
 def _without_norms(step: Callable[..., GraphModule], model: GraphModule, *more: Any) -> GraphModule:
     """Takes a step with batch norms under a name that torchao does not know.
 
-    Those that can be folded have been, before anything is prepared. For any other one, torchao searches 20 s for
-    patterns that cannot be there.
+    Those that can be folded have been, before anything is prepared. For any other one, torchao searches 20 to 100 s for
+    patterns of training that cannot be there.
     """
     _rename(model, torch.ops.aten.batch_norm.default, _batch_norm)
     try:
