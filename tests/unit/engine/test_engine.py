@@ -166,3 +166,13 @@ def test_versions_of_what_computed_the_accuracies() -> None:
     assert libraries()["torch"].startswith("2.13.")
     assert set(libraries()) == {"torch", "torchao"}
     assert cpu_kind()
+
+
+def test_the_size_of_a_model_that_is_measured_is_its_own() -> None:
+    """A quantized model that a strategy evaluates is not as large as the user's."""
+    engine = engine_of(seeded(Net), objectives=("modelsize",))
+    engine.calibrate()
+    quantized = engine.quantized_model(initial(engine.space))
+    weights = [t.numel() * t.element_size() for t in quantized.state_dict().values()]
+    found = engine.measure(quantized).objectives["modelsize"]
+    assert found == sum(weights) / 2**20 < engine.baseline().objectives["modelsize"]
