@@ -22,6 +22,7 @@ _WORD = re.compile(r"[A-Za-z]\w*")
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed|torchao|higher_order)\.[a-z]\w*(\.[A-Za-z]\w*)?"
     r"|torch\.ops\.(aten|prims)\._[a-z]\w*\.[A-Za-z]\w*"
+    r"|torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__\.(Scalar|Tensor)"
     r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)"
     r"|math\.[a-z]\w*|torch\.sym_\w+|torch\._sym_\w+"
 )
