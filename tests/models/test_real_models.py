@@ -37,6 +37,7 @@ CASES = [
     Case("digits", default_loss=0.01, searched_loss=0.0, ops=9),
     Case("minilm", default_loss=0.1, searched_loss=0.05, ops=36),
     Case("crepe", default_loss=0.01, searched_loss=0.0, ops=7),
+    Case("lstm", default_loss=0.01, searched_loss=0.0, ops=2),
 ]
 
 

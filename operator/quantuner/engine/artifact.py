@@ -20,6 +20,7 @@ from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
+from quantuner.engine.recurrent import any_length
 from quantuner.space.config import TuneConfig
 
 MODEL_FILE = "model.pt2"
@@ -33,7 +34,7 @@ SUMS_FILE = "SHA256SUMS"
 def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfig) -> None:
     """Writes the model as an exported program and its configuration; an older artifact there is replaced whole."""
     drop_unused(model)
-    with quiet(), torch.no_grad():
+    with quiet(), any_length(), torch.no_grad():
         program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
     program.example_inputs = None  # they are the user's data, and a model is shared
     write(folder, program, config.plain())

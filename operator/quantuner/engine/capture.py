@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.functional import functional
 from quantuner.engine.norms import keep_shared_apart
-from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weight_of
+from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weights_of
 from quantuner.engine.projections import name_projections
 from quantuner.engine.quiet import quiet
+from quantuner.engine.recurrent import RECURRENT, any_length
 from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -45,7 +46,8 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
     check_call(fixed, example_inputs)
     example_inputs = at_least_two(fixed, example_inputs)
     shapes = dynamic_shapes(example_inputs, others)
-    with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
+    exporting = users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model")
+    with exporting, quiet(), any_length(), torch.no_grad():
         graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)
@@ -93,9 +95,9 @@ def _samples(inputs: tuple[Any, ...]) -> int:
 def _ops(graph: GraphModule, samples: int) -> tuple[Op, ...]:
     ops: dict[str, Op] = {}
     for name, type_, node in quantizable_nodes(graph.graph):
-        weight = _value(weight_of(node))
-        before = ops.get(name, Op(name, type_, 0 if weight is None else weight.numel()))
-        ops[name] = replace(before, flops=before.flops + _flops(type_, node, weight) // samples)
+        weights = [value for weight in weights_of(node) if (value := _value(weight)) is not None]
+        before = ops.get(name, Op(name, type_, sum(weight.numel() for weight in weights)))
+        ops[name] = replace(before, flops=before.flops + _flops(type_, node, weights) // samples)
     return tuple(ops.values())
 
 
@@ -104,17 +106,20 @@ def _value(node: Node | None) -> torch.Tensor | None:
     return None if node is None else node.meta.get("val")
 
 
-def _flops(type_: str, node: Node, weight: torch.Tensor | None) -> int:
+def _flops(type_: str, node: Node, weights: Sequence[torch.Tensor]) -> int:
     """Of one call: a multiplication and an addition per weight and position of the output, or of the input where the
-    convolution is transposed. An embedding has none.
+    convolution is transposed; per weight and step where it is recurrent. An embedding has none.
     """
     output, first = _value(node), _value(next(iter(inputs_of(node)), None))
+    if first is not None and node.target in RECURRENT:
+        return 2 * _elements(first) // _known_size(first.shape[-1]) * sum(weight.numel() for weight in weights)
     if output is None or first is None:
         return 0
     if type_ == "MatMul":
         return 2 * _elements(output) * _known_size(first.shape[-1])
-    if weight is None:
+    if not weights:
         return 0
+    (weight,) = weights
     channels = weight.shape[0]  # the output has as many, or the input of a transposed one, whatever their dimension
     return 2 * _elements(first if type_.startswith("ConvTranspose") else output) // channels * weight.numel()
 

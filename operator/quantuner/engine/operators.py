@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from quantuner.engine.recurrent import RECURRENT, matrices
+
 _aten = torch.ops.aten
 
 
@@ -20,7 +22,7 @@ class Operator:
     inputs: tuple[int, ...] = (0,)
     """Positions of the activations that are rounded."""
     weight: int | None = 1
-    """Position of the weight; None where there is none."""
+    """Position of the weight; None where there is none, or several."""
     axis: int = 0
     """The weight's dimension that has a scale for each of its indices, where it is quantized per channel."""
 
@@ -43,6 +45,7 @@ OPERATORS: Mapping[object, Operator] = {
     _aten.bmm.default: _MATMUL,
     _aten.mm.default: _MATMUL,
     _aten.embedding.default: Operator("Embedding", inputs=(), weight=0),
+    **{target: Operator(type_, weight=None) for target, type_ in RECURRENT.items()},
 }
 
 
@@ -64,10 +67,18 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
 
 
 def weight_of(node: Node) -> Node | None:
-    """The weight of a quantizable op."""
+    """The weight of a quantizable op; None where it has none, or several, as a recurrent one."""
     position = _known(node).weight
     argument = None if position is None else node.args[position]
     return argument if isinstance(argument, Node) else None
+
+
+def weights_of(node: Node) -> tuple[Node, ...]:
+    """All that of a quantizable op is stored in int8."""
+    weight = weight_of(node)
+    if node.target in RECURRENT:
+        return matrices(node)
+    return () if weight is None else (weight,)
 
 
 def channel_axis(node: Node) -> int:
@@ -92,6 +103,8 @@ def is_quantizable(node: Node) -> bool:
     if found.weight is not None:
         weight = node.args[found.weight]
         return isinstance(weight, Node) and weight.op == "get_attr"
+    if node.target in RECURRENT:
+        return all(weight.op == "get_attr" for weight in matrices(node))
     value = node.meta.get("val")
     floating = not isinstance(value, torch.Tensor) or value.is_floating_point()
     return floating and all(source.op != "get_attr" for source in inputs_of(node))

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.graphs import attribute
-from quantuner.engine.operators import channel_axis, inputs_of, range_names, weight_of
+from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.percentile import holding, percent_of
 from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import (
@@ -124,8 +124,7 @@ class ConfigQuantizer(Quantizer):  # type: ignore[misc]
             if not config.mode.is_precision and config.mode is not Mode.WEIGHT_ONLY:
                 named = zip(inputs_of(node), range_names(name, node), strict=True)
                 specs = {source: self._activation(range_name, config) for source, range_name in named}
-                weight = weight_of(node)
-                if weight is not None:
+                for weight in weights_of(node):
                     specs[weight] = _weight(config, channel_axis(node), training=self.training)
                 node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
         return model

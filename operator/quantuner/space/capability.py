@@ -95,6 +95,7 @@ _LINEAR: Mapping[Mode, Options] = {
     Mode.WEIGHT_ONLY: WEIGHT_ONLY,
 }
 _MATMUL: Mapping[Mode, Options] = {Mode.STATIC: _ACTIVATION}
+_RECURRENT: Mapping[Mode, Options] = {Mode.DYNAMIC: {**_ACTIVATION_DYNAMIC, **_weight("per_channel")}}
 _EMBEDDING: Mapping[Mode, Options] = {mode: _weight("per_channel") for mode in (Mode.STATIC, Mode.DYNAMIC)}
 BY_TYPE: Mapping[str, Mapping[Mode, Options]] = {
     "Conv1d": _CONV,
@@ -106,6 +107,9 @@ BY_TYPE: Mapping[str, Mapping[Mode, Options]] = {
     "Linear": _LINEAR,
     "MatMul": _MATMUL,
     "Embedding": _EMBEDDING,
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "RNN": _RECURRENT,
 }
 """Type to what an op of that type can do. MatMul is a product of two activations; an embedding has a scale a row."""
 
@@ -149,6 +153,11 @@ _APPROACH_MODES = {
 }
 
 
+def _computes_in(op: Op, mode: Mode) -> bool:
+    """Recurrent ops give several values, which casts around them do not know of."""
+    return mode is Mode.FP32 or BY_TYPE[op.type] is not _RECURRENT
+
+
 def _seen_range(options: Options) -> Options:
     item = ("activation", "algorithm")
     return {**options, item: ("minmax",)} if item in options else options
@@ -160,7 +169,8 @@ def capability_of(op: Op, approach: str, precisions: Sequence[Mode] = (Mode.FP32
     quantized = {mode: modes[mode] for mode in _APPROACH_MODES[approach] if mode in modes}
     if approach == "qat":  # training learns with the range seen, so only minmax makes sense
         quantized = {mode: _seen_range(options) for mode, options in quantized.items()}
-    return OpCapability(op, {**quantized, **{mode: {} for mode in PRECISIONS if mode in precisions}})
+    high = [mode for mode in PRECISIONS if mode in precisions and _computes_in(op, mode)]
+    return OpCapability(op, {**quantized, **{mode: {} for mode in high}})
 
 
 def narrowed(capability: OpCapability) -> OpCapability:

@@ -5,6 +5,8 @@ import pytest
 from quantuner.space.capability import BY_TYPE, Mode, Op, capability_of
 from quantuner.space.config import OpConfig
 
+RECURRENT = ("GRU", "LSTM", "RNN")
+
 
 @pytest.mark.parametrize(
     ("approach", "modes"),
@@ -14,12 +16,12 @@ from quantuner.space.config import OpConfig
         ("auto", [Mode.STATIC, Mode.DYNAMIC, Mode.FP32]),
     ],
 )
-@pytest.mark.parametrize("type_", sorted({*BY_TYPE} - {"MatMul"}))
+@pytest.mark.parametrize("type_", sorted({*BY_TYPE} - {"MatMul", *RECURRENT}))
 def test_an_approach_gives_its_modes_in_order_and_fp32_last(approach: str, modes: list[Mode], type_: str) -> None:
     assert list(capability_of(Op("op", type_), approach).modes) == modes
 
 
-@pytest.mark.parametrize("type_", sorted({*BY_TYPE} - {"MatMul", "Embedding"}))
+@pytest.mark.parametrize("type_", sorted({*BY_TYPE} - {"MatMul", "Embedding", *RECURRENT}))
 def test_activation_comes_before_weight_and_asymmetric_kl_first(type_: str) -> None:
     static = capability_of(Op("op", type_), "static").modes[Mode.STATIC]
     assert [attribute for attribute, _ in static] == ["activation"] * 4 + ["weight"] * 4
@@ -41,6 +43,13 @@ def test_a_product_of_activations_is_static_and_has_no_weight() -> None:
     assert list(capability.modes) == [Mode.STATIC, Mode.FP32]
     assert [attribute for attribute, _ in capability.modes[Mode.STATIC]] == ["activation"] * 4
     assert list(capability_of(Op("op", "MatMul"), "dynamic").modes) == [Mode.FP32]
+
+
+@pytest.mark.parametrize("type_", RECURRENT)
+def test_a_recurrent_op_is_dynamic_and_has_no_half_precision(type_: str) -> None:
+    op = Op("op", type_)
+    assert list(capability_of(op, "auto", (Mode.BF16, Mode.FP16, Mode.FP32)).modes) == [Mode.DYNAMIC, Mode.FP32]
+    assert list(capability_of(op, "static").modes) == [Mode.FP32]
 
 
 def test_fp32_is_no_quantized_mode() -> None:

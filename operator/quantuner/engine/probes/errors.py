@@ -98,6 +98,8 @@ def activation_errors(model: Switchable, inputs: tuple[Any, ...], config: TuneCo
     return {name: sum(errors) / len(errors) for name, errors in found.items()}
 
 
-def _scaled(value: torch.Tensor) -> torch.Tensor:
+def _scaled(output: Any) -> torch.Tensor:
+    """A recurrent op gives its states as well; its first value, the output of each step, is what others read."""
+    value: torch.Tensor = tree_leaves(output)[0]
     low, high = value.min(), value.max()
     return (value - low) / (high - low) if high > low else torch.zeros_like(value)

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from quantuner.engine.capture import quantizable_nodes
-from quantuner.engine.operators import channel_axis, inputs_of, range_names, weight_of
+from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
@@ -156,10 +156,10 @@ class _Run:
         named = zip(inputs_of(node), range_names(name, node), strict=True)
         for source, range_name in named if config.mode is not Mode.WEIGHT_ONLY else ():
             arguments[source] = self._input(source, range_name, config, values)
-        weight = weight_of(node)
-        if weight is not None:
-            rounded = self._switchable.rounding.weight(name, config, values[weight], channel_axis(node))
-            arguments[weight] = rounded
+        weights = weights_of(node)
+        for weight in weights:
+            key = name if len(weights) == 1 else f"{name}:{weight.target}"
+            arguments[weight] = self._switchable.rounding.weight(key, config, values[weight], channel_axis(node))
         return self._switchable.program.steps[node](arguments)
 
     def _in_precision(self, node: Node, mode: Mode, values: Values) -> torch.Tensor:
