@@ -117,6 +117,7 @@ def minilm() -> Problem:
     shipped = task()
     batches = [*shipped.calib_dataloader]
     inputs, targets = [inputs for inputs, _ in batches], torch.stack([target for _, target in batches])
+    assert shipped.eval_func is not None
     return Problem(shipped.model, Loader(inputs, targets, BATCH), len(targets.flatten(0, 1)), shipped.eval_func)
 
 

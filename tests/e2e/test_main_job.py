@@ -72,6 +72,7 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
     # The saved model has the recorded accuracy, here as there.
     use_threads(1)
     task = load_task(TaskRef("digits:task"), EXAMPLE)
+    assert task.eval_func is not None
     accuracy, _ = evaluate(artifact.load(volume / "digits" / "model"), task.eval_func)
     assert accuracy == winner.accuracy
 

@@ -20,9 +20,16 @@ class Task:
     """Batches to calibrate with: `(input, label)` or `input`; an input is a tensor or a tuple of tensors.
     Iterated more than once, with the same batches each time: no shuffling."""
 
-    eval_func: Callable[[Any], float]
+    eval_func: Callable[[Any], float] | None = None
     """Takes a model that is called like `model` and returns its accuracy, a finite number. Where
     `quantization.device` is cuda, the model's tensors are there, and so must be its inputs."""
+
+    eval_dataloader: Iterable[Any] | None = None
+    """Instead of `eval_func`, with `eval_metric`: batches `(input, label)`, the same at each pass."""
+
+    eval_metric: Any = None
+    """What is measured of them: a name, as `"topk"` or `"RMSE"`, a dict of names to arguments, or an object with
+    reset, update(preds, labels) and result. With a built-in one, trials that can no longer matter are abandoned."""
 
     example_inputs: tuple[Any, ...] | None = None
     """Positional inputs to export the model with; None takes the first batch of `calib_dataloader`.

@@ -29,6 +29,7 @@ from quantuner.engine.devices import Features, device_of, features, in_order, le
 from quantuner.engine.entrypoint import user_error
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI, Footprint
+from quantuner.engine.judging import judged_by
 from quantuner.engine.metrics import Bounded, Evaluation
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import quantize
@@ -94,6 +95,8 @@ class Engine:
         self.quantization = quantization
         self.objectives = tuple(objectives)
         _check(task, quantization)
+        self.judge = _judge(task)
+        """Model to accuracy."""
         device = device_of(quantization.device)
         self.task = task = on_device(task, device)
         seen = first_inputs(task.calib_dataloader, inputs_wanted(task.model), SHAPES_SEEN)
@@ -212,8 +215,8 @@ class Engine:
     def baseline(self) -> TrialResult:
         """Measures the user's own fp32 model, in evaluation mode as every trial. Raises what `evaluate` raises."""
         model = copy.deepcopy(self.task.model).eval()  # a copy: the user's is not changed
-        measured, judge = self.measure(model), self.task.eval_func
-        return replace(measured, rows=judge.rows) if isinstance(judge, Evaluation) else measured
+        measured = self.measure(model)
+        return replace(measured, rows=self.judge.rows) if isinstance(self.judge, Evaluation) else measured
 
     def measure(
         self, model: Any, config: TuneConfig | None = None, judge: Callable[[Any], float] | None = None
@@ -223,7 +226,7 @@ class Engine:
         `judge` evaluates instead of the task's function.
         """
         with Footprint("footprint" in self.objectives) as footprint:
-            accuracy, seconds = evaluate(model, judge or self.task.eval_func)
+            accuracy, seconds = evaluate(model, judge or self.judge)
         known = {"performance": seconds, "accuracy": accuracy, "footprint": footprint.mebi}
         known["modelsize"] = _bytes_of(model) / MEBI if config is None else self.size(config)
         return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
@@ -234,7 +237,7 @@ class Engine:
         Where a limit is given and a built-in metric judges, a trial that is proven to be worse is abandoned.
         """
         started = time.monotonic()
-        judge = self.task.eval_func
+        judge = self.judge
         bounded = Bounded(judge, limit) if limit is not None and isinstance(judge, Evaluation) else None
         try:
             measured = self.measure(self._for_evaluation(config), config, bounded)
@@ -255,7 +258,7 @@ class Engine:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
         artifact.save(folder, self.quantized(config), self.captured, config)
         self.saved = load(folder)
-        accuracy, self.saved_seconds = evaluate(self.saved.model, self.task.eval_func)
+        accuracy, self.saved_seconds = evaluate(self.saved.model, self.judge)
         return accuracy
 
     # --- models
@@ -367,6 +370,13 @@ def _check(task: Task, quantization: Quantization) -> None:
             f"quantization.recipes: {' and '.join(corrections)} would take back what training (approach qat) has "
             "learnt; leave it out, or choose another approach",
         )
+
+
+def _judge(task: Task) -> Callable[[Any], float]:
+    try:
+        return judged_by(task.eval_func, task.eval_dataloader, task.eval_metric)
+    except ValueError as error:
+        raise SearchError(Failure.TASK_INVALID, f"Task: {error}") from error
 
 
 def _check_not_empty(ops: Sequence[Op], quantization: Quantization) -> None:

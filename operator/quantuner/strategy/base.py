@@ -23,9 +23,9 @@ from quantuner.distributed.executors import Executor, Master, Serial, serve
 from quantuner.distributed.timeline import Observer, Quiet, Watched
 from quantuner.engine.data import first_batch_digest
 from quantuner.engine.engine import Engine, threads, threads_in_use
+from quantuner.engine.judging import judged_by
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
-from quantuner.strategy.judging import judged_by
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -288,8 +288,9 @@ class TuneStrategy(Spaced):
     def _facts(self) -> dict[str, str]:
         """What must be the same on every rank, besides its libraries and CPU."""
         data = first_batch_digest(self.engine.task.calib_dataloader, Failure.CALIBRATION_FAILED, "calib_dataloader")
-        if self.eval_dataloader is not None:
-            data += first_batch_digest(self.eval_dataloader, Failure.EVALUATION_FAILED, "eval_dataloader")
+        judged_on = self.eval_dataloader if self.eval_dataloader is not None else self.engine.task.eval_dataloader
+        if judged_on is not None:
+            data += first_batch_digest(judged_on, Failure.EVALUATION_FAILED, "eval_dataloader")
         known = {"model": self.engine.digest, "data": data, "code": self.identity.code}
         return {**known, "threads": str(threads_in_use())}
 

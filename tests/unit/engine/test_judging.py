@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from quantuner.strategy.judging import judged_by
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.spec import Quantization
+from quantuner.api.task import Task
+from quantuner.engine.engine import Engine
+from quantuner.engine.judging import judged_by
+from tests.unit.engine.models import Net, images, seeded
 
 LOADER = [(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))]
 
@@ -21,6 +27,30 @@ class Never:
 
     def result(self) -> float:
         return 0.25
+
+
+@pytest.mark.parametrize(
+    ("judged", "says"),
+    [
+        pytest.param({}, "Task: nothing is given to judge the model", id="nothing"),
+        pytest.param({"eval_metric": "topk"}, "Task: only eval_metric is given", id="a metric alone"),
+        pytest.param({"eval_dataloader": [], "eval_metric": "top"}, "eval_metric 'top' is not known", id="a typo"),
+    ],
+)
+def test_a_task_that_does_not_say_how_it_is_judged_is_refused(judged: dict[str, Any], says: str) -> None:
+    task = Task(model=seeded(Net), calib_dataloader=[images()], **judged)
+    with pytest.raises(SearchError, match=says) as caught:
+        Engine(task, Quantization(), ["performance"])
+    assert caught.value.reason == Failure.TASK_INVALID
+
+
+def test_a_task_may_be_judged_by_a_metric() -> None:
+    labels = torch.tensor([0, 1, 2, 0])
+    judged: dict[str, Any] = {"eval_dataloader": [(images(4), labels)], "eval_metric": "topk"}
+    task = Task(model=seeded(Net), calib_dataloader=[images()], **judged)
+    baseline = Engine(task, Quantization(), ["performance"]).baseline()
+    assert baseline.rows == (4,)
+    assert baseline.accuracy == float((seeded(Net)(images(4)).argmax(1) == labels).float().mean())
 
 
 def same(x: Any) -> Any:
