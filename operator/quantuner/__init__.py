@@ -1,7 +1,7 @@
 """Quantuner finds the int8 configuration of a PyTorch model that keeps its accuracy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from quantuner.api.task import Task
 
@@ -14,20 +14,22 @@ __version__ = "0.1.0"
 
 
 @overload
-def load(folder: str | Path, *, compile: Literal[False] = False) -> "QuantizedModel": ...
+def load(folder: str | Path, model: Any = None, *, compile: Literal[False] = False) -> "QuantizedModel": ...
 @overload
-def load(folder: str | Path, *, compile: Literal[True]) -> "Lowered": ...
+def load(folder: str | Path, model: Any = None, *, compile: Literal[True]) -> "Lowered": ...
 @overload
-def load(folder: str | Path, *, compile: bool) -> "QuantizedModel | Lowered": ...
-def load(folder: str | Path, *, compile: bool = False) -> "QuantizedModel | Lowered":  # noqa: A002
+def load(folder: str | Path, model: Any = None, *, compile: bool) -> "QuantizedModel | Lowered": ...
+def load(folder: str | Path, model: Any = None, *, compile: bool = False) -> "QuantizedModel | Lowered":  # noqa: A002
     """A saved model, called like the user's; its checksums are verified, and none of its saver's code runs.
 
-    It computes the accuracy that was reported. With `compile` it runs in int8 kernels of this CPU, which is fast; each
+    A model that could not be captured is saved as weights alone: give your fp32 module as `model`, whose copy takes
+    them. It computes the accuracy that was reported. With `compile` it runs in int8 kernels of this CPU, which is fast; each
     new shape of inputs is compiled at its first call, and last bits may differ.
 
-    Raises `FileNotFoundError` where there is none, `ArtifactError` where a file is not what was saved.
+    Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or not asked for,
+    `ArtifactError` where a file is not what was saved or does not fit `model`.
     """
     from quantuner.engine.quantized import load as load_model  # torch: only for who asks for a model
 
-    model = load_model(folder)
-    return model.compiled() if compile else model
+    loaded = load_model(folder, model)
+    return loaded.compiled() if compile else loaded

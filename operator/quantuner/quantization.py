@@ -121,13 +121,13 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
     saved = comm.broadcast(
         _together(comm, lambda: packed(strategy.folder) if comm.rank == 0 and comm.size > 1 else b"")
     )
-    return _together(comm, lambda: strategy.engine.saved if comm.rank == 0 else _unpacked(saved))
+    return _together(comm, lambda: strategy.engine.saved if comm.rank == 0 else _unpacked(strategy, saved))
 
 
-def _unpacked(saved: bytes) -> QuantizedModel:
+def _unpacked(strategy: TuneStrategy, saved: bytes) -> QuantizedModel:
     """The model that rank 0 has saved, on a rank whose disk may be another one."""
     with tempfile.TemporaryDirectory() as folder:
-        return load(unpack(saved, Path(folder) / "model"))
+        return strategy.engine.load(unpack(saved, Path(folder) / "model"))
 
 
 def _found(strategy: TuneStrategy) -> dict[str, Any] | None:

@@ -26,8 +26,9 @@ from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
 from quantuner.engine.artifact import write_report
-from quantuner.engine.engine import Engine, use_threads
+from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
+from quantuner.engine.modulewise.engine import engine_of
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.meeting import meet, threads_of
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -173,7 +174,7 @@ def _strategy(order: Order) -> TuneStrategy:
     tuning = order.tuning
     task = load_task(tuning.task, order.code)  # first, since it may register a strategy of its own
     chosen = strategy_class(tuning.strategy)
-    engine = Engine(task, tuning.quantization, [o.name for o in tuning.tuning_criterion.objectives])
+    engine = engine_of(task, tuning.quantization, [o.name for o in tuning.tuning_criterion.objectives])
     strategy: TuneStrategy = chosen(engine, tuning)
     strategy.identity = Identity(search=order.search, code=code_digest(tuning.task, order.code))
     return strategy

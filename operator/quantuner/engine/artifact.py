@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from quantuner.engine.recurrent import any_length
 from quantuner.space.config import TuneConfig
 
 MODEL_FILE = "model.pt2"
+WEIGHTS_FILE = "weights.pt"
+"""In place of a program, the tensors of a model that could not be captured."""
 CONFIG_FILE = "config.yaml"
 REPORT_FILE = "report.json"
 CARD_FILE = "README.md"
@@ -41,7 +43,23 @@ def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfi
 
 
 def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[str, Any]) -> None:
-    """As `save`, of a program that there is already.
+    """As `save`, of a program that there is already. Raises what `write_with` raises."""
+
+    def write_program(staging: Path) -> None:
+        torch.export.save(program, staging / MODEL_FILE)
+        inspect(staging / MODEL_FILE)  # what is saved can be loaded
+
+    write_with(folder, config, write_program)
+
+
+def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Writes a state dict of plain tensors in place of a program. Raises what `write_with` raises."""
+    plain = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+    write_with(folder, config, lambda staging: torch.save(plain, staging / WEIGHTS_FILE))
+
+
+def write_with(folder: Path, config: Mapping[str, Any], write_model: Callable[[Path], object]) -> None:
+    """Fills a folder beside `folder`, which then takes its place.
 
     Raises `FileExistsError` where the folder holds something else than a saved model.
     """
@@ -52,8 +70,7 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     with quiet():
-        torch.export.save(program, staging / MODEL_FILE)
-    inspect(staging / MODEL_FILE)  # what is saved can be loaded
+        write_model(staging)
     (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     _seal(staging)
     shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +81,8 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Adds how the model was found, for programs (report.json) and for people (README.md)."""
     config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(card(report, config), encoding="utf-8")
+    text = card(report, config, captured=(folder / MODEL_FILE).is_file())
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
     _seal(folder)
 
 
@@ -122,6 +140,19 @@ def load_program(folder: Path) -> torch.export.ExportedProgram:
     inspect(Path(folder) / MODEL_FILE)
     with quiet():
         return torch.export.load(Path(folder) / MODEL_FILE)
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The saved state dict; nothing but tensors is read. Raises what `verify` raises."""
+    verify(Path(folder))
+    found: dict[str, torch.Tensor] = torch.load(Path(folder) / WEIGHTS_FILE, weights_only=True, map_location="cpu")
+    return found
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The saved configuration, as `TuneConfig.plain` gives it."""
+    found: dict[str, Any] = yaml.safe_load((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    return found
 
 
 def module_of(program: torch.export.ExportedProgram) -> GraphModule:

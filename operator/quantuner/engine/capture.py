@@ -59,7 +59,7 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
             f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)} whose weight is a parameter; "
             "give a model that has some",
         )
-    return Captured(graph, example_inputs, shapes, ops, _digest(ops, fixed))
+    return Captured(graph, example_inputs, shapes, ops, digest_of(ops, fixed))
 
 
 def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:
@@ -133,7 +133,8 @@ def _known_size(size: Any) -> int:
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
-def _digest(ops: tuple[Op, ...], model: torch.nn.Module) -> str:
+def digest_of(ops: tuple[Op, ...], model: torch.nn.Module) -> str:
+    """16 hex digits: ops, names, shapes and bytes of all parameters and buffers."""
     sha = hashlib.sha256(repr(ops).encode())
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

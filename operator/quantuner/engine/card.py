@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-_TEXT = """# A model in int8
+_TEXT = """# A quantized model
 
 Found by Quantuner: trial {trial} of {trials}, which {verdict} the accuracy criterion.
 
@@ -19,7 +19,8 @@ Found by Quantuner: trial {trial} of {trials}, which {verdict} the accuracy crit
 
 Ops: {ops}. Every op is in config.yaml, every figure in report.json.
 
-```python
+{loading}"""
+_PROGRAM = """```python
 import quantuner
 
 model = quantuner.load("FOLDER")  # checks SHA256SUMS first
@@ -35,10 +36,20 @@ import torch.ao.quantization.fx._decomposed  # registers the operators that roun
 model = torch.export.load("FOLDER/model.pt2").module()
 ```
 """
+_WEIGHTS = """The model could not be captured as a program. `weights.pt` holds its tensors, made with {versions}.
+Your own fp32 module takes them:
+
+```python
+import quantuner
+
+model = quantuner.load("FOLDER", model=MyModel())  # checks SHA256SUMS first
+```
+"""
 
 
-def card(report: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Markdown. `report` is that of report.json, `config` that of config.yaml."""
+def card(report: Mapping[str, Any], config: Mapping[str, Any], *, captured: bool = True) -> str:
+    """Markdown. `report` is that of report.json, `config` that of config.yaml; `captured`: it is a program."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     modes = Counter(op["mode"] for op in config["ops"].values())
     return _TEXT.format(
         trial=report["trial"],
@@ -52,5 +63,5 @@ def card(report: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         baseline_seconds=report["latency"]["fp32"],
         seconds=report["latency"]["model"],
         ops=", ".join(f"{count} {mode}" for mode, count in modes.most_common()),
-        versions=", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        loading=(_PROGRAM if captured else _WEIGHTS).format(versions=versions),
     )

@@ -100,7 +100,7 @@ class Engine:
         device = device_of(quantization.device)
         self.task = task = on_device(task, device)
         seen = first_inputs(task.calib_dataloader, inputs_wanted(task.model), SHAPES_SEEN)
-        self.captured = capture(task.model, task.example_inputs or seen[0], seen)
+        self.captured = self._captured(task.example_inputs or seen[0], seen)
         self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
         _check_not_empty(self.captured.ops, quantization)
@@ -121,6 +121,9 @@ class Engine:
         self._training, self._trained = Training(task.train_func), Trained()
         self._variants = Variants(self)
         self._bytes = _bytes_of(task.model)
+
+    def _captured(self, example_inputs: tuple[Any, ...], others: Sequence[tuple[Any, ...]]) -> Captured:
+        return capture(self.task.model, example_inputs, others)
 
     @property
     def digest(self) -> str:
@@ -257,9 +260,13 @@ class Engine:
     def save(self, config: TuneConfig, folder: Path) -> float:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
         artifact.save(folder, self.quantized(config), self.captured, config)
-        self.saved = load(folder)
+        self.saved = self.load(folder)
         accuracy, self.saved_seconds = evaluate(self.saved.model, self.judge)
         return accuracy
+
+    def load(self, folder: Path) -> QuantizedModel:
+        """What `save` or a `quantized_model` wrote, of this model. Raises what `quantized.load` raises."""
+        return load(folder)
 
     # --- models
 

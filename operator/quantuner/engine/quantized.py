@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.fx import GraphModule
 
 from quantuner.engine import artifact
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.lowering import Lowered
+from quantuner.engine.modulewise.loading import with_weights
 
 
 class QuantizedModel(torch.nn.Module):
     """A quantized model, called like the user's. It has one mode: `.eval()` and `.train()` leave it as it is."""
 
-    def __init__(self, model: GraphModule, q_config: dict[str, Any], write: Callable[[Path], object]) -> None:
+    def __init__(self, model: torch.nn.Module, q_config: dict[str, Any], write: Callable[[Path], object]) -> None:
         super().__init__()
-        drop_unused(model)
+        if isinstance(model, GraphModule):
+            drop_unused(model)
         self.model = model
-        """The quantized graph."""
+        """The quantized graph; the user's module with other Linears, where it could not be captured."""
         self.q_config = q_config
         """The configuration: `ops` by name, `recipes`, `calib_sampling_size`."""
         self._write = write
@@ -31,7 +32,12 @@ class QuantizedModel(torch.nn.Module):
         return self.model(*inputs, **named)
 
     def compiled(self) -> Lowered:
-        """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call."""
+        """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call.
+
+        Raises `ValueError` for a model that could not be captured.
+        """
+        if not isinstance(self.model, GraphModule):
+            raise ValueError("the model could not be captured, so it cannot be compiled whole; call it as it is")
         return Lowered(self.model)
 
     def save(self, folder: str | Path) -> Path:
@@ -43,9 +49,29 @@ class QuantizedModel(torch.nn.Module):
         return Path(folder)
 
 
-def load(folder: str | Path) -> QuantizedModel:
-    """A saved model. Runs no code of whoever saved it. Raises `FileNotFoundError` where there is none."""
+def load(folder: str | Path, model: torch.nn.Module | None = None) -> QuantizedModel:
+    """A saved model. Runs no code of whoever saved it.
+
+    `model` is the user's own module, in fp32 with any weights, where the saved one could not be captured: a copy of it
+    takes the saved weights. Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or
+    not asked for, `ArtifactError` where its parameters are not those of the saved one.
+    """
     path = Path(folder)
-    program = artifact.load_program(path)
-    config = yaml.safe_load((path / artifact.CONFIG_FILE).read_text(encoding="utf-8"))
+    artifact.verify(path)
+    if (path / artifact.WEIGHTS_FILE).is_file():
+        return _into(model, path)
+    if model is not None:
+        raise ValueError(f"{path} holds a whole program; leave model out")
+    program, config = artifact.load_program(path), artifact.load_config(path)
     return QuantizedModel(artifact.module_of(program), config, lambda target: artifact.write(target, program, config))
+
+
+def _into(model: torch.nn.Module | None, path: Path) -> QuantizedModel:
+    if model is None:
+        raise ValueError(
+            f"{path} holds the weights of a model that could not be captured; give your fp32 module, as load(folder, "
+            "model=MyModel())"
+        )
+    weights, config = artifact.load_weights(path), artifact.load_config(path)
+    loaded = with_weights(model, weights, config)
+    return QuantizedModel(loaded, config, lambda target: artifact.write_weights(target, loaded.state_dict(), config))

@@ -24,6 +24,7 @@ from quantuner.distributed.timeline import Observer, Quiet, Watched
 from quantuner.engine.data import first_batch_digest
 from quantuner.engine.engine import Engine, threads, threads_in_use
 from quantuner.engine.judging import judged_by
+from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
@@ -147,7 +148,7 @@ class TuneStrategy(Spaced):
         example = getattr(self.config, "example_inputs", None)
         task = Task(model=model, calib_dataloader=self.calib_dataloader, eval_func=judge, example_inputs=example)
         names = [o.name for o in self.tuning.tuning_criterion.objectives]
-        return Engine(task, self.tuning.quantization, names)
+        return engine_of(task, self.tuning.quantization, names)
 
     # --- what a strategy decides
 

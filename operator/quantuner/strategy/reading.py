@@ -13,7 +13,7 @@ from quantuner.api.journal import Finished, Trial
 from quantuner.api.spec import Tuning
 from quantuner.config.recipes import checked_recipes
 from quantuner.engine.engine import Engine
-from quantuner.engine.quantized import QuantizedModel, load
+from quantuner.engine.quantized import QuantizedModel
 from quantuner.space.config import TuneConfig
 from quantuner.space.forms import as_dict, from_dict
 from quantuner.space.tree import TuningSpace
@@ -129,7 +129,7 @@ class Reading:
     @property
     def best_qmodel(self) -> QuantizedModel | None:
         """The winner's model, loaded anew from where it was saved; None before the search ended, or without winner."""
-        return load(self.folder) if self.end is not None and self.winner_config is not None else None
+        return self.engine.load(self.folder) if self.end is not None and self.winner_config is not None else None
 
     @property
     def tuning_history(self) -> list[Trial]:

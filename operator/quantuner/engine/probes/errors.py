@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from quantuner.engine.switch.switchable import Switchable
 from quantuner.space.config import OpConfig, TuneConfig
 
 SAMPLES = 64  # calibration samples that errors are averaged over
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Switches(Protocol):
+    """A model that is run under one configuration after the other: `Switchable`, or `ModuleSwitch`."""
+
+    @property
+    def names(self) -> Mapping[Any, str]:
+        """A key of each call's value to the op's name."""
+
+    def run(self, inputs: Any, config: Any) -> Any: ...
+    def rerun(self, values: Any, config: Any, name: str) -> Any: ...
+    def output(self, values: Any) -> Any: ...
+    def own_output(self, node: Any, config: Any, values: Any) -> Any: ...
 
 
 def _mse(exact: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -37,7 +49,7 @@ def distance(name: str) -> Distance:
 
 
 def output_errors(
-    model: Switchable,
+    model: Switches,
     batches: Iterable[tuple[Any, ...]],
     base: TuneConfig,
     alternatives: Mapping[str, OpConfig],
@@ -72,7 +84,7 @@ def _finite(exact: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def own_errors(
-    model: Switchable, batches: Iterable[tuple[Any, ...]], alternatives: Mapping[str, OpConfig]
+    model: Switches, batches: Iterable[tuple[Any, ...]], alternatives: Mapping[str, OpConfig]
 ) -> dict[str, float]:
     """Op name to the mean squared error of its own output where it alone is quantized, averaged over its calls."""
     found: dict[str, list[float]] = {name: [] for name in alternatives}
@@ -80,12 +92,12 @@ def own_errors(
         for inputs in batches:
             exact = model.run(inputs, {})
             for node, name in model.names.items():
-                if name in alternatives:
+                if name in alternatives and node in exact:  # a module need not be called for every batch
                     found[name].append(_between(exact[node], model.own_output(node, alternatives[name], exact), _mse))
-    return {name: sum(errors) / len(errors) for name, errors in found.items()}
+    return {name: sum(errors) / len(errors) if errors else 0.0 for name, errors in found.items()}
 
 
-def activation_errors(model: Switchable, inputs: tuple[Any, ...], config: TuneConfig) -> dict[str, float]:
+def activation_errors(model: Switches, inputs: tuple[Any, ...], config: TuneConfig) -> dict[str, float]:
     """Op name to the mean squared error of its output under `config`, each output scaled to [0, 1] by its own range.
 
     Of an op that is called more than once the mean. Source: the ranking of Neural Compressor 2.x's mse strategy.
@@ -94,7 +106,9 @@ def activation_errors(model: Switchable, inputs: tuple[Any, ...], config: TuneCo
         exact, quantized = model.run(inputs, {}), model.run(inputs, config)
     found: dict[str, list[float]] = {}
     for node, name in model.names.items():
-        found.setdefault(name, []).append(float(_mse(_scaled(exact[node]), _scaled(quantized[node]))))
+        called = node in exact and node in quantized
+        error = float(_mse(_scaled(exact[node]), _scaled(quantized[node]))) if called else 0.0
+        found.setdefault(name, []).append(error)
     return {name: sum(errors) / len(errors) for name, errors in found.items()}
 
 

@@ -28,8 +28,7 @@ def weights_of(model: GraphModule, batches: Callable[[], Iterator[tuple[Any, ...
         for name, type_, node in quantizable_nodes(model.graph)
         if type_ in TYPES
     }
-    columns = {name: weight.shape[1] for name, weight in found.items()}
-    return Weights(found, lambda names: inputs_of(model, batches(), columns, names))
+    return Weights(found, lambda names: inputs_of(model, batches(), found, names))
 
 
 def store_weights(model: GraphModule, config: Mapping[str, OpConfig], stored: Callable[[str], StoredWeight]) -> None:

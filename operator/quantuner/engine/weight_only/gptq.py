@@ -46,7 +46,7 @@ def _factor(products: torch.Tensor, width: int) -> torch.Tensor:
 
     A channel that calibration left at 0, or that only pads, has a Hessian of its own: its column is simply rounded.
     """
-    hessian = torch.zeros(width, width, dtype=torch.float64)
+    hessian = torch.zeros(width, width, dtype=torch.float64, device=products.device)
     hessian[: len(products), : len(products)] = products.double()
     diagonal = hessian.diagonal()
     diagonal[diagonal == 0] = 1.0

@@ -23,8 +23,8 @@ class Inputs:
     positions: int = 0
 
     @classmethod
-    def none_of(cls, columns: int) -> Inputs:
-        return cls(torch.zeros(columns, columns), torch.zeros(columns))
+    def none_of(cls, columns: int, device: torch.device | None = None) -> Inputs:
+        return cls(torch.zeros(columns, columns, device=device), torch.zeros(columns, device=device))
 
     def see(self, value: torch.Tensor) -> None:
         """Adds an op's input `(…, in)`."""
@@ -48,10 +48,10 @@ class _Watcher(Interpreter):
 
 
 def inputs_of(
-    model: GraphModule, batches: Iterable[tuple[Any, ...]], columns: Mapping[str, int], names: Sequence[str]
+    model: GraphModule, batches: Iterable[tuple[Any, ...]], weights: Mapping[str, torch.Tensor], names: Sequence[str]
 ) -> dict[str, Inputs]:
     """Runs the batches through a captured graph; of an op that is called twice both inputs count."""
-    seen = {name: Inputs.none_of(columns[name]) for name in names}
+    seen = {name: Inputs.none_of(weights[name].shape[1], weights[name].device) for name in names}
     watcher = _Watcher(model, seen)
     with torch.no_grad():
         for batch in batches:
