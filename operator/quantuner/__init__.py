@@ -23,8 +23,8 @@ def load(folder: str | Path, model: Any = None, *, compile: bool = False) -> "Qu
     """A saved model, called like the user's; its checksums are verified, and none of its saver's code runs.
 
     A model that could not be captured is saved as weights alone: give your fp32 module as `model`, whose copy takes
-    them. It computes the accuracy that was reported. With `compile` it runs in int8 kernels of this CPU, which is fast; each
-    new shape of inputs is compiled at its first call, and last bits may differ.
+    them. It computes the accuracy that was reported. With `compile` it runs in int8 kernels of this CPU, which is
+    fast; each new shape of inputs is compiled at its first call, and last bits may differ.
 
     Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or not asked for,
     `ArtifactError` where a file is not what was saved or does not fit `model`.

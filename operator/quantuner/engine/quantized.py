@@ -22,7 +22,7 @@ class QuantizedModel(torch.nn.Module):
         super().__init__()
         if isinstance(model, GraphModule):
             drop_unused(model)
-        self.model = model
+        self.model: Any = model
         """The quantized graph; the user's module with other Linears, where it could not be captured."""
         self.q_config = q_config
         """The configuration: `ops` by name, `recipes`, `calib_sampling_size`."""

@@ -66,7 +66,7 @@ def quantized_linear(
 
 def int8_weight(weight: torch.Tensor, config: OpConfig) -> StoredWeight:
     """A dynamic op's weight, on the grid of torchao's observer: int8, a scale for each output channel."""
-    observer = weight_observer(config)
+    observer = weight_observer(config, 0)
     observer(weight)
     scale, _ = observer.calculate_qparams()
     grid = Grid(8, weight.shape[1], symmetric=True)
