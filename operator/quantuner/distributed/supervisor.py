@@ -116,9 +116,16 @@ class Supervisor:
         if self._killer is not None:
             self._killer.cancel()
         reader.join(TERMINATE_SECONDS)
-        if not await_writer(self._folder, TERMINATE_SECONDS):
-            logger.warning("mpirun has ended, and rank 0 still holds the journal")
+        self._end_leftovers(self._process.pid)
         return code, list(tail)
+
+    def _end_leftovers(self, session: int) -> None:
+        """Ends ranks that mpirun has left behind, as it does when it loses a host: rank 0 would keep the journal."""
+        _signal(session, signal.SIGTERM)
+        if not await_writer(self._folder, TERMINATE_SECONDS):
+            logger.warning("rank 0 does not end by itself after mpirun has; it is killed")
+        _signal(session, signal.SIGKILL)
+        await_writer(self._folder, TERMINATE_SECONDS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.terminated.set()
@@ -148,6 +155,15 @@ class Supervisor:
             )
         )
         journal.close()
+
+
+def _signal(session: int, number: signal.Signals) -> None:
+    """To every process of a session; where the system has no /proc, to none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        process = int(folder.name)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.getsid(process) == session:
+                os.kill(process, number)
 
 
 def _read(process: subprocess.Popen[str], tail: collections.deque[str], relay: bool) -> None:
