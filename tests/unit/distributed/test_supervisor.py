@@ -156,6 +156,7 @@ os.write(write, b"x")
 while os.getppid() == mpirun:
     time.sleep(0.01)
 journal.write(sys.argv[2])
+journal.flush()
 """
     launch = python(program, str(tmp_path / JOURNAL_FILE), f"{encode(END)}\n")
     assert supervise(tmp_path, launch) == (0, 1)
