@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from quantuner.api.errors import QuantunerError
+
 ANY = -1  # any source; MPI.ANY_SOURCE in Open MPI too, and the conversion below does not rely on it
+
+
+class RanksLostError(QuantunerError):
+    """Ranks that will send nothing more."""
+
+    def __init__(self, ranks: Sequence[int], message: str = "") -> None:
+        super().__init__(message or f"lost rank {', '.join(map(str, ranks))}")
+        self.ranks = tuple(ranks)
 
 
 class Communicator(Protocol):
@@ -19,10 +31,24 @@ class Communicator(Protocol):
     @property
     def size(self) -> int: ...
 
-    def send(self, message: Any, to: int) -> None: ...
+    @property
+    def evaluators(self) -> Sequence[int]:
+        """Ranks that have a slave."""
 
-    def receive(self, source: int = ANY) -> tuple[int, Any]:
-        """Blocks for a message; returns its source and itself."""
+    def send(self, message: Any, to: int) -> None:
+        """One to a rank that is lost goes nowhere; `receive` tells of the loss."""
+
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
+        """Blocks for a message; returns its source and itself, or None where `deadline` (of `now`) has passed.
+
+        Raises `RanksLostError` where ranks are lost, once for each of them; later calls go on with the others.
+        """
+
+    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
+        """A message that is there already; None where there is none. Does not block."""
+
+    def now(self) -> float:
+        """Seconds of a clock that never goes back."""
 
     def broadcast(self, message: Any) -> Any:
         """Gives rank 0's message to every rank; all ranks call it."""
@@ -31,17 +57,53 @@ class Communicator(Protocol):
         """Gives rank 0 every rank's message in rank order, the others None; all ranks call it."""
 
 
+_WAKE = "wake"
+
+
+class _Timer:
+    """Sends this rank a message at a time, so that a blocked receive ends. One thread, started when first needed."""
+
+    def __init__(self, ring: Any) -> None:
+        self._ring = ring
+        self._at: float | None = None
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def set(self, at: float) -> None:
+        """Rings at `at`, or earlier: whoever is woken looks at the clock."""
+        with self._changed:
+            if self._at is not None and self._at <= at:
+                return
+            self._at = at
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="receive-timer", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                while self._at is None or self._at > time.monotonic():
+                    self._changed.wait(None if self._at is None else self._at - time.monotonic())
+                self._at = None
+            self._ring()
+
+
 class MpiWorld:
-    """An MPI communicator. Importing mpi4py initializes MPI, so it is done here, not with the module."""
+    """An MPI communicator. Importing mpi4py initializes MPI, so it is done here, not with the module.
+
+    Where Open MPI runs with ULFM (`mpirun --with-ft ulfm`), a rank that dies is noticed by the others' receives.
+    """
 
     def __init__(self, comm: Any = None) -> None:
         """`comm` is mpi4py's; None takes MPI.COMM_WORLD."""
         from mpi4py import MPI
 
-        self._any = MPI.ANY_SOURCE
-        self._status = MPI.Status
+        self._mpi = MPI
         self._comm = comm or MPI.COMM_WORLD
         self._processor = MPI.Get_processor_name()
+        self._timer = _Timer(self._ring)
+        self._known_lost: set[int] = set()
 
     @property
     def rank(self) -> int:
@@ -54,17 +116,50 @@ class MpiWorld:
         return size
 
     @property
+    def evaluators(self) -> Sequence[int]:
+        return range(1, self.size)
+
+    @property
     def host(self) -> str:
         """Name of the host that this rank runs on: in a pod, the pod's."""
         return str(self._processor)
 
-    def send(self, message: Any, to: int) -> None:
-        self._comm.send(message, dest=to)
+    def now(self) -> float:
+        return time.monotonic()
 
-    def receive(self, source: int = ANY) -> tuple[int, Any]:
-        status = self._status()
-        message = self._comm.recv(source=self._any if source == ANY else source, status=status)
+    def send(self, message: Any, to: int) -> None:
+        try:
+            self._comm.send(message, dest=to)
+        except self._mpi.Exception as error:
+            if not self._is_loss(error):
+                raise
+
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
+        if deadline is not None:
+            if deadline <= self.now():
+                return self.pending(source)
+            self._timer.set(deadline)
+        status = self._mpi.Status()
+        message = self._alert(self._comm.recv, source=self._source(source), status=status)
+        if message == _WAKE and status.Get_source() == self.rank:
+            return None
         return status.Get_source(), message
+
+    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
+        there = self._alert(self._comm.iprobe, source=self._source(source))
+        return self.receive(source) if there else None
+
+    def _source(self, source: int) -> int:
+        return int(self._mpi.ANY_SOURCE) if source == ANY else source
+
+    def _alert(self, call: Any, **arguments: Any) -> Any:
+        """A call of MPI; raises `RanksLostError` where it fails since ranks are lost."""
+        try:
+            return call(**arguments)
+        except self._mpi.Exception as error:
+            if not self._is_loss(error):
+                raise
+            raise RanksLostError(self._newly_lost()) from error
 
     def broadcast(self, message: Any) -> Any:
         return self._comm.bcast(message, root=0)
@@ -77,20 +172,42 @@ class MpiWorld:
         """Ends every rank of the job; for an error after which the ranks no longer agree."""
         self._comm.Abort(code)
 
+    def _ring(self) -> None:
+        self._comm.send(_WAKE, dest=self.rank)
+
+    def _is_loss(self, error: Any) -> bool:
+        return error.Get_error_class() in (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING)
+
+    def _newly_lost(self) -> list[int]:
+        """Ranks that died since the last time. After it, receives from any source go on without them."""
+        group = self._comm.Get_failed()
+        self._comm.Ack_failed(group.Get_size())
+        ranks = self._mpi.Group.Translate_ranks(group, range(group.Get_size()), self._comm.Get_group())
+        lost = [int(rank) for rank in ranks if rank not in self._known_lost]
+        self._known_lost.update(lost)
+        return lost
+
 
 class Solo:
     """A world of one rank, for a search without MPI."""
 
     rank, size = 0, 1
+    evaluators: Sequence[int] = ()
 
     def __init__(self) -> None:
         self.host = socket.gethostname()
 
+    def now(self) -> float:
+        return time.monotonic()
+
     def send(self, message: Any, to: int) -> None:
         raise ValueError(f"there is no rank {to} in a world of one")
 
-    def receive(self, source: int = ANY) -> tuple[int, Any]:
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
         raise ValueError("there is nobody to receive from in a world of one")
+
+    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
+        return None
 
     def broadcast(self, message: Any) -> Any:
         return message

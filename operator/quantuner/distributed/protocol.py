@@ -1,30 +1,119 @@
 """The messages between master and slave. Plain data; a trial is its number and an opaque payload."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from quantuner.api.trial import TrialResult
+from quantuner.distributed.differences import Difference
+
+
+class Task(NamedTuple):
+    """A trial, or one of `parts` equal shares of its evaluation."""
+
+    index: int
+    part: int = 0
+    parts: int = 1
+    batch: int = 0
+    """Number of the batch that it is of: a decided one leaves trials whose numbers are given again."""
 
 
 @dataclass(frozen=True)
-class Assign:
-    """Master to slave: evaluate this trial and answer with a Done."""
+class Job:
+    """A task and what a slave needs for it."""
 
-    index: int
+    task: Task
+    payload: Difference
+    """From the base that the master sent before."""
+    alone: bool = False
+    """Whether a rank was lost with it: what was done before it is answered first, so that its part is certain."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Master to slave, first of all: the payload from which later ones differ."""
+
+    epoch: int
+    """Number of the master's work; answers repeat it, so that late ones of an earlier work are known."""
     payload: Any
 
 
 @dataclass(frozen=True)
-class Done:
-    """Slave to master: the trial's result."""
+class Assign:
+    """Master to slave: evaluate these after what you have, and answer each with a result."""
 
-    index: int
-    result: TrialResult
+    jobs: tuple[Job, ...]
+    seconds: float | None = None
+    """After so long a trial is given up; the slave ends itself then. None where nothing is known yet."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Master to slave: forget these; one that is being evaluated may be broken off without an answer."""
+
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
 class End:
-    """Master to slave: no trial follows; leave the loop."""
+    """Master to slave: no task follows; leave the loop, a trial under way as soon as it can be left."""
+
+    epoch: int
 
 
-Message = Assign | Done | End
+@dataclass(frozen=True)
+class Done:
+    """Slave to master: results of tasks, in the order in which they were evaluated."""
+
+    epoch: int
+    results: tuple[tuple[Task, Any], ...]
+    """A whole trial's result is a TrialResult; that of a share whatever `Work.evaluate_part` returns."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Slave to master, last of all: the loop is left."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do with a payload."""
+
+    evaluate: Callable[[Any], TrialResult]
+    shares: int = 1
+    """Into how many shares an evaluation can be divided; 1 where it cannot."""
+    evaluate_part: Callable[[Any, int, int], Any] | None = None
+    """(payload, part, parts) to that share's result; raises what it likes where the share fails."""
+    combine: Callable[[Any, Sequence[Any]], TrialResult] | None = None
+    """(payload, all shares' results in order) to what `evaluate` would have given, to the bit."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In place of a share's result: it raised. The trial is then evaluated whole, so that its error is the usual one."""
+
+    error: str = ""
+
+
+@dataclass
+class Limits:
+    """When a rank is given up, and how far ahead it is supplied. Seconds."""
+
+    patience: float = 10.0
+    """Of the median trial's seconds."""
+    least: float = 60.0
+    """No trial is given up sooner: a first one may load, compile or fill a cache."""
+    grace: float = 5.0
+    """What a slave has to end itself before the master gives it up."""
+    ahead: float = 0.01
+    """How much work a rank holds besides the trial that it evaluates."""
+    most: int = 256
+    """Tasks that a rank holds at most."""
+    slow: float = 2.0
+    """A trial that has taken so many medians is also given to a rank with nothing else to do."""
+    known: tuple[float, ...] = field(default=())
+    """Seconds of trials that were told before."""

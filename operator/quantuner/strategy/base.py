@@ -19,7 +19,9 @@ from quantuner.api.task import Task
 from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
-from quantuner.distributed.executors import Executor, Master, Serial, serve
+from quantuner.distributed.executors import Executor, Serial
+from quantuner.distributed.master import Master
+from quantuner.distributed.slave import serve
 from quantuner.distributed.timeline import Observer, Quiet, Watched
 from quantuner.engine.data import first_batch_digest
 from quantuner.engine.engine import Engine, threads, threads_in_use

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -43,16 +44,29 @@ class World:
             self._boxes[to][source].append(pickle.dumps(message))
             self._changed.notify_all()
 
-    def receive(self, rank: int, source: int) -> tuple[int, Any]:
+    def receive(self, rank: int, source: int, deadline: float | None) -> tuple[int, Any] | None:
+        patience = DEADLOCK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
         with self._changed:
             self._idle.add(rank)
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._ready(rank, source), DEADLOCK_SECONDS):
-                raise TimeoutError(f"rank {rank} waits for a message that never comes")
+            ready = self._changed.wait_for(lambda: self._ready(rank, source), min(patience, DEADLOCK_SECONDS))
             self._idle.discard(rank)
-            waiting = [s for s, box in self._boxes[rank].items() if box and source in (ANY, s)]
-            chosen = self._random.choice(waiting)
-            return chosen, pickle.loads(self._boxes[rank][chosen].popleft())
+            if ready:
+                return self._take(rank, source)
+            if deadline is None or patience > DEADLOCK_SECONDS:
+                raise TimeoutError(f"rank {rank} waits for a message that never comes")
+            return None
+
+    def pending(self, rank: int, source: int) -> tuple[int, Any] | None:
+        with self._changed:
+            return self._take(rank, source)
+
+    def _take(self, rank: int, source: int) -> tuple[int, Any] | None:
+        waiting = [s for s, box in self._boxes[rank].items() if box and source in (ANY, s)]
+        if not waiting:
+            return None
+        chosen = self._random.choice(waiting)
+        return chosen, pickle.loads(self._boxes[rank][chosen].popleft())
 
     def _ready(self, rank: int, source: int) -> bool:
         if not any(box for s, box in self._boxes[rank].items() if source in (ANY, s)):
@@ -68,16 +82,28 @@ class InMemory:
 
     def __init__(self, world: World, rank: int) -> None:
         self._world, self.rank, self.size = world, rank, world.size
+        self.evaluators: Sequence[int] = range(1, world.size)
+
+    def now(self) -> float:
+        return time.monotonic()
 
     def send(self, message: Any, to: int) -> None:
         self._world.send(self.rank, to, message)
 
-    def receive(self, source: int = ANY) -> tuple[int, Any]:
-        return self._world.receive(self.rank, source)
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
+        return self._world.receive(self.rank, source, deadline)
+
+    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
+        return self._world.pending(self.rank, source)
+
+    def await_from(self, source: int) -> Any:
+        received = self.receive(source)
+        assert received is not None
+        return received[1]
 
     def broadcast(self, message: Any) -> Any:
         if self.rank:
-            return self.receive(source=0)[1]
+            return self.await_from(0)
         for rank in range(1, self.size):
             self.send(message, to=rank)
         return message
@@ -86,4 +112,4 @@ class InMemory:
         if self.rank:
             self.send(message, to=0)
             return None
-        return [message, *(self.receive(source=rank)[1] for rank in range(1, self.size))]
+        return [message, *(self.await_from(rank) for rank in range(1, self.size))]

@@ -1,0 +1,275 @@
+"""Who evaluates what: the master's decisions, without messages or clocks of their own."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quantuner.distributed.protocol import Limits, Task
+
+LOSSES = 2
+"""Ranks that a trial may take with it; after the last it has failed."""
+
+
+@dataclass
+class _Rank:
+    """What a rank has."""
+
+    tasks: deque[Task] = field(default_factory=deque)
+    """Sent and not answered, in order; the first is being evaluated."""
+    since: float = 0.0
+    """When the first became the first."""
+
+
+@dataclass
+class Orders:
+    """What is to be sent."""
+
+    assigned: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list))
+    cancelled: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Dispatcher:
+    """Keeps every rank busy, and every task in somebody's hands until it is answered. Times are seconds of any clock."""
+
+    def __init__(
+        self, ranks: Iterable[int], limits: Limits, shares: int = 1, blame: Mapping[int, int] | None = None
+    ) -> None:
+        """`shares` is into how many a trial can be divided; `blame` how many ranks were lost with a trial before."""
+        self.limits, self.shares = limits, shares
+        self._ranks = {rank: _Rank() for rank in ranks}
+        self._batch = 0
+        self._waiting: list[Task] = []
+        """A heap: lower trials go first."""
+        self._open: set[Task] = set()
+        """Tasks that have no result yet."""
+        self._blame: dict[int, int] = defaultdict(int, blame or {})
+        self._alone: set[int] = set(self._blame)
+        """Trials that may have ended a rank."""
+        self._seconds: deque[float] = deque(limits.known, maxlen=101)
+        self._median: float | None = statistics.median(limits.known) if limits.known else None
+
+    # --- what happens
+
+    def offer(self, indices: Iterable[int]) -> None:
+        """Takes a batch of trials."""
+        self._batch += 1
+        for index in indices:
+            self._add(Task(index, batch=self._batch))
+
+    def whole(self, index: int) -> Orders:
+        """Takes a trial whose shares cannot be put together; it is not divided again. Its shares are forgotten."""
+        orders = self.forget(index)
+        self._alone.add(index)
+        self._add(Task(index, batch=self._batch))
+        return orders
+
+    def _add(self, task: Task) -> None:
+        self._open.add(task)
+        heapq.heappush(self._waiting, task)
+
+    def answered(self, rank: int, task: Task, now: float, seconds: float | None = None) -> Orders | None:
+        """Takes note of a result. None where it comes too late; else who need not go on with the task.
+
+        `seconds` is what a whole trial took.
+        """
+        held = self._ranks.get(rank)
+        if held is not None and task in held.tasks:
+            held.tasks.remove(task)
+            held.since = now
+        if task not in self._open:
+            return None
+        self._open.discard(task)
+        if seconds is not None:
+            self._learn(seconds)
+        orders = Orders()
+        self._take_back(task, orders)
+        return orders
+
+    def _learn(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+        if len(self._seconds) < 16 or len(self._seconds) % 8 == 0 or self._median is None:
+            self._median = statistics.median(self._seconds)
+
+    def _take_back(self, task: Task, orders: Orders) -> None:
+        for rank, held in self._ranks.items():
+            if task in held.tasks:
+                held.tasks.remove(task)
+                orders.cancelled[rank].append(task)
+
+    def forget(self, index: int) -> Orders:
+        """No result of the trial matters any more."""
+        orders = Orders()
+        gone = {task for task in self._open if task.index == index}
+        for task in gone:
+            self._take_back(task, orders)
+        self._open -= gone
+        self._waiting = [task for task in self._waiting if task.index != index]
+        heapq.heapify(self._waiting)
+        return orders
+
+    def forget_all(self) -> Orders:
+        """The batch is decided."""
+        orders = Orders()
+        for rank, held in self._ranks.items():
+            orders.cancelled[rank].extend(held.tasks)
+            held.tasks.clear()
+        self._open.clear()
+        self._waiting.clear()
+        return orders
+
+    def lost(self, rank: int) -> tuple[int | None, bool, Orders]:
+        """Takes a rank away; what it had goes to others.
+
+        Returns the trial that is blamed, None where the rank had none; whether it has failed by that; and who need
+        not go on with it. The first of a rank's tasks is blamed. As quick trials are answered together, that may be
+        the wrong one: all of them go on alone, and only one that was alone fails.
+        """
+        held = self._ranks.pop(rank, None)
+        if held is None or not held.tasks:
+            return None, False, Orders()
+        blamed = held.tasks[0].index
+        certain = blamed in self._alone
+        self._blame[blamed] += 1
+        for task in held.tasks:
+            self._alone.add(task.index)
+            if task in self._open and not self._holders(task):
+                heapq.heappush(self._waiting, task)
+        failed = certain and self._blame[blamed] >= LOSSES
+        return blamed, failed, self.forget(blamed) if failed else Orders()
+
+    def blame(self, index: int) -> int:
+        """Ranks that were lost with a trial."""
+        return self._blame.get(index, 0)
+
+    def is_alone(self, task: Task) -> bool:
+        """Whether a rank was lost that had the trial."""
+        return task.index in self._alone
+
+    # --- what follows from it
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(self._ranks)
+
+    @property
+    def running(self) -> int:
+        """Ranks at work."""
+        return sum(bool(held.tasks) for held in self._ranks.values())
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds after which a trial is given up; None before any is known."""
+        if self._median is None:
+            return None
+        return max(self.limits.least, self.limits.patience * self._median)
+
+    def overdue(self, now: float) -> list[int]:
+        """Ranks that have been at one task for longer than any may take."""
+        limit = self.deadline
+        if limit is None:
+            return []
+        late = limit + self.limits.grace
+        return [rank for rank, held in self._ranks.items() if held.tasks and now >= held.since + late]
+
+    def wake(self) -> float | None:
+        """When something is due though nothing happens: a rank is given up, or a slow trial given to a second one."""
+        times = []
+        limit = self.deadline
+        if limit is not None:
+            late = limit + self.limits.grace
+            times = [held.since + late for held in self._ranks.values() if held.tasks]
+        slow = self._slow
+        if slow is not None and any(not held.tasks for held in self._ranks.values()):
+            times += [held.since + slow for held in self._single()]
+        return min(times, default=None)
+
+    @property
+    def _slow(self) -> float | None:
+        return None if self._median is None else self.limits.slow * self._median + self.limits.ahead
+
+    def _single(self) -> Iterator[_Rank]:
+        """Ranks whose present trial nobody else has, and somebody else could have."""
+        for held in self._ranks.values():
+            if held.tasks and not self.is_alone(held.tasks[0]) and self._holders(held.tasks[0]) == 1:
+                yield held
+
+    def _holders(self, task: Task) -> int:
+        return sum(task in held.tasks for held in self._ranks.values())
+
+    def plan(self, now: float) -> Orders:
+        """Gives out what waits: to idle ranks first, then ahead; ranks that stay idle take over from others."""
+        orders = Orders()
+        self._divide()
+        idle = [rank for rank, held in self._ranks.items() if not held.tasks]
+        while idle and self._waiting:
+            self._give(idle.pop(0), heapq.heappop(self._waiting), now, orders)
+        self._supply(now, orders)
+        for rank in idle:
+            self._take_over(rank, now, orders)
+        return orders
+
+    def _give(self, rank: int, task: Task, now: float, orders: Orders) -> None:
+        held = self._ranks[rank]
+        if not held.tasks:
+            held.since = now
+        held.tasks.append(task)
+        orders.assigned[rank].append(task)
+
+    def _divide(self) -> None:
+        """Where fewer trials wait than ranks are idle, each is divided, so that none of these ranks has nothing to do."""
+        idle = sum(not held.tasks for held in self._ranks.values())
+        divisible = [t for t in self._waiting if t.parts == 1 and t.index not in self._alone]
+        if self.shares == 1 or not divisible or len(divisible) != len(self._waiting) or idle < 2 * len(divisible):
+            return
+        parts = min(self.shares, idle // len(divisible))
+        self._waiting = []
+        for task in divisible:
+            self._open.discard(task)
+            for part in range(parts):
+                self._add(Task(task.index, part, parts, self._batch))
+
+    def _supply(self, now: float, orders: Orders) -> None:
+        """Work ahead, so that no rank waits for the master's answer; each in turn, so that all have as much."""
+        depth = self._depth()
+        hungry = deque(r for r, held in self._ranks.items() if len(held.tasks) <= depth // 2 and self._shares_out(held))
+        while hungry and self._waiting and self._waiting[0].index not in self._alone:
+            rank = hungry.popleft()
+            self._give(rank, heapq.heappop(self._waiting), now, orders)
+            if len(self._ranks[rank].tasks) < depth:
+                hungry.append(rank)
+
+    def _shares_out(self, held: _Rank) -> bool:
+        """A rank with a task that may end it gets nothing behind it."""
+        return not (held.tasks and held.tasks[0].index in self._alone)
+
+    def _depth(self) -> int:
+        """Tasks for a rank: the one that it evaluates, and those that keep it busy for `ahead` seconds."""
+        seconds = self._median if self._median is not None else self.limits.ahead
+        ahead = math.ceil(self.limits.ahead / max(seconds, 1e-6))
+        fair = math.ceil(len(self._waiting) / max(1, len(self._ranks)))  # the last ones are not hoarded
+        return 1 + max(1, min(ahead, self.limits.most - 1, fair))
+
+    def _take_over(self, rank: int, now: float, orders: Orders) -> None:
+        """Half of what the richest rank has not begun; else the slowest trial a second time."""
+        source = max(self._ranks, key=lambda r: len(self._ranks[r].tasks))
+        richest = self._ranks[source]
+        unbegun = len(richest.tasks) - 1
+        if unbegun > 0 and unbegun * (self._median or 0.0) >= self.limits.ahead:  # else it is done before a message is
+            for task in _last(richest.tasks, (unbegun + 1) // 2):
+                richest.tasks.remove(task)
+                orders.cancelled[source].append(task)
+                self._give(rank, task, now, orders)
+            return
+        slow = self._slow
+        late = [held for held in self._single() if slow is not None and now >= held.since + slow]
+        if late:
+            self._give(rank, min(late, key=lambda held: held.since).tasks[0], now, orders)
+
+
+def _last(tasks: Sequence[Task], count: int) -> list[Task]:
+    return list(tasks)[len(tasks) - count :]

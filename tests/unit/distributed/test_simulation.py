@@ -1,0 +1,207 @@
+"""The protocol in thousands of seeded worlds: whatever is delayed, lost or stuck, the same history as in series.
+
+A seed draws a search (batches, durations, trials that fail, a decision) and a world (ranks, latency, shares, crashes,
+hangs, a trial that kills its rank, loss of rank 0 and so a relaunch). A failing seed is named, and
+`pytest -k 'seed' --seed N` is not needed: `Case.of(N)` is the whole case.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.communicator import RanksLostError
+from quantuner.distributed.executors import Serial, Told
+from quantuner.distributed.master import Master
+from quantuner.distributed.protocol import Limits, Work
+from quantuner.distributed.slave import Slave
+from tests.unit.distributed.simulated import Killed, Simulation, Virtual
+
+SEEDS = 3000
+GROUPS = 30
+LAUNCHES = 40
+
+
+class RankZeroLost(Exception):
+    """The launcher is gone; the journal is not."""
+
+
+@dataclass
+class Case:
+    """A search and the world it meets."""
+
+    seed: int
+    ranks: int
+    batches: list[int]
+    durations: list[float]
+    failing: set[int]
+    stop_at: int | None
+    shares: int
+    latency: float
+    crashes: list[tuple[int, int, float]]
+    """(launch, rank, time)."""
+    hangs: list[tuple[int, int, float]]
+    killers: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, seed: int) -> Case:
+        rng = random.Random(seed)
+        batches = [rng.choice([1, 1, 2, 5, 12, 30]) for _ in range(rng.randint(1, 4))]
+        count, ranks = sum(batches), rng.randint(2, 8)
+        scale = rng.choice([0.0, 0.0005, 0.05, 1.0])
+        faulty = rng.random() < 0.7
+        faults = rng.randint(1, 4) if faulty else 0
+        horizon = max(0.5, scale * count / ranks)
+
+        def fault(ranks_from: int) -> tuple[int, int, float]:
+            return rng.randint(0, 1), rng.randint(ranks_from, ranks - 1), rng.uniform(0, horizon)
+
+        return cls(
+            seed=seed,
+            ranks=ranks,
+            batches=batches,
+            durations=[0.0] + [scale * rng.choice([0.2, 1.0, 1.0, 2.0]) for _ in range(count)],
+            failing={rng.randint(1, count) for _ in range(rng.randint(0, 2))},
+            stop_at=rng.choice([None, rng.randint(1, count)]),
+            shares=rng.choice([1, 1, 3, 8]),
+            latency=rng.choice([1e-5, 0.001, 0.05]),
+            crashes=[fault(0) for _ in range(faults)],
+            hangs=[fault(1) for _ in range(rng.randint(0, 1) if faulty and scale else 0)],
+            killers={rng.randint(1, count)} if faulty and rng.random() < 0.2 else set(),
+        )
+
+    def payload(self, index: int) -> dict[str, Any]:
+        ops = {f"op{i}": "int8" if (index >> i) & 1 else "fp32" for i in range(6)}
+        return {"index": index, "ops": ops}
+
+    def result(self, index: int) -> TrialResult:
+        if index in self.failing:
+            return TrialResult(accuracy=None, error=f"trial {index} fails", seconds=self.durations[index])
+        return TrialResult(accuracy=index / 7, seconds=self.durations[index])
+
+
+@dataclass
+class Searching:
+    """What outlives launches: the journal, and how many ranks each trial took with it."""
+
+    case: Case
+    told: list[Told] = field(default_factory=list)
+    blame: dict[int, int] = field(default_factory=dict)
+    started: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+
+    @property
+    def decided(self) -> bool:
+        return bool(self.told) and self.told[-1].index == self.case.stop_at
+
+    def tell(self, told: Told) -> bool:
+        assert told.index == len(self.told) + 1, "told out of order"
+        self.told.append(told)
+        return self.decided
+
+    def evaluated(self, comm: Virtual, slave: Slave, payload: dict[str, Any], part: int, parts: int) -> TrialResult:
+        index = payload["index"]
+        assert payload == self.case.payload(index), "the payload has changed on its way"
+        self.started[index, part, parts] += 1
+        if index in self.case.killers:
+            comm.die()
+        for _ in range(4):  # batches
+            comm.sleep(self.case.durations[index] / parts / 4)
+            slave.check()
+        return self.case.result(index)
+
+    def slave(self, comm: Virtual) -> int:
+        def part(payload: Any, part: int, parts: int) -> tuple[int, int]:
+            found = self.evaluated(comm, slave, payload, part, parts)
+            if found.error:
+                raise ValueError(found.error)
+            return part, parts
+
+        slave = Slave(comm, Work(lambda payload: self.evaluated(comm, slave, payload, 0, 1), evaluate_part=part))
+        return slave.run()
+
+    def master(self, comm: Virtual) -> None:
+        def combine(payload: Any, shares: Any) -> TrialResult:
+            assert [share[0] for share in shares] == list(range(shares[0][1])), "shares are missing or out of order"
+            return self.case.result(payload["index"])
+
+        work = Work(lambda payload: self.case.result(0), shares=self.case.shares, combine=combine)
+        limits = Limits(least=30.0, known=(self.case.durations[1], *(t.result.seconds for t in self.told)))
+        master = Master(comm, work, limits, dict(self.blame), self.blame.__setitem__)
+        try:
+            self.search(master)
+        finally:
+            master.close()
+
+    def search(self, executor: Any) -> None:
+        first = 1
+        for size in self.case.batches:
+            batch = range(first, first + size)
+            left = [index for index in batch if index > len(self.told)]
+            first += size
+            if self.decided:
+                return
+            if left and executor.run(left[0], [self.case.payload(i) for i in left], self.tell):
+                return
+
+    def launch(self, number: int) -> bool:
+        """Whether the search has ended."""
+        case = self.case
+        world = Simulation(case.ranks, case.seed * 1000 + number, case.latency)
+        for launch, rank, time in case.crashes:
+            if launch == number:
+                world.at(time, lambda rank=rank: world.crash(rank))  # type: ignore[misc]
+        for launch, rank, time in case.hangs:
+            if launch == number:
+                world.at(time, lambda rank=rank: world.hang(rank))  # type: ignore[misc]
+        before = len(self.told)
+        started, self.started = self.started, Counter()
+        try:
+            world.run([self.master, *[self.slave] * (case.ranks - 1)])
+        except RanksLostError:
+            return False
+        finally:
+            again = [index for index, _, _ in self.started if index <= before]
+            assert not again, f"trials {again} were told before and evaluated again"
+            self.started += started
+        return not world._ranks[0].killed or self.complete
+
+    @property
+    def complete(self) -> bool:
+        return self.decided or len(self.told) == sum(self.case.batches)
+
+
+def serial(case: Case) -> list[tuple[int, TrialResult]]:
+    searching = Searching(case)
+    searching.search(Serial(lambda payload: case.result(payload["index"])))
+    return [(told.index, told.result) for told in searching.told]
+
+
+def check(seed: int) -> Searching:
+    case = Case.of(seed)
+    searching = Searching(case)
+    ended = any(searching.launch(number) for number in range(LAUNCHES))
+    assert ended, "the search never ends"
+    expected = serial(case)
+    assert [told.index for told in searching.told] == [index for index, _ in expected]
+    for told, (index, result) in zip(searching.told, expected, strict=True):
+        if index in case.killers or (told.result != result and searching.blame.get(index, 0) > 1):
+            assert told.result.accuracy is None
+            assert "ranks were lost with this trial" in told.result.error
+        else:
+            assert told.result == result, f"trial {index}"
+    return searching
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_the_same_history_in_every_world(group: int) -> None:
+    size = SEEDS // GROUPS
+    for seed in range(group * size, (group + 1) * size):
+        try:
+            check(seed)
+        except (Exception, Killed) as error:
+            raise AssertionError(f"seed {seed} fails: {error}\n{Case.of(seed)}") from error
