@@ -50,3 +50,10 @@ class JournalError(QuantunerError):
 
 class ArtifactError(QuantunerError):
     """A saved model that is not what was saved."""
+
+
+class AbandonedError(BaseException):
+    """Breaks off a trial whose result no longer matters.
+
+    No `Exception`, so that the user's evaluation, which it passes through, does not take it for its own.
+    """

@@ -35,6 +35,10 @@ class Communicator(Protocol):
     def evaluators(self) -> Sequence[int]:
         """Ranks that have a slave."""
 
+    @property
+    def given_up(self) -> set[int]:
+        """Ranks that were given up though they live: nobody waits for them, and the job ends by `abort`."""
+
     def send(self, message: Any, to: int) -> None:
         """One to a rank that is lost goes nowhere; `receive` tells of the loss."""
 
@@ -104,6 +108,7 @@ class MpiWorld:
         self._processor = MPI.Get_processor_name()
         self._timer = _Timer(self._ring)
         self._known_lost: set[int] = set()
+        self.given_up: set[int] = set()
 
     @property
     def rank(self) -> int:
@@ -196,6 +201,7 @@ class Solo:
 
     def __init__(self) -> None:
         self.host = socket.gethostname()
+        self.given_up: set[int] = set()
 
     def now(self) -> float:
         return time.monotonic()

@@ -122,25 +122,25 @@ class Dispatcher:
         self._waiting.clear()
         return orders
 
-    def lost(self, rank: int) -> tuple[int | None, bool, Orders]:
+    def lost(self, rank: int) -> tuple[Task | None, bool, Orders]:
         """Takes a rank away; what it had goes to others.
 
-        Returns the trial that is blamed, None where the rank had none; whether it has failed by that; and who need
+        Returns the task that is blamed, None where the rank had none; whether it has failed by that; and who need
         not go on with it. The first of a rank's tasks is blamed. As quick trials are answered together, that may be
         the wrong one: all of them go on alone, and only one that was alone fails.
         """
         held = self._ranks.pop(rank, None)
         if held is None or not held.tasks:
             return None, False, Orders()
-        blamed = held.tasks[0].index
-        certain = blamed in self._alone
-        self._blame[blamed] += 1
+        blamed = held.tasks[0]
+        certain = self.is_alone(blamed)
+        self._blame[blamed.index] += 1
         for task in held.tasks:
             self._alone.add(task.index)
-            if task in self._open and not self._holders(task):
+            if task in self._open and not self.holders(task):
                 heapq.heappush(self._waiting, task)
-        failed = certain and self._blame[blamed] >= LOSSES
-        return blamed, failed, self.forget(blamed) if failed else Orders()
+        failed = certain and self._blame[blamed.index] >= LOSSES
+        return blamed, failed, self.forget(blamed.index) if failed else Orders()
 
     def blame(self, index: int) -> int:
         """Ranks that were lost with a trial."""
@@ -195,10 +195,11 @@ class Dispatcher:
     def _single(self) -> Iterator[_Rank]:
         """Ranks whose present trial nobody else has, and somebody else could have."""
         for held in self._ranks.values():
-            if held.tasks and not self.is_alone(held.tasks[0]) and self._holders(held.tasks[0]) == 1:
+            if held.tasks and not self.is_alone(held.tasks[0]) and self.holders(held.tasks[0]) == 1:
                 yield held
 
-    def _holders(self, task: Task) -> int:
+    def holders(self, task: Task) -> int:
+        """Ranks that have a task."""
         return sum(task in held.tasks for held in self._ranks.values())
 
     def plan(self, now: float) -> Orders:

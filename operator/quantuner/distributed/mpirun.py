@@ -15,7 +15,8 @@ HOSTS_SECONDS = 120.0  # for a lost pod to be back before going on without it; m
 CONNECT_SECONDS = 2.0
 
 # A rank that waits gives its core away: rank 0 waits most of the time, often beside a rank that computes.
-_ALWAYS = ("--bind-to", "none", "--mca", "mpi_yield_when_idle", "1")
+# ULFM lets the others outlive a rank that is killed.
+_ALWAYS = ("--with-ft", "ulfm", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1")
 
 
 @dataclass(frozen=True)

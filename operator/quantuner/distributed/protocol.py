@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.differences import Difference
 
 
-class Task(NamedTuple):
-    """A trial, or one of `parts` equal shares of its evaluation."""
+@dataclass(frozen=True, order=True, slots=True)
+class Task:
+    """A trial, or one of `parts` equal shares of its evaluation; ordered by trial."""
 
     index: int
     part: int = 0
@@ -68,8 +69,32 @@ class Done:
     """Slave to master: results of tasks, in the order in which they were evaluated."""
 
     epoch: int
-    results: tuple[tuple[Task, Any], ...]
-    """A whole trial's result is a TrialResult; that of a share whatever `Work.evaluate_part` returns."""
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a task."""
+
+    task: Task
+    value: Any
+    """Of a whole trial a TrialResult, of a share whatever `Work.evaluate_part` returned; or `Failed`, or `Abandoned`."""
+    seconds: float
+    """How long it took."""
+    age: float = 0.0
+    """Seconds since then, when it was sent."""
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """In place of a result: it did not matter any more."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The slave beside the master has ended; the master's search ends with it."""
+
+    error: str
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from quantuner.api.errors import AbandonedError
 from quantuner.distributed.communicator import Communicator
 from quantuner.distributed.differences import apply
 from quantuner.distributed.executors import Evaluate, work_of
-from quantuner.distributed.protocol import Assign, Base, Cancel, Done, End, Failed, Job, Left, Task, Work
+from quantuner.distributed.protocol import (
+    Abandoned,
+    Answer,
+    Assign,
+    Base,
+    Cancel,
+    Done,
+    End,
+    Failed,
+    Job,
+    Left,
+    Task,
+    Work,
+)
 
 logger = logging.getLogger(__name__)
 
 HELD_SECONDS = 0.002
 """How long results may wait for each other, so that quick trials share a message."""
-
-
-class AbandonedError(BaseException):
-    """Breaks off a trial that no longer matters. No `Exception`, so that a user's code does not take it for its own."""
 
 
 class Watchdog(Protocol):
@@ -39,7 +50,8 @@ class Slave:
         self._epoch = 0
         self._jobs: deque[Job] = deque()
         self._seconds: float | None = None
-        self._results: list[tuple[Task, Any]] = []
+        self._answers: list[Answer] = []
+        """Their `age` is, until they are sent, the time at which they were ready."""
         self._sent = 0.0
         self._current: Task | None = None
         self._ended = False
@@ -96,17 +108,19 @@ class Slave:
         payload = apply(self._base, job.payload)
         if self._watchdog is not None and self._seconds is not None:
             self._watchdog.start(self._seconds)
+        began = self._comm.now()
         try:
-            result = self._measured(job.task, payload)
+            value = self._measured(job.task, payload)
+            self.count += 1
         except AbandonedError:
-            return
+            value = Abandoned()
         finally:
             self._current = None
             if self._watchdog is not None:
                 self._watchdog.stop()
-        self.count += 1
-        self._results.append((job.task, result))
-        if job.alone or self._comm.now() - self._sent >= HELD_SECONDS:
+        now = self._comm.now()
+        self._answers.append(Answer(job.task, value, now - began, age=now))
+        if job.alone or now - self._sent >= HELD_SECONDS:
             self._answer()
 
     def _measured(self, task: Task, payload: Any) -> Any:
@@ -121,10 +135,12 @@ class Slave:
             return Failed(str(error))
 
     def _answer(self) -> None:
-        if self._results:
-            self._comm.send(Done(self._epoch, tuple(self._results)), to=0)
-            self._results.clear()
-        self._sent = self._comm.now()
+        now = self._comm.now()
+        if self._answers:
+            aged = (dataclasses.replace(answer, age=now - answer.age) for answer in self._answers)
+            self._comm.send(Done(self._epoch, tuple(aged)), to=0)
+            self._answers.clear()
+        self._sent = now
 
 
 def serve(

@@ -110,6 +110,8 @@ class Engine:
         """Who fills the scheduler for a trial: a strategy; None applies the configuration's own recipes."""
         self.timed = False
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
+        self.between_batches: Callable[[], None] | None = None
+        """Called before each batch of a trial; raises what is to break it off."""
         self.saved: QuantizedModel | None = None
         """The model that was saved last, as it was loaded again."""
         self.saved_seconds = 0.0

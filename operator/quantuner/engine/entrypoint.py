@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from quantuner.api.conditions import Failure, shorten
-from quantuner.api.errors import SearchError
+from quantuner.api.errors import AbandonedError, SearchError
 from quantuner.api.journal import TRACEBACK_LIMIT
 from quantuner.api.spec import TaskRef, digest
 from quantuner.api.task import Task
@@ -74,7 +74,7 @@ def users_code(reason: Failure, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SearchError, KeyboardInterrupt, GeneratorExit):
+    except (SearchError, AbandonedError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         raise user_error(reason, doing, error) from error

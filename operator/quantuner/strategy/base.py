@@ -20,6 +20,7 @@ from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Serial
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
 from quantuner.distributed.slave import serve
 from quantuner.distributed.timeline import Observer, Quiet, Watched
@@ -29,6 +30,8 @@ from quantuner.engine.judging import judged_by
 from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
+from quantuner.strategy.distribution import master, slave
+from quantuner.strategy.judging import judged_by
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -104,6 +107,8 @@ class TuneStrategy(Spaced):
         """Where the best model is saved."""
         self.observer: Observer = Quiet()
         """Is told what ranks did when; set it before the search to keep that."""
+        self.losses = Losses()
+        """Which trials took ranks with them; set it before the search to keep that through relaunches."""
         self.artifact_name = ""
         """How the record names that folder; empty takes its path."""
         self.identity = Identity.of(self.tuning)
@@ -260,6 +265,7 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
+        return self._search(Serial(self.evaluate))
         return self._search(Watched(Serial(self._evaluate), self.observer))
 
     def distributed_traverse(self) -> Finished | None:
@@ -313,12 +319,15 @@ class TuneStrategy(Spaced):
 
         `comm` is an MPI communicator. Raises `ValueError` for a world of one rank, and what `Search.run` raises.
         """
-        return self._search(Master(communicator(comm)))
+        return self._search(master(self, communicator(comm)))
 
     def slave_worker_handle(self, comm: Any) -> int:
         """Every other rank: evaluates what the master assigns, until it ends; returns how many trials."""
-        return serve(communicator(comm), self._evaluate)
+        return slave(self, communicator(comm))
 
+    def evaluate(self, payload: Mapping[str, Any]) -> TrialResult:
+        """A trial of a configuration in plain form."""
+        return self.engine.trial(TuneConfig.from_plain(payload))
     def _evaluate(self, payload: dict[str, Any]) -> TrialResult:
         config = TuneConfig.from_plain(payload)
         if "limit" not in payload:

@@ -83,6 +83,7 @@ class InMemory:
     def __init__(self, world: World, rank: int) -> None:
         self._world, self.rank, self.size = world, rank, world.size
         self.evaluators: Sequence[int] = range(1, world.size)
+        self.given_up: set[int] = set()
 
     def now(self) -> float:
         return time.monotonic()

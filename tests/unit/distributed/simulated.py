@@ -4,7 +4,7 @@ Every rank is a thread, and one at a time runs: until it waits for a message or 
 the earliest event; delays, losses and the order of what is simultaneous come from a seed. So one seed is one history
 of the whole world, the same at each run, and a thousand of them take seconds.
 
-Faults: a rank that crashes (its thread ends where it stands), one that hangs (nothing wakes it any more), rank 0's loss.
+Faults: a rank that crashes (its thread ends where it stands), one that hangs (nothing wakes it any more), rank 0's.
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ class Virtual:
 
     world: Simulation
     rank: int
+    given_up: set[int] = field(default_factory=set)
 
     @property
     def size(self) -> int:

@@ -1,8 +1,7 @@
 """The protocol in thousands of seeded worlds: whatever is delayed, lost or stuck, the same history as in series.
 
 A seed draws a search (batches, durations, trials that fail, a decision) and a world (ranks, latency, shares, crashes,
-hangs, a trial that kills its rank, loss of rank 0 and so a relaunch). A failing seed is named, and
-`pytest -k 'seed' --seed N` is not needed: `Case.of(N)` is the whole case.
+hangs, a trial that kills its rank, loss of rank 0 and so a relaunch). A failing seed is named; `check(seed)` is all of it.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import pytest
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.communicator import RanksLostError
 from quantuner.distributed.executors import Serial, Told
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
 from quantuner.distributed.protocol import Limits, Work
 from quantuner.distributed.slave import Slave
@@ -25,10 +25,6 @@ from tests.unit.distributed.simulated import Killed, Simulation, Virtual
 SEEDS = 3000
 GROUPS = 30
 LAUNCHES = 40
-
-
-class RankZeroLost(Exception):
-    """The launcher is gone; the journal is not."""
 
 
 @dataclass
@@ -91,7 +87,7 @@ class Searching:
 
     case: Case
     told: list[Told] = field(default_factory=list)
-    blame: dict[int, int] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
     started: Counter[tuple[int, int, int]] = field(default_factory=Counter)
 
     @property
@@ -129,9 +125,9 @@ class Searching:
             assert [share[0] for share in shares] == list(range(shares[0][1])), "shares are missing or out of order"
             return self.case.result(payload["index"])
 
-        work = Work(lambda payload: self.case.result(0), shares=self.case.shares, combine=combine)
+        work = Work(lambda _: self.case.result(0), shares=self.case.shares, combine=combine)
         limits = Limits(least=30.0, known=(self.case.durations[1], *(t.result.seconds for t in self.told)))
-        master = Master(comm, work, limits, dict(self.blame), self.blame.__setitem__)
+        master = Master(comm, work, limits, self.losses)
         try:
             self.search(master)
         finally:
@@ -189,7 +185,7 @@ def check(seed: int) -> Searching:
     expected = serial(case)
     assert [told.index for told in searching.told] == [index for index, _ in expected]
     for told, (index, result) in zip(searching.told, expected, strict=True):
-        if index in case.killers or (told.result != result and searching.blame.get(index, 0) > 1):
+        if index in case.killers or (told.result != result and searching.losses.known.get(index, 0) > 1):
             assert told.result.accuracy is None
             assert "ranks were lost with this trial" in told.result.error
         else:

@@ -1,0 +1,42 @@
+"""How many ranks each trial took with it, kept through relaunches: a deadly trial is not tried for ever."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from quantuner.distributed.journal import replace_text
+
+logger = logging.getLogger(__name__)
+
+LOSSES_FILE = "losses.json"
+
+
+class Losses:
+    """Trial to the ranks lost with it; in a folder's file, or for this launch only."""
+
+    def __init__(self, folder: Path | None = None, *, anew: bool = False) -> None:
+        """`anew` forgets what another search left in the folder."""
+        self._path = None if folder is None else folder / LOSSES_FILE
+        self._known: dict[int, int] = {}
+        if anew and self._path is not None:
+            self._path.unlink(missing_ok=True)
+        if self._path is not None and self._path.exists():
+            read: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = {int(index): count for index, count in read.items()}
+
+    @property
+    def known(self) -> Mapping[int, int]:
+        return dict(self._known)
+
+    def record(self, index: int, count: int) -> None:
+        """Keeps how many it were. A disk that takes nothing more costs a rank later on, and not the search now."""
+        self._known[index] = count
+        if self._path is None:
+            return
+        try:
+            replace_text(self._path, json.dumps(self._known))
+        except OSError as error:
+            logger.warning("that trial %d has lost %d ranks is not kept: %s", index, count, error)

@@ -1,0 +1,46 @@
+"""What the master sees of its ranks, as spans of the timeline."""
+
+from __future__ import annotations
+
+from quantuner.api.timeline import Ending, Kind, Span
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.protocol import Abandoned, Answer, Failed, Task
+from quantuner.distributed.timeline import Observer
+
+
+class Spans:
+    """Tells an observer when ranks worked on what. A slave says how long, rank 0's clock when."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._twice: set[tuple[int, Task]] = set()
+        self._since: dict[int, float] = {}
+        """Rank to the time when its last span ended, or its first task was given."""
+
+    def given(self, rank: int, task: Task, *, again: bool) -> None:
+        """`again`: another rank has it, too."""
+        self._since.setdefault(rank, self._observer.now())
+        if again:
+            self._twice.add((rank, task))
+
+    def answered(self, rank: int, answer: Answer, *, counts: bool) -> None:
+        """`counts`: it is the task's first result."""
+        end = self._observer.now() - answer.age
+        start = max(end - answer.seconds, self._since.get(rank, 0.0))  # ages are of another clock
+        failed = isinstance(answer.value, Failed) or (
+            isinstance(answer.value, TrialResult) and answer.value.accuracy is None
+        )
+        ending = Ending.FAILED if failed else Ending.TOLD if counts else Ending.ABANDONED
+        if isinstance(answer.value, Abandoned):
+            ending = Ending.ABANDONED
+        self._tell(rank, answer.task, start, max(start, end), ending)
+
+    def lost(self, rank: int, task: Task) -> None:
+        self._tell(rank, task, self._since.get(rank, 0.0), self._observer.now(), Ending.LOST)
+
+    def _tell(self, rank: int, task: Task, start: float, end: float, ending: Ending) -> None:
+        kind = Kind.PART if task.parts > 1 else Kind.DUPLICATE if (rank, task) in self._twice else Kind.TRIAL
+        self._twice.discard((rank, task))
+        self._since[rank] = end
+        part = f"{task.part + 1}/{task.parts}" if task.parts > 1 else ""
+        self._observer.span(Span(rank, kind, task.index, part, start, end, ending))
