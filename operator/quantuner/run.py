@@ -23,6 +23,7 @@ from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
 from quantuner.engine.artifact import write_report
@@ -69,13 +70,16 @@ def main(argv: list[str] | None = None) -> int:
     form = f"%(asctime)s rank {comm.rank} %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     try:
-        return _run(comm, comm.host, args)
+        code = _run(comm, comm.host, args)
     except BaseException:
         # The ranks no longer agree on what comes next: end them all, and let the supervisor resume.
         logger.exception("this rank cannot go on")
         if isinstance(comm, MpiWorld):
             comm.abort(1)
         return 1
+    if isinstance(comm, MpiWorld) and comm.given_up:  # MPI would wait for them; the journal says how the search ended
+        comm.abort(1)  # mpirun does not end a rank that is stopped for a code of 0
+    return code
 
 
 def _run(comm: Communicator, host: str, args: argparse.Namespace) -> int:
@@ -132,6 +136,7 @@ def _search(
         strategy.slave_worker_handle(comm)
         return None
     strategy.recorder, strategy.observer = journal, timeline
+    strategy.losses = Losses(args.workspace, anew=not journal.history.launches)
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)

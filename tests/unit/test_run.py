@@ -384,5 +384,5 @@ def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:
 
 def test_a_rank_that_dies_ends_the_others_and_leaves_the_journal_open(tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="if RANK == '1': os.kill(os.getpid(), 9)")
-    assert done.returncode != 0
+    assert "this rank cannot go on" in done.stderr  # mpirun's own code is 0 then
     assert history(tmp_path).end is None

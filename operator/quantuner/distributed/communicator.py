@@ -108,6 +108,8 @@ class MpiWorld:
         self._processor = MPI.Get_processor_name()
         self._timer = _Timer(self._ring)
         self._known_lost: set[int] = set()
+        self._sending: list[Any] = []
+        """Requests that hold what is not yet sent."""
         self.given_up: set[int] = set()
 
     @property
@@ -133,8 +135,10 @@ class MpiWorld:
         return time.monotonic()
 
     def send(self, message: Any, to: int) -> None:
+        """Does not wait for the receiver, which may be stuck."""
         try:
-            self._comm.send(message, dest=to)
+            self._sending = [request for request in self._sending if not request.Test()]
+            self._sending.append(self._comm.isend(message, dest=to))
         except self._mpi.Exception as error:
             if not self._is_loss(error):
                 raise

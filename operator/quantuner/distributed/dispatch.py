@@ -34,7 +34,7 @@ class Orders:
 
 
 class Dispatcher:
-    """Keeps every rank busy, and every task in somebody's hands until it is answered. Times are seconds of any clock."""
+    """Keeps every rank busy, and every task in somebody's hands until it is answered. Times are in seconds."""
 
     def __init__(
         self, ranks: Iterable[int], limits: Limits, shares: int = 1, blame: Mapping[int, int] | None = None
@@ -222,7 +222,7 @@ class Dispatcher:
         orders.assigned[rank].append(task)
 
     def _divide(self) -> None:
-        """Where fewer trials wait than ranks are idle, each is divided, so that none of these ranks has nothing to do."""
+        """Where fewer trials wait than ranks are idle, each is divided, so that none of these has nothing to do."""
         idle = sum(not held.tasks for held in self._ranks.values())
         divisible = [t for t in self._waiting if t.parts == 1 and t.index not in self._alone]
         if self.shares == 1 or not divisible or len(divisible) != len(self._waiting) or idle < 2 * len(divisible):

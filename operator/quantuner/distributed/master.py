@@ -126,16 +126,17 @@ class Master:
     # --- what comes back
 
     def _await(self, batch: Batch) -> None:
-        """Takes one message, or what came instead of one."""
+        """Takes what has come, and waits where nothing has. All of it, so that nobody is given what is done already."""
         if not self._dispatch.ranks:
             raise RanksLostError((), "no rank is left that evaluates")
         try:
             received = self._comm.receive(deadline=self._dispatch.wake())
+            while received is not None:
+                self._take(batch, *received)
+                received = self._comm.pending()
         except RanksLostError as error:
             self._lose(batch, error.ranks, "was lost")
             return
-        if received is not None:
-            self._take(batch, *received)
         late = self._dispatch.overdue(self._comm.now())
         if late:
             self._comm.given_up.update(late)

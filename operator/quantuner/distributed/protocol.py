@@ -78,7 +78,7 @@ class Answer:
 
     task: Task
     value: Any
-    """Of a whole trial a TrialResult, of a share whatever `Work.evaluate_part` returned; or `Failed`, or `Abandoned`."""
+    """Of a whole trial a TrialResult, of a share what `Work.evaluate_part` returned; or `Failed`, or `Abandoned`."""
     seconds: float
     """How long it took."""
     age: float = 0.0
@@ -119,7 +119,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Failed:
-    """In place of a share's result: it raised. The trial is then evaluated whole, so that its error is the usual one."""
+    """In place of a share's result: it raised. The trial is then evaluated whole, and has the usual error."""
 
     error: str = ""
 

@@ -27,7 +27,7 @@ from quantuner.engine.calibrate import Calibration, calibrate, calibration_input
 from quantuner.engine.capture import Captured, capture
 from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
 from quantuner.engine.entrypoint import user_error
-from quantuner.engine.evaluate import evaluate
+from quantuner.engine.evaluate import evaluate, listening
 from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.judging import judged_by
 from quantuner.engine.metrics import Bounded, Evaluation
@@ -245,7 +245,13 @@ class Engine:
         judge = self.judge
         bounded = Bounded(judge, limit) if limit is not None and isinstance(judge, Evaluation) else None
         try:
+<<<<<<< HEAD
             measured = self.measure(self._for_evaluation(config), config, bounded)
+=======
+            model = self._for_evaluation(config)
+            with listening(model, self.between_batches):
+                measured = self.measure(model, config)
+>>>>>>> acb0a83 (Real ranks that are killed, hang or are stopped; their trials go on elsewhere)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
             logger.warning("a trial failed: %s\n%s", known.message, known.traceback)

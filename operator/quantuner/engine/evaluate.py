@@ -1,9 +1,10 @@
 """Measures a model with the user's evaluation function."""
 
+import contextlib
 import math
 import numbers
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ def evaluate(model: Any, eval_func: Callable[[Any], float]) -> tuple[float, floa
         value = eval_func(model)
     seconds = time.monotonic() - started
     return _number(value), seconds
+
+
+@contextlib.contextmanager
+def listening(model: torch.nn.Module, check: Callable[[], None] | None) -> Iterator[None]:
+    """Calls `check` before each of the model's calls; what it raises breaks the evaluation off."""
+    if check is None:
+        yield
+        return
+    hook = model.register_forward_pre_hook(lambda _, __: check())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _number(value: Any) -> float:

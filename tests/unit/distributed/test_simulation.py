@@ -1,7 +1,7 @@
 """The protocol in thousands of seeded worlds: whatever is delayed, lost or stuck, the same history as in series.
 
 A seed draws a search (batches, durations, trials that fail, a decision) and a world (ranks, latency, shares, crashes,
-hangs, a trial that kills its rank, loss of rank 0 and so a relaunch). A failing seed is named; `check(seed)` is all of it.
+hangs, a trial that kills its rank, loss of rank 0 and so a relaunch). A failing seed is named: `check(seed)`.
 """
 
 from __future__ import annotations

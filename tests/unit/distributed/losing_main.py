@@ -1,0 +1,87 @@
+"""A rank's program for test_real_ranks.py: the protocol on real MPI, with trials that do what its arguments say.
+
+`losing_main.py FOLDER TRIALS INDEX:DEED…`. Deeds, of the rank that is given the trial: `kill` ends the process,
+`kill-once` only the first one, `hang` holds the interpreter's lock for ever, `stop` stops the process, `long` is
+evaluated until it is abandoned, `own` lets rank 0 evaluate. Rank 0 prints what it was told as JSON.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.communicator import Communicator, MpiWorld
+from quantuner.distributed.executors import Told
+from quantuner.distributed.losses import Losses
+from quantuner.distributed.master import Master
+from quantuner.distributed.own_slave import WithOwnSlave
+from quantuner.distributed.protocol import Limits
+from quantuner.distributed.slave import Slave
+from quantuner.distributed.watchdog import Alarm
+
+PATIENCE = {"hang": 3.0, "stop": 3.0}
+"""Seconds for a trial; much more where nobody is to be given up, since the machine may be busy."""
+
+
+def first(folder: Path, index: int) -> bool:
+    try:
+        (folder / f"trial{index}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
+    world = MpiWorld()
+    slaves: list[Slave] = []
+
+    def evaluate(payload: dict[str, Any]) -> TrialResult:
+        index = payload["index"]
+        deed = deeds.get(index, "")
+        if deed == "kill" or (deed == "kill-once" and first(folder, index)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if deed == "stop" and first(folder, index):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if deed == "hang" and first(folder, index):
+            ctypes.PyDLL(None).sleep(1000)  # a call that keeps the lock
+        while deed == "long":
+            slaves[0].check()
+        time.sleep(0.005)
+        return TrialResult(accuracy=index / 7, seconds=0.005)
+
+    if world.rank:
+        slaves.append(Slave(world, evaluate, Alarm()))
+        slaves[0].run()
+        return
+    comm: Communicator = WithOwnSlave(world, evaluate) if "own" in deeds.values() else world
+    least = min((PATIENCE[deed] for deed in deeds.values() if deed in PATIENCE), default=60.0)
+    limits = Limits(patience=1.0, least=least, grace=3.0, known=(0.01,))
+    master = Master(comm, limits=limits, losses=Losses(folder))
+    told: list[Told] = []
+
+    def tell(one: Told) -> bool:
+        told.append(one)
+        return deeds.get(one.index + 1) == "long"
+
+    payloads = [{"index": index} for index in range(1, trials + 1)]
+    try:
+        master.run(1, payloads, tell)
+    finally:
+        master.close()
+    lines = [{"index": t.index, "accuracy": t.result.accuracy, "error": t.result.error, "rank": t.rank} for t in told]
+    sys.stdout.write(
+        json.dumps({"told": lines, "given_up": sorted(world.given_up), "losses": master._losses.known}) + "\n"
+    )
+    sys.stdout.flush()
+    if world.given_up:
+        world.abort(1)
+
+
+if __name__ == "__main__":
+    pairs = [one.split(":") for one in sys.argv[3:] if ":" in one]
+    main(Path(sys.argv[1]), int(sys.argv[2]), {int(index): deed for index, deed in pairs})
