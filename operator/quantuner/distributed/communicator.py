@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from quantuner.api.errors import QuantunerError
@@ -136,12 +136,8 @@ class MpiWorld:
 
     def send(self, message: Any, to: int) -> None:
         """Does not wait for the receiver, which may be stuck."""
-        try:
-            self._sending = [request for request in self._sending if not request.Test()]
-            self._sending.append(self._comm.isend(message, dest=to))
-        except self._mpi.Exception as error:
-            if not self._is_loss(error):
-                raise
+        self._sending = [request for request in self._sending if not self._sent(request.Test)]
+        self._sent(lambda: self._sending.append(self._comm.isend(message, dest=to)))
 
     def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
         if deadline is not None:
@@ -183,6 +179,15 @@ class MpiWorld:
 
     def _ring(self) -> None:
         self._comm.send(_WAKE, dest=self.rank)
+
+    def _sent(self, call: Callable[[], Any]) -> bool:
+        """What a call of MPI says of a message; one to a rank that is lost counts as sent."""
+        try:
+            return bool(call())
+        except self._mpi.Exception as error:
+            if not self._is_loss(error):
+                raise
+            return True
 
     def _is_loss(self, error: Any) -> bool:
         return error.Get_error_class() in (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING)

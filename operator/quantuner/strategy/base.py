@@ -21,8 +21,6 @@ from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Serial
 from quantuner.distributed.losses import Losses
-from quantuner.distributed.master import Master
-from quantuner.distributed.slave import serve
 from quantuner.distributed.timeline import Observer, Quiet, Watched
 from quantuner.engine.data import first_batch_digest
 from quantuner.engine.engine import Engine, threads, threads_in_use
@@ -265,8 +263,7 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
-        return self._search(Serial(self.evaluate))
-        return self._search(Watched(Serial(self._evaluate), self.observer))
+        return self._search(Watched(Serial(self.evaluate), self.observer))
 
     def distributed_traverse(self) -> Finished | None:
         """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.

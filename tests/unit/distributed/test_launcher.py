@@ -118,6 +118,7 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
 
+    begun = len(evaluations(code))
     (code / "hangs").unlink()
     code_of_second, said = ended(start("second-pod"))
     assert code_of_second == 0, said
@@ -126,7 +127,7 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     assert [launch.ranks for launch in found.launches] == [2, 2]
     assert lines_of(api.maps["journal"])[: len(kept)] == kept
     repeated = len(evaluations(code)) - (1 + TRIALS + 1)  # the baseline, the trials, and the winner's verification
-    assert repeated <= BLOCKS_AT - len(History.replay(kept).trials)
+    assert repeated <= begun - len(History.replay(kept).trials)
     assert essence(found.trials) == essence(_undisturbed(tmp_path).trials)
 
 
