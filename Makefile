@@ -63,6 +63,9 @@ bench-search: .venv/.installed .venv-peer/.installed  ## a search of 30 trials a
 bench-int8: .venv/.installed  ## the saved model in int8 kernels against the compiled fp32 model
 	@$(BIN)/python -m benchmarks.int8
 
+bench-distributed: .venv/.installed .venv-peer/.installed  ## what distributing costs, and what it costs the peers
+	@$(BIN)/python -m benchmarks.distributed
+
 bench-memory: .venv/.installed  ## peak memory of a search against one evaluation
 	@$(BIN)/python -m benchmarks.memory
 

@@ -1,6 +1,6 @@
-"""A rank's program for the peer's side: Neural Compressor 2.6's own master and slave handlers over trials that do nothing.
+"""A rank's program for the peer's side: Neural Compressor 2.6's own handlers over trials that do nothing.
 
-What they call besides each other (quantizing, evaluating, comparing) is taken away, so that the protocol alone is timed.
+What they call besides each other (quantizing, evaluating, comparing) is taken away: the protocol alone is timed.
 """
 
 import logging
@@ -13,14 +13,14 @@ from mpi4py import MPI
 from neural_compressor.strategy.strategy import TuneStrategy
 
 
-class Nothing(TuneStrategy):
+class Nothing(TuneStrategy):  # type: ignore[misc]
     """Trials without cost, none of which meets the target."""
 
     def __init__(self, count: int) -> None:
         self.tune_cfg_lst = [{"op": {}, "index": index} for index in range(count)]
         self.objectives = SimpleNamespace(val=None)
         self.config = SimpleNamespace(tuning_criterion=SimpleNamespace(timeout=0, max_trials=sys.maxsize))
-        self.overall_trials, self.trials_count_ = 0, 0
+        self.overall_trials = 0
         self.overall_time_start = time.time()
         self.met_flag = self.max_trial_flag = self.max_time_flag = False
         self._adaptor = SimpleNamespace(quantize=lambda *_: True, pre_optimized_model=True)

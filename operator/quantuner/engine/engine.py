@@ -245,13 +245,9 @@ class Engine:
         judge = self.judge
         bounded = Bounded(judge, limit) if limit is not None and isinstance(judge, Evaluation) else None
         try:
-<<<<<<< HEAD
-            measured = self.measure(self._for_evaluation(config), config, bounded)
-=======
             model = self._for_evaluation(config)
             with listening(model, self.between_batches):
-                measured = self.measure(model, config)
->>>>>>> acb0a83 (Real ranks that are killed, hang or are stopped; their trials go on elsewhere)
+                measured = self.measure(model, config, bounded)
         except Exception as error:  # one configuration that fails must not end a search of thousands
             known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
             logger.warning("a trial failed: %s\n%s", known.message, known.traceback)

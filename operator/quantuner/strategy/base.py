@@ -29,7 +29,6 @@ from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.distribution import master, slave
-from quantuner.strategy.judging import judged_by
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -323,9 +322,7 @@ class TuneStrategy(Spaced):
         return slave(self, communicator(comm))
 
     def evaluate(self, payload: Mapping[str, Any]) -> TrialResult:
-        """A trial of a configuration in plain form."""
-        return self.engine.trial(TuneConfig.from_plain(payload))
-    def _evaluate(self, payload: dict[str, Any]) -> TrialResult:
+        """A trial of a configuration in plain form, which may say when it is of no interest."""
         config = TuneConfig.from_plain(payload)
         if "limit" not in payload:
             return self.engine.trial(config)
