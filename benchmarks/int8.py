@@ -34,7 +34,7 @@ def main() -> None:
         batches = [_first(inputs) for inputs, _ in problem.calibration]
         whole = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
         with tempfile.TemporaryDirectory() as folder:
-            int8 = _saved(problem, Path(folder) / "model").compiled()
+            int8 = _saved(problem, Path(folder) / "model").compiled(max_autotune=True)
             for count in (1, 32):
                 inputs = tuple(_repeated(part, count) for part in whole)
                 ratios[f"ratio_{kind}_{count}"] = _ratio(f"{kind} {count}", problem, int8, inputs)

@@ -17,6 +17,7 @@ from quantuner.engine.quiet import quiet
 
 PER_CHANNEL = torch.ops.quantized_decomposed.dequantize_per_channel.default
 PER_TENSOR = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
 def is_dequantize(value: Any) -> TypeGuard[Node]:

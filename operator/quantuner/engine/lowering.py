@@ -7,16 +7,19 @@ convolutions, channels last.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
+from quantuner.engine.hoisting import hoist_rounding
+from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
 
 SHAPES = 8  # for which a compiled model is kept; compiling takes seconds to a minute each
-Shapes = tuple[tuple[int, ...], ...]
+_PRODUCTS = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "CPP"}  # one backend: nothing is timed
 
 
 class Lowered(torch.nn.Module):
@@ -26,30 +29,59 @@ class Lowered(torch.nn.Module):
     raises torch's `InvalidCxxCompiler`.
     """
 
-    def __init__(self, model: GraphModule) -> None:
+    def __init__(self, model: GraphModule, *, max_autotune: bool = False) -> None:
         super().__init__()
         self._model = model
+        self._max_autotune = max_autotune
         self._signature = inspect.signature(model.forward)
-        self._compiled: dict[Shapes, Any] = {}
+        self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def train(self, mode: bool = True) -> Lowered:
         return self
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        inputs = tree_map(_channels_last, self._signature.bind(*inputs, **named).args)
-        shapes = tuple(tuple(v.shape) for v in tree_leaves(inputs) if isinstance(v, torch.Tensor))
+        given = self._signature.bind(*inputs, **named).args if named else inputs
+        leaves = [_laid_out(value) for value in (given if _flat(given) else tree_leaves(given))]
+        key = tuple((v.shape, v.dtype, v.device) if isinstance(v, torch.Tensor) else v for v in leaves)
         with torch.no_grad():
-            if shapes in self._compiled:
-                return self._compiled[shapes](*inputs)
-            if len(self._compiled) >= SHAPES:
-                del self._compiled[next(iter(self._compiled))]
-            with quiet(), torch._inductor.config.patch(freezing=True):
-                compiled = torch.compile(torch.export.export(self._model, inputs).module(), dynamic=False)
-                result = compiled(*inputs)
-            self._compiled[shapes] = compiled
-            return result
+            if key not in self._compiled:
+                if len(self._compiled) >= SHAPES:
+                    del self._compiled[next(iter(self._compiled))]
+                self._compiled[key] = _compiled(self._model, tree_map(_laid_out, given), self._max_autotune)
+            return self._compiled[key](leaves)
 
 
-def _channels_last(value: Any) -> Any:
-    images = isinstance(value, torch.Tensor) and value.dim() == 4
-    return value.contiguous(memory_format=torch.channels_last) if images else value
+def _flat(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, torch.Tensor) for value in values)
+
+
+def _laid_out(value: Any) -> Any:
+    """A tensor in the layout that is compiled for: channels last where it is an image."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.contiguous(memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format)
+
+
+def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -> Callable[..., Any]:
+    """Takes the leaves of inputs that are shaped like `inputs`.
+
+    Without torch.compile, which at every call looks for what has changed since the last one: here only shapes may.
+    """
+    with quiet():
+        program = torch.export.export(model, inputs)
+        fixed = program.module()
+        if not isinstance(fixed, GraphModule):
+            raise TypeError(f"torch.export gave a {type(fixed).__name__}, not a GraphModule")
+        for node in [node for node in fixed.graph.nodes if node.op == "call_module" and not node.users]:
+            fixed.graph.erase_node(node)  # a guard
+        hoist_rounding(fixed)
+        few = products_of_convolutions(fixed) if max_autotune else 0
+        fixed.graph.set_codegen(torch.fx.graph.CodeGen())
+        fixed.recompile()
+        leaves = tree_leaves(inputs)
+        with torch._inductor.config.patch({"freezing": True, **(_PRODUCTS if few else {})}):
+            compute = torch._inductor.compile(fixed, leaves)
+            compute(*leaves)  # the first call compiles
+
+    structure = program.call_spec.out_spec
+    return lambda leaves: tree_unflatten(compute(*leaves), structure)

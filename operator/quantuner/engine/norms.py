@@ -1,7 +1,7 @@
 """Batch norms that must not be folded into the convolution before them.
 
 torchao's prepare folds every batch norm behind a convolution, also where something else reads the convolution's output
-or shares its weight, and then computes another function.
+or shares its weight, and then computes another function. Behind a transposed convolution with groups it raises.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from quantuner.engine.graphs import attribute, path_of
 
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
 _FOLDED_INTO = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+_GROUPS = 6  # position among the arguments of a transposed convolution
 
 
 def keep_shared_apart(model: GraphModule) -> None:
@@ -23,7 +24,8 @@ def keep_shared_apart(model: GraphModule) -> None:
     readers = Counter(_weight(model, node) for node in convolutions)
     for norm in [node for node in model.graph.nodes if node.target in _NORMS]:
         source = norm.args[0]
-        if source in convolutions and (len(source.users) > 1 or readers[_weight(model, source)] > 1):
+        shared = source in convolutions and (len(source.users) > 1 or readers[_weight(model, source)] > 1)
+        if shared or (source in convolutions and _is_transposed_in_groups(source)):
             with model.graph.inserting_before(norm):
                 copy = model.graph.call_function(torch.ops.aten.clone.default, (source,))
             copy.meta = {"val": source.meta["val"]}
@@ -34,6 +36,10 @@ def keep_shared_apart(model: GraphModule) -> None:
 def _is_convolution(node: Node) -> bool:
     operator = node.target
     return isinstance(operator, torch._ops.OpOverload) and operator._schema.name.removeprefix("aten::") in _FOLDED_INTO
+
+
+def _is_transposed_in_groups(node: Node) -> bool:
+    return "transpose" in str(node.target) and bool(node.args[_GROUPS:]) and node.args[_GROUPS] not in (1, None)
 
 
 def _weight(model: GraphModule, node: Node) -> object:

@@ -31,14 +31,15 @@ class QuantizedModel(torch.nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         return self.model(*inputs, **named)
 
-    def compiled(self) -> Lowered:
+    def compiled(self, *, max_autotune: bool = False) -> Lowered:
         """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call.
 
-        Raises `ValueError` for a model that could not be captured.
+        `max_autotune` compiles for longer, a minute instead of seconds, and answers sooner where convolutions are
+        small, as for one image at a time. Raises `ValueError` for a model that could not be captured.
         """
         if not isinstance(self.model, GraphModule):
             raise ValueError("the model could not be captured, so it cannot be compiled whole; call it as it is")
-        return Lowered(self.model)
+        return Lowered(self.model, max_autotune=max_autotune)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model to a folder that `load` reads; returns the folder. A model that is there is replaced.

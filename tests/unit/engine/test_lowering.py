@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
@@ -52,3 +53,54 @@ def test_an_op_in_bf16_is_compiled_beside_one_in_int8(tmp_path: Path) -> None:
         torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
     found = counters["inductor"]
     assert (found["qconv_unary_lower_count"], found["qlinear_unary_lower_count"]) == (1, 0)
+
+
+class Pooled(nn.Module):
+    """Takes a dict; pools what two convolutions give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(2, 16, 3, padding=1)
+        self.last = nn.Conv2d(32, 4, 2)
+
+    def forward(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        both = torch.cat([self.a(given["x"]).relu(), self.b(given["x"]).relu()], 1)
+        return {"out": self.last(nn.functional.max_pool2d(both, 2))}
+
+
+@pytest.mark.parametrize("max_autotune", [False, True])
+def test_int8_flows_from_op_to_op(max_autotune: bool) -> None:
+    engine = engine_of(seeded(Pooled), loader=[({"x": images()}, torch.zeros(8))])
+    engine.calibrate()
+    model = engine.quantized_model(initial(engine.space))
+    fast, x = model.compiled(max_autotune=max_autotune), images(8, seed=3)
+    counters.clear()
+    with torch.no_grad():
+        for given in (x, x.transpose(2, 3).contiguous().transpose(2, 3)):  # the same in another layout
+            torch.testing.assert_close(fast({"x": given})["out"], model({"x": given})["out"], rtol=0, atol=0.02)
+    found = counters["inductor"]
+    assert found["qmaxpool2d_matcher_count"] == 1  # compiled once
+    assert found["qconv_unary_lower_count"] == (0 if max_autotune else 3)
+    assert found["qlinear_unary_lower_count"] == (3 if max_autotune else 0)
+    assert (found["cpp_templated_kernel_counter"] > 0) == max_autotune
+
+
+class Scaled(nn.Module):
+    """Takes a number beside its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 16, 3)
+
+    def forward(self, x: torch.Tensor, scale: float) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x) * scale
+        return y
+
+
+def test_other_numbers_among_the_inputs_are_compiled_anew() -> None:
+    engine = engine_of(seeded(Scaled), loader=[((images(), 2.0), torch.zeros(8))], eval_func=lambda _: 0.0)
+    engine.calibrate()
+    fast = engine.quantized_model(initial(engine.space)).compiled()
+    torch.testing.assert_close(fast(images(), 2.0), fast(x=images(), scale=2.0), rtol=0, atol=0)
+    with pytest.raises((AssertionError, RuntimeError), match=r"2\.0"):  # the capture has fixed it
+        fast(images(), 3.0)
