@@ -18,14 +18,17 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Finished
 from quantuner.api.timestamps import utc_now
-from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
+from quantuner.config import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import packed, unpack, write_report
+from quantuner.engine.evaluate import evaluate
+from quantuner.engine.layer_wise.conversion import LayerWise
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
 from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.judging import judged_by
 from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
 from quantuner.strategy.reporting import report
@@ -53,7 +56,8 @@ def fit(
     `model` is a torch.nn.Module in fp32; it is not changed. Calibration batches come from `calib_dataloader`, or
     from `calib_func(model)`, which runs the model on them. Accuracy is `eval_func(model) -> float`, or comes from
     `eval_dataloader` and `eval_metric`. Without any of these nothing is searched: the model is quantized with the
-    default configuration. `q_func(model)` trains where the configuration asks for training.
+    default configuration. So it is with the recipe layer_wise_quant, for a model on the meta device, which is only
+    measured. `q_func(model)` trains where the configuration asks for training.
 
     Under `mpirun` all ranks call it with the same arguments, search together, and each gets the model.
 
@@ -62,6 +66,11 @@ def fit(
     together and `SearchError` for what stops a search; under `mpirun` always `SearchError`, on every rank.
     """
     comm = world()
+    if conf.recipes.get("layer_wise_quant"):
+        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+        judged = any(given is not None for given in (eval_func, eval_dataloader, eval_metric))
+        judge = judged_by(eval_func, eval_dataloader, eval_metric) if judged else None
+        return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judge))
 
     def prepared() -> TuneStrategy:
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
@@ -83,6 +92,29 @@ def fit(
         strategy.engine.ensure_calibrated()
         return strategy.engine.quantized_model(strategy.best_config)
     return _searched(strategy, comm)
+
+
+def _layer_wise(
+    model: Any, conf: Config, loader: Iterable[Any] | None, judge: Callable[[Any], float] | None
+) -> QuantizedModel | None:
+    """Quantizes with the default configuration, from the checkpoint; None where that misses the criterion."""
+    path = conf.recipes.get("layer_wise_quant_args", {}).get("path") or getattr(model, "path", None)
+    if path is None or loader is None:
+        missing = "calib_dataloader" if path else "the recipe layer_wise_quant_args {'path': …}, or model.path,"
+        raise ValueError(f"layer_wise_quant needs calibration batches and the checkpoint; give {missing} too")
+    tuning = tuning_of(conf)
+    layers = LayerWise(model, path, loader, tuning.quantization)
+    if judge is None:
+        return layers.quantized()
+    baseline = layers.accuracy(judge)
+    quantized = layers.quantized()
+    accuracy, _ = evaluate(quantized, judge)
+    if tuning.accuracy_criterion.meets(accuracy, baseline):
+        return quantized
+    logger.warning(
+        "the model has accuracy %s, in fp32 %s, and misses the criterion; allow more loss", accuracy, baseline
+    )
+    return None
 
 
 def _together(comm: Communicator, step: Callable[[], T]) -> T:

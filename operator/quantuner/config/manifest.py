@@ -64,7 +64,9 @@ def body_of(tuning: Tuning, entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
 
 
 def _recipes(recipes: Mapping[str, Any]) -> dict[str, Any]:
-    body = {camel_case(key): value for key, value in recipes.items()}
+    if recipes.get("layer_wise_quant"):
+        raise ValueError("a resource has no recipe layer_wise_quant, which searches nothing; call fit instead")
+    body = {camel_case(key): value for key, value in recipes.items() if not key.startswith("layer_wise")}
     if "smoothQuantArgs" in body:
         body["smoothQuantArgs"] = _smooth_quant_args(body["smoothQuantArgs"])
     return body

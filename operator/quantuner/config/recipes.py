@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from quantuner.config.checks import each_once, near, one_of, only
@@ -16,10 +17,12 @@ RECIPES = (
     "last_conv_or_matmul_quantization",
     "pre_post_process_quantization",
     "dedicated_qdq_pair",
+    "layer_wise_quant",
+    "layer_wise_quant_args",
 )
-ELSEWHERE = {  # recipes of Neural Compressor 2.x that are not for PyTorch, or not here yet, at their defaults
-    "layer_wise_quant": False,
-    "layer_wise_quant_args": {},
+ELSEWHERE: dict[
+    str, Any
+] = {  # recipes of Neural Compressor 2.x that are not for PyTorch, or not here yet, at their defaults
     "gemm_to_matmul": True,
     "graph_optimization_level": None,
     "add_qdq_pair_to_weight": False,
@@ -44,10 +47,39 @@ def checked_recipes(value: Any) -> dict[str, Any]:
         elif name not in RECIPES:
             raise ValueError(f"has no recipe {name!r}{near(name, RECIPES)}; there are {', '.join(RECIPES)}")
         else:
-            kept[name] = _smooth_quant_args(setting) if name == "smooth_quant_args" else one_of(True, False)(setting)
+            kept[name] = _ARGUMENTS.get(name, one_of(True, False))(setting)
+    _check_together(kept)
+    return kept
+
+
+def _check_together(kept: Mapping[str, Any]) -> None:
     if kept.get("smooth_quant_args") and not kept.get("smooth_quant"):
         raise ValueError("has smooth_quant_args without smooth_quant; set 'smooth_quant': True")
-    return kept
+    if kept.get("layer_wise_quant_args") and not kept.get("layer_wise_quant"):
+        raise ValueError("has layer_wise_quant_args without layer_wise_quant; set 'layer_wise_quant': True")
+    others = [name for name, setting in kept.items() if name not in LAYER_WISE and not _is_default(name, setting)]
+    if kept.get("layer_wise_quant") and others:
+        raise ValueError(f"has layer_wise_quant with {' and '.join(others)}, which want the whole model; leave one out")
+
+
+LAYER_WISE = ("layer_wise_quant", "layer_wise_quant_args", "dedicated_qdq_pair")
+"""Recipes that go together with layer_wise_quant."""
+OPEN = {name: True for name in RECIPES if name.endswith("_quantization")}
+"""Recipes whose default is True."""
+
+
+def _is_default(name: str, setting: Any) -> bool:
+    return setting in (OPEN.get(name, False), {})
+
+
+def _layer_wise_quant_args(value: Any) -> dict[str, Any]:
+    if (
+        not isinstance(value, Mapping)
+        or set(value) - {"path"}
+        or not all(isinstance(v, (str, Path)) for v in value.values())
+    ):
+        raise ValueError("layer_wise_quant_args is a dict with 'path': a safetensors file, or the folder that holds it")
+    return {key: str(path) for key, path in value.items()}
 
 
 SMOOTH_QUANT_ARGS = ("alpha", "folding", "auto_alpha_args", "weight_clip")
@@ -97,3 +129,6 @@ def _alpha(value: Any) -> Any:
 
 def _is_fraction(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+_ARGUMENTS = {"smooth_quant_args": _smooth_quant_args, "layer_wise_quant_args": _layer_wise_quant_args}

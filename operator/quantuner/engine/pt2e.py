@@ -1,6 +1,7 @@
 """The parts of torchao's PT2E that the engine stands on; the one place that imports torchao."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,13 @@ __all__ = [
 ]
 
 
-def convert_pt2e(prepared: GraphModule) -> GraphModule:
-    """torchao's, without its search for batch norms beside convolutions: see `_without_norms`."""
-    return _without_norms(_convert_pt2e, prepared)
+def convert_pt2e(prepared: GraphModule, *, store: bool = True) -> GraphModule:
+    """torchao's, without its search for batch norms beside convolutions: see `_without_norms`.
+
+    With `store`, what can be computed beforehand is stored: int8 weights instead of fp32 ones. All of it is in memory
+    at once.
+    """
+    return _without_norms(partial(_convert_pt2e, fold_quantize=store), prepared)
 
 
 def prepare_qat_pt2e(model: GraphModule, quantizer: Quantizer) -> GraphModule:

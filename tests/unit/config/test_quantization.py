@@ -192,6 +192,8 @@ def test_calibration_sizes_become_a_list(given: Any, kept: list[int]) -> None:
         {"smooth_quant": True, "smooth_quant_args": {"folding": True}},
         {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.3, "folding": False}},
         {"smooth_quant": True, "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": {"alpha_step": 0.05}}},
+        {"layer_wise_quant": True, "layer_wise_quant_args": {"path": "x"}, "dedicated_qdq_pair": True},
+        {"layer_wise_quant": True, "smooth_quant": False, "first_conv_or_matmul_quantization": True},
         {"fast_bias_correction": True, "weight_correction": True},
         {"first_conv_or_matmul_quantization": False, "last_conv_or_matmul_quantization": False},
     ],
@@ -305,7 +307,17 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"recipes": {"smooth_quant": False, "smooth_quant_args": {"alpha": 0.5}}}, "set 'smooth_quant': True"),
     ({"recipes": {3: True}}, "has no recipe 3; there are smooth_quant"),
-    ({"recipes": {"layer_wise_quant": True}}, "'layer_wise_quant' is not for PyTorch, or not there yet"),
+    ({"recipes": {"layer_wise_quant_args": {"path": "x"}}}, "set 'layer_wise_quant': True"),
+    ({"recipes": {"layer_wise_quant": True, "layer_wise_quant_args": {"model": "x"}}}, "is a dict with 'path'"),
+    ({"recipes": {"layer_wise_quant": True, "layer_wise_quant_args": {"path": 3}}}, "is a dict with 'path'"),
+    (
+        {"recipes": {"layer_wise_quant": True, "smooth_quant": True, "weight_correction": True}},
+        "has layer_wise_quant with smooth_quant and weight_correction, which want the whole model; leave one out",
+    ),
+    (
+        {"recipes": {"layer_wise_quant": True, "first_conv_or_matmul_quantization": False}},
+        "has layer_wise_quant with first_conv_or_matmul_quantization",
+    ),
     ({"diagnosis": "yes"}, "leave it at False"),
     ({"op_name_dict": "fc"}, "op constraints are a dict of patterns, not str"),
     (
