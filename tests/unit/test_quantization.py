@@ -331,3 +331,21 @@ def test_results_of_another_model_are_not_taken(workspace: Path, how: str) -> No
     with pytest.raises(SearchError, match=r"the model .* was .* and is now") as caught:
         fit(worse(), limited_to(1), calibration(), eval_func=Judge(strict=True))
     assert caught.value.reason == Failure.JOURNAL_MISMATCH
+
+
+# --- recipes
+
+
+@pytest.mark.parametrize("recipe", ["first_conv_or_matmul_quantization", "last_conv_or_matmul_quantization"])
+def test_an_op_at_an_end_that_stays_in_fp32_takes_its_error_away(recipe: str) -> None:
+    def quantized(**recipes: bool) -> QuantizedModel:
+        return found(trained(), PostTrainingQuantConfig(recipes=recipes), calibration())
+
+    plain, kept = quantized(), quantized(**{recipe: False})
+    in_fp32 = [name for name, op in kept.q_config["ops"].items() if op["mode"] == "fp32"]
+    ops = list(plain.q_config["ops"])
+    assert in_fp32 == [ops[0] if recipe.startswith("first") else ops[-1]]
+    errors = [
+        torch.tensor(outputs(model)).sub(torch.tensor(outputs(trained()))).square().sum() for model in (plain, kept)
+    ]
+    assert errors[1] < errors[0]

@@ -65,5 +65,5 @@ def test_what_is_missing_is_named(path: Any, loader: Any, says: str) -> None:
 
 
 def test_no_resource_asks_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a resource has no recipe layer_wise_quant, .*; call fit instead"):
+    with pytest.raises(ValueError, match=r"a resource has no recipe layer_wise_quant, .*; call fit instead"):
         manifest_of(configured(tmp_path), "digits", "digits:task")
