@@ -23,12 +23,12 @@ from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JournalFolder
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
+from quantuner.engine.judging import judged_by
 from quantuner.engine.layer_wise.conversion import LayerWise
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
 from quantuner.strategy import TuneStrategy, strategy_class
-from quantuner.strategy.judging import judged_by
 from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
 from quantuner.strategy.reporting import report

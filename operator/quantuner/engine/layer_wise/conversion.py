@@ -73,7 +73,7 @@ class LayerWise:
         """What the model is quantized with: each op's first options."""
 
     def accuracy(self, judge: Callable[[Any], float]) -> float:
-        """Of the fp32 model, its weights read for each batch anew. Not after `quantized`. Raises what `evaluate` does."""
+        """Of the fp32 model, its weights read for each batch; before `quantized`. Raises what `evaluate` raises."""
         with torch.no_grad(), self.weights.streamed(self.model) as model:
             return evaluate(model, judge)[0]
 
