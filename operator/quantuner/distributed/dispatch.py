@@ -47,6 +47,8 @@ class Dispatcher:
         """A heap: lower trials go first."""
         self._open: set[Task] = set()
         """Tasks that have no result yet."""
+        self._holders: dict[Task, set[int]] = defaultdict(set)
+        """Task to the ranks that have it. Kept, since a search through all ranks' tasks at each answer is quadratic."""
         self._blame: dict[int, int] = defaultdict(int, blame or {})
         self._alone: set[int] = set(self._blame)
         """Trials that may have ended a rank."""
@@ -61,9 +63,9 @@ class Dispatcher:
         for index in indices:
             self._add(Task(index, batch=self._batch))
 
-    def whole(self, index: int) -> Orders:
+    def whole(self, index: int, now: float) -> Orders:
         """Takes a trial whose shares cannot be put together; it is not divided again. Its shares are forgotten."""
-        orders = self.forget(index)
+        orders = self.forget(index, now)
         self._alone.add(index)
         self._add(Task(index, batch=self._batch))
         return orders
@@ -77,17 +79,16 @@ class Dispatcher:
 
         `seconds` is what a whole trial took.
         """
-        held = self._ranks.get(rank)
-        if held is not None and task in held.tasks:
-            held.tasks.remove(task)
-            held.since = now
+        if rank in self._holders.get(task, ()):
+            self._remove(rank, task)
+            self._ranks[rank].since = now  # whatever it answered, it begins another now
         if task not in self._open:
             return None
         self._open.discard(task)
         if seconds is not None:
             self._learn(seconds)
         orders = Orders()
-        self._take_back(task, orders)
+        self._take_back(task, now, orders)
         return orders
 
     def _learn(self, seconds: float) -> None:
@@ -95,19 +96,27 @@ class Dispatcher:
         if len(self._seconds) < 16 or len(self._seconds) % 8 == 0 or self._median is None:
             self._median = statistics.median(self._seconds)
 
-    def _take_back(self, task: Task, orders: Orders) -> None:
-        for rank, held in self._ranks.items():
-            if task in held.tasks:
-                held.tasks.remove(task)
-                orders.cancelled[rank].append(task)
+    def _take_back(self, task: Task, now: float, orders: Orders) -> None:
+        for rank in sorted(self._holders.get(task, ())):
+            held = self._ranks[rank]
+            if held.tasks[0] == task:  # the next one has not been at work as long as this one
+                held.since = now
+            self._remove(rank, task)
+            orders.cancelled[rank].append(task)
 
-    def forget(self, index: int) -> Orders:
+    def _remove(self, rank: int, task: Task) -> None:
+        self._ranks[rank].tasks.remove(task)
+        self._holders[task].discard(rank)
+        if not self._holders[task]:
+            del self._holders[task]
+
+    def forget(self, index: int, now: float) -> Orders:
         """No result of the trial matters any more."""
         orders = Orders()
-        gone = {task for task in self._open if task.index == index}
+        gone = sorted(task for task in self._open if task.index == index)
         for task in gone:
-            self._take_back(task, orders)
-        self._open -= gone
+            self._take_back(task, now, orders)
+        self._open.difference_update(gone)
         self._waiting = [task for task in self._waiting if task.index != index]
         heapq.heapify(self._waiting)
         return orders
@@ -118,29 +127,33 @@ class Dispatcher:
         for rank, held in self._ranks.items():
             orders.cancelled[rank].extend(held.tasks)
             held.tasks.clear()
+        self._holders.clear()
         self._open.clear()
         self._waiting.clear()
         return orders
 
-    def lost(self, rank: int) -> tuple[Task | None, bool, Orders]:
+    def lost(self, rank: int, now: float) -> tuple[Task | None, bool, Orders]:
         """Takes a rank away; what it had goes to others.
 
         Returns the task that is blamed, None where the rank had none; whether it has failed by that; and who need
         not go on with it. The first of a rank's tasks is blamed. As quick trials are answered together, that may be
         the wrong one: all of them go on alone, and only one that was alone fails.
         """
-        held = self._ranks.pop(rank, None)
-        if held is None or not held.tasks:
+        tasks = list(self._ranks[rank].tasks) if rank in self._ranks else []
+        for task in tasks:
+            self._remove(rank, task)
+        self._ranks.pop(rank, None)
+        if not tasks:
             return None, False, Orders()
-        blamed = held.tasks[0]
+        blamed = tasks[0]
         certain = self.is_alone(blamed)
         self._blame[blamed.index] += 1
-        for task in held.tasks:
+        for task in tasks:
             self._alone.add(task.index)
             if task in self._open and not self.holders(task):
                 heapq.heappush(self._waiting, task)
         failed = certain and self._blame[blamed.index] >= LOSSES
-        return blamed, failed, self.forget(blamed.index) if failed else Orders()
+        return blamed, failed, self.forget(blamed.index, now) if failed else Orders()
 
     def blame(self, index: int) -> int:
         """Ranks that were lost with a trial."""
@@ -200,7 +213,7 @@ class Dispatcher:
 
     def holders(self, task: Task) -> int:
         """Ranks that have a task."""
-        return sum(task in held.tasks for held in self._ranks.values())
+        return len(self._holders.get(task, ()))
 
     def plan(self, now: float) -> Orders:
         """Gives out what waits: to idle ranks first, then ahead; ranks that stay idle take over from others."""
@@ -219,13 +232,18 @@ class Dispatcher:
         if not held.tasks:
             held.since = now
         held.tasks.append(task)
+        self._holders[task].add(rank)
         orders.assigned[rank].append(task)
 
     def _divide(self) -> None:
         """Where fewer trials wait than ranks are idle, each is divided, so that none of these has nothing to do."""
+        if self.shares == 1 or not self._waiting:
+            return
         idle = sum(not held.tasks for held in self._ranks.values())
+        if idle < 2 * len(self._waiting):
+            return
         divisible = [t for t in self._waiting if t.parts == 1 and t.index not in self._alone]
-        if self.shares == 1 or not divisible or len(divisible) != len(self._waiting) or idle < 2 * len(divisible):
+        if len(divisible) != len(self._waiting):
             return
         parts = min(self.shares, idle // len(divisible))
         self._waiting = []
@@ -262,7 +280,7 @@ class Dispatcher:
         unbegun = len(richest.tasks) - 1
         if unbegun > 0 and unbegun * (self._median or 0.0) >= self.limits.ahead:  # else it is done before a message is
             for task in _last(richest.tasks, (unbegun + 1) // 2):
-                richest.tasks.remove(task)
+                self._remove(source, task)
                 orders.cancelled[source].append(task)
                 self._give(rank, task, now, orders)
             return

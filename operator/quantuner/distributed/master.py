@@ -21,6 +21,7 @@ from quantuner.distributed.protocol import (
     Answer,
     Assign,
     Base,
+    Broken,
     Cancel,
     Done,
     End,
@@ -88,8 +89,15 @@ class Master:
                 self._await(batch)
         finally:
             self._cancel(self._dispatch.forget_all())
-            if isinstance(self._comm, WithOwnSlave):
-                self._comm.quiesce()
+            self._quiesce()
+
+    def _quiesce(self) -> None:
+        """Waits for the slave beside this master, with which it shares what trials are evaluated with."""
+        if not isinstance(self._comm, WithOwnSlave):
+            return
+        if self._comm.rank in self._comm.given_up:  # nothing ends its thread, and what follows cannot go on beside it
+            raise RanksLostError((self._comm.rank,), "the launcher's own trial does not end; a relaunch goes on here")
+        self._comm.quiesce()
 
     def _tell(self, batch: Batch, tell: Tell) -> bool:
         while (ready := batch.take()) is not None:
@@ -147,6 +155,9 @@ class Master:
             if message.epoch == self._epoch:
                 self._left.add(rank)
             return
+        if isinstance(message, Broken):
+            self._owed.pop(rank, None)  # nobody waits for it at the end
+            raise RuntimeError(f"the slave beside the master has ended: {message.error}")
         if not isinstance(message, Done):
             raise RuntimeError(f"rank {rank} sent {message!r}, which is no message of the protocol")
         if message.epoch != self._epoch or rank not in self._owed:  # of an earlier search, or of a rank given up
@@ -168,7 +179,7 @@ class Master:
         self._cancel(orders)
         if isinstance(value, Failed):
             batch.forget_shares(task.index)
-            self._cancel(self._dispatch.whole(task.index))
+            self._cancel(self._dispatch.whole(task.index, self._comm.now()))
         elif task.parts == 1:
             batch.answer(task.index, value, rank)
         else:
@@ -179,7 +190,7 @@ class Master:
         for rank in ranks:
             if self._owed.pop(rank, None) is None:
                 continue
-            task, failed, orders = self._dispatch.lost(rank)
+            task, failed, orders = self._dispatch.lost(rank, self._comm.now())
             logger.warning("rank %d %s%s", rank, how, f" in trial {task.index}; others take over" if task else "")
             self._cancel(orders)
             if task is None:
