@@ -110,6 +110,7 @@ class MpiWorld:
         self._known_lost: set[int] = set()
         self._sending: list[Any] = []
         """Requests that hold what is not yet sent."""
+        self._sends = threading.Lock()  # a slave beside the master sends, too, and a dropped request loses its message
         self.given_up: set[int] = set()
 
     @property
@@ -136,8 +137,9 @@ class MpiWorld:
 
     def send(self, message: Any, to: int) -> None:
         """Does not wait for the receiver, which may be stuck."""
-        self._sending = [request for request in self._sending if not self._sent(request.Test)]
-        self._sent(lambda: self._sending.append(self._comm.isend(message, dest=to)))
+        with self._sends:
+            self._sending = [request for request in self._sending if not self._sent(request.Test)]
+            self._sent(lambda: self._sending.append(self._comm.isend(message, dest=to)))
 
     def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
         if deadline is not None:

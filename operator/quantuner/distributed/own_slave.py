@@ -27,6 +27,7 @@ class _Within:
         self._messages: deque[Any] = deque()
         self._changed = threading.Condition()
         self._idle = False
+        self._ended = False
 
     def now(self) -> float:
         return self._comm.now()
@@ -52,13 +53,15 @@ class _Within:
         with self._changed:
             return (self.rank, self._messages.popleft()) if self._messages else None
 
-    def quiesce(self, thread: threading.Thread) -> None:
+    def quiesce(self) -> None:
         """Returns when the slave waits for a message, or has ended."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or not thread.is_alive())
+            self._changed.wait_for(lambda: self._idle or self._ended)
 
-    def wake(self) -> None:
+    def end(self) -> None:
+        """Called by the slave's thread, which is alive until after it: so `quiesce` does not ask whether it is."""
         with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def broadcast(self, message: Any) -> Any:
@@ -88,7 +91,7 @@ class WithOwnSlave:
             logger.exception("the slave beside the master has ended")
             self._comm.send(Broken(f"{type(error).__name__}: {error}"), to=self.rank)
         finally:
-            self._within.wake()
+            self._within.end()
 
     @property
     def rank(self) -> int:
@@ -109,7 +112,7 @@ class WithOwnSlave:
 
     def quiesce(self) -> None:
         """Waits until the slave has nothing to do, so that the master may use what both evaluate with."""
-        self._within.quiesce(self._thread)
+        self._within.quiesce()
 
     def now(self) -> float:
         return self._comm.now()
