@@ -79,6 +79,8 @@ class Slave:
         """Called inside a trial, between batches: raises `AbandonedError` where it no longer matters."""
         if self._current is None:
             return
+        if self._answers and self._comm.now() - self._sent >= HELD_SECONDS:  # a quick trial's, before a slow one
+            self._answer()
         self._hear()
         if self._cancelled or self._ended:
             raise AbandonedError
@@ -111,6 +113,8 @@ class Slave:
         began = self._comm.now()
         try:
             value = self._measured(job.task, payload)
+            if self._cancelled or self._ended:  # it caught what `check` raised, and so measured a part only
+                raise AbandonedError
             self.count += 1
         except AbandonedError:
             value = Abandoned()
