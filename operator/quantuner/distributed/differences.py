@@ -36,7 +36,7 @@ def difference(base: Any, payload: Any) -> Difference:
             values[key] = value
     removed = tuple(key for key in base if key not in payload)
     result = Difference(values=values, inner=inner, removed=removed)
-    if list(_applied(base, result)) != list(payload):
+    if list(map(repr, _applied(base, result))) != list(map(repr, payload)):
         return Difference(values=values, inner=inner, removed=removed, order=tuple(payload))
     return result
 
@@ -50,6 +50,7 @@ def apply(base: Any, change: Difference) -> Any:
 
 
 def _applied(base: Mapping[str, Any], change: Difference) -> dict[str, Any]:
-    kept = {key: value for key, value in base.items() if key not in change.removed}
+    removed = set(change.removed)
+    kept = {key: value for key, value in base.items() if key not in removed}
     inner = {key: apply(base[key], one) for key, one in change.inner.items()}
     return {**kept, **inner, **change.values}

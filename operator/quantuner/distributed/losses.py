@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from quantuner.distributed.journal import replace_text
 
@@ -24,8 +25,7 @@ class Losses:
         if anew and self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._path is not None and self._path.exists():
-            read: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
-            self._known = {int(index): count for index, count in read.items()}
+            self._known = _read(self._path)
 
     @property
     def known(self) -> Mapping[int, int]:
@@ -40,3 +40,21 @@ class Losses:
             replace_text(self._path, json.dumps(self._known))
         except OSError as error:
             logger.warning("that trial %d has lost %d ranks is not kept: %s", index, count, error)
+
+
+def _read(path: Path) -> dict[int, int]:
+    """What the file says; nothing where it is damaged. That costs ranks again, where an error would end the search."""
+    try:
+        return _counts(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        logger.warning("%s is not read, and which trials took ranks with them is forgotten: %s", path, error)
+        return {}
+
+
+def _counts(read: Any) -> dict[int, int]:
+    if not isinstance(read, dict):
+        raise ValueError(f"it must hold an object of trials and numbers of ranks, not {read!r}")
+    wrong = {index: count for index, count in read.items() if type(count) is not int or count < 1}
+    if wrong:
+        raise ValueError(f"a trial has lost at least 1 rank where it is named, not {wrong}")
+    return {int(index): count for index, count in read.items()}
