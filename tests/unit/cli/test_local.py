@@ -107,6 +107,15 @@ def test_slaves_give_the_same_history_and_winner(
     assert {span.rank for span in launch.spans if span.kind == Kind.SETUP} == {0, 1, 2}
     assert {span.rank for span in launch.spans if span.kind in (Kind.BASELINE, Kind.VERIFY)} == {0}
     assert all(0 <= span.start <= span.end <= launch.seconds for span in launch.spans)
+    whole = {
+        (s.index, s.rank) for s in launch.spans if s.kind in (Kind.TRIAL, Kind.DUPLICATE) and s.outcome == Ending.TOLD
+    }
+    # A trial in shares is told by the rank whose share came last; its spans are the shares', and every one counts.
+    shares = {(s.index, s.rank) for s in launch.spans if s.kind == Kind.PART and s.outcome == Ending.TOLD}
+    divided = {index for index, _ in shares}
+    told = {(trial.index, trial.rank) for trial in parallel.history.tried}
+    assert whole == {(index, rank) for index, rank in told if index not in divided}
+    assert {one for one in told if one[0] in divided} <= shares
     assert "3 ranks, 2 quantizable ops" in parallel.out
     assert "target met: trial 7 meets the accuracy criterion" in parallel.out
     assert "◀ best" in parallel.out
