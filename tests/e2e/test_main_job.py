@@ -19,6 +19,7 @@ from tests.e2e.kube import Kube, condition, has_ended, is_true
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.release import TEST_VOLUME, Release
 from tests.e2e.tunings import EXAMPLE, example, example_code, history, local_history, told
+from tests.e2e.volumes import volume_in
 
 pytestmark = pytest.mark.cluster
 
@@ -27,7 +28,7 @@ SCRAPED_SECONDS = 30.0
 
 
 def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release, tmp_path: Path) -> None:
-    volume = _volume(kube, tmp_path)
+    volume = volume_in(kube, tmp_path)
     body = example(output={"persistentVolumeClaim": {"claimName": "models"}})
     kube.apply(example_code(), body)
     done = kube.await_object("qtune", "digits", has_ended, COMPLETE_SECONDS, "complete")
@@ -103,35 +104,3 @@ def _run_here(manifest: Path, workspace: Path) -> None:
         [*command, "--code", str(EXAMPLE), "--workspace", str(workspace)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _volume(kube: Kube, folder: Path) -> Path:
-    """A claim bound to a folder of this machine, which is the node; pods write there as their own user."""
-    path = folder / "volume"
-    path.mkdir(mode=0o777)
-    path.chmod(0o777)
-    for parent in list(path.parents)[:3]:
-        parent.chmod(parent.stat().st_mode | 0o755)
-    size = {"storage": "1Gi"}
-    common = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": f"models-{kube.namespace}"}
-    kube.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"models-{kube.namespace}", "labels": {TEST_VOLUME: "true"}},
-            "spec": {
-                "capacity": size,
-                "accessModes": ["ReadWriteOnce"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": str(path)},
-                "claimRef": {"namespace": kube.namespace, "name": "models"},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "models"},
-            "spec": {**common, "resources": {"requests": size}},
-        },
-    )
-    return path

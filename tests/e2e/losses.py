@@ -1,0 +1,60 @@
+"""Taking parts of a running search away, without a word of warning."""
+
+import signal
+
+from tests.e2e.kube import Kube
+from tests.e2e.release import OURS, Release
+
+PYTHON = "/opt/venv/bin/python"
+KILL_THE_RANK = """
+import os, pathlib, signal, time
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        words = (folder / "cmdline").read_bytes().split(b"\\0")
+    except OSError:  # it has ended meanwhile
+        continue
+    if b"quantuner.run" in words:
+        print(time.time(), flush=True)
+        os.kill(int(folder.name), signal.SIGKILL)
+"""
+
+
+def kill_rank(kube: Kube, pod: str) -> float:
+    """Kills the Python of the one rank in a worker pod; its sshd lives. Returns when, in seconds since 1970."""
+    killed = kube.run("exec", pod, "-c", "worker", "--", PYTHON, "-c", KILL_THE_RANK).split()
+    assert len(killed) == 1, f"{pod} has {len(killed)} ranks; this kills exactly one"
+    return float(killed[0])
+
+
+def kill_worker_pod(kube: Kube, pod: str) -> None:
+    _kill_pod(kube, pod)
+
+
+def kill_launcher_pod(kube: Kube, name: str) -> None:
+    """The launcher that runs; those of earlier attempts stay for their logs."""
+    selector = f"quantuner.dev/tuning={name},training.kubeflow.org/job-role=launcher"
+    pods = kube.items("pods", "-l", selector, "--field-selector", "status.phase=Running")
+    assert len(pods) == 1, f"{len(pods)} launchers of {name} run"
+    _kill_pod(kube, pods[0]["metadata"]["name"])
+
+
+def kill_operator_pod(release: Release) -> None:
+    """Its Deployment makes another one."""
+    (pod,) = release.kube.items("pods", "-l", OURS, "--field-selector", "status.phase=Running")
+    _kill_pod(release.kube, pod["metadata"]["name"])
+
+
+def kill_api_server(release: Release) -> None:
+    """Kills its process; returns when another one is ready."""
+    release.cluster.stop_process("apiserver", signal.SIGKILL)
+    release.cluster.start_process("apiserver")
+
+
+def revive_mpi_operator(release: Release) -> None:
+    """Starts it where it has ended for want of its lease, as its Deployment would."""
+    if release.cluster.is_ours:
+        release.cluster.start_process("mpi-operator")
+
+
+def _kill_pod(kube: Kube, pod: str) -> None:
+    kube.run("delete", "pod", pod, "--force", "--grace-period=0")

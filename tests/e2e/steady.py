@@ -1,0 +1,69 @@
+"""A search whose trials take a known time and never meet the target: it always runs to its last trial."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from quantuner.api.journal import History, lines_of
+from quantuner.api.names import journal_configmap
+from tests.e2e.kube import Kube, Object
+from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example
+
+TRIALS = 64
+TRIAL_SECONDS = 0.5
+WAITING = '''
+"""The digits example with evaluations that also wait, for as long as the pod's environment says."""
+
+import dataclasses
+import os
+import time
+
+import digits
+
+
+def task():
+    fast = digits.task()
+    seconds = float(os.environ.get("TRIAL_SECONDS", "0"))
+
+    def accuracy(model):
+        time.sleep(seconds)
+        return fast.eval_func(model)
+
+    return dataclasses.replace(fast, eval_func=accuracy)
+'''
+FILES = {"digits": (EXAMPLE / "digits.py").read_text(), "waiting": WAITING}
+
+
+def steady(name: str, **spec: object) -> Object:
+    """The resource. Where TRIAL_SECONDS is not set, as on a laptop, the same search does not wait."""
+    return example(
+        name,
+        task={"entrypoint": "waiting:task", "source": {"configMap": {"name": "digits-task"}}},
+        accuracyCriterion={"criterion": "absolute", "tolerableLoss": -1.0},
+        tuningCriterion={"strategy": "random", "maxTrials": TRIALS},
+        template={"resources": POD_RESOURCES, "env": [{"name": "TRIAL_SECONDS", "value": str(TRIAL_SECONDS)}]},
+        **spec,
+    )
+
+
+def steady_code() -> Object:
+    return configmap("digits-task", **FILES)
+
+
+def write_code(folder: Path) -> None:
+    """The task's modules as files, for a search without a cluster."""
+    for name, text in FILES.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+def await_told(kube: Kube, name: str, count: int, seconds: float) -> History:
+    """The journal as soon as it tells `count` trials. Asks neither the operator nor the status."""
+    body = kube.await_object("configmap", journal_configmap(name), _tells(count), seconds, f"at trial {count}")
+    return _history(body)
+
+
+def _tells(count: int) -> Callable[[Object], bool]:
+    return lambda body: len(_history(body).tried) >= count
+
+
+def _history(journal: Object) -> History:
+    return History.replay(lines_of(journal.get("data")))

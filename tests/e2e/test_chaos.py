@@ -1,0 +1,101 @@
+"""Everything that a search leans on is killed while it runs: its history and its winner stay."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quantuner.api.journal import Finished, History, Outcome, TrialState
+from tests.e2e.kube import Kube, Object, condition, has_ended, is_true
+from tests.e2e.losses import (
+    kill_api_server,
+    kill_launcher_pod,
+    kill_operator_pod,
+    kill_rank,
+    kill_worker_pod,
+    revive_mpi_operator,
+)
+from tests.e2e.release import Release
+from tests.e2e.steady import TRIALS, await_told, steady, steady_code, write_code
+from tests.e2e.tunings import history, local_history
+
+pytestmark = pytest.mark.cluster
+
+SEED = 20
+FIRST, EVERY, WITHIN = 4, 11, 6
+"""Loss n comes WITHIN that many trials after trial FIRST + n * EVERY."""
+TOLD_SECONDS = 120.0
+ENDED_SECONDS = 180.0
+NAME = "chaos"
+
+
+def moments(seed: int, losses: int) -> list[int]:
+    """How many trials are told when each loss comes; at least EVERY - WITHIN + 1 lie between two."""
+    generator = random.Random(seed)
+    return [FIRST + number * EVERY + generator.randrange(WITHIN) for number in range(losses)]
+
+
+def test_a_search_survives_the_loss_of_everything_in_turn(kube: Kube, release: Release, tmp_path: Path) -> None:
+    if not release.cluster.is_ours:
+        pytest.skip("the API server of an existing cluster is not ours to kill")
+    losses: list[Callable[[], object]] = [
+        lambda: kill_rank(kube, f"{NAME}-worker-0"),
+        lambda: kill_operator_pod(release),
+        lambda: kill_api_server(release),
+        lambda: kill_worker_pod(kube, f"{NAME}-worker-1"),
+        lambda: kill_launcher_pod(kube, NAME),
+    ]
+    body = steady(NAME)
+    kube.apply(steady_code(), body)
+
+    launches = []
+    for moment, kill in zip(moments(SEED, len(losses)), losses, strict=True):
+        found = await_told(kube, NAME, moment, TOLD_SECONDS)
+        assert len(found.tried) < TRIALS, f"seed {SEED}: the search was over before it lost anything at {moment}"
+        launches.append(len(found.launches))
+        revive_mpi_operator(release)
+        kill()
+    done = kube.await_object("qtune", NAME, has_ended, ENDED_SECONDS, "ended")
+    assert is_true("Complete")(done), (SEED, condition(done, "Failed"))
+    disturbed = history(kube, NAME)
+
+    # Neither a rank, the operator nor the API server costs a launch; pods do, and all ranks come back.
+    assert launches[:4] == [1, 1, 1, 1], (SEED, launches)
+    assert len(disturbed.launches) >= 3
+    assert disturbed.launches[-1].ranks == 3
+    after = moments(SEED, len(losses))[0] + 4  # what the killed rank had answered before may still be told
+    survivor = {trial.rank for trial in disturbed.tried[after : moments(SEED, len(losses))[3]]}
+    assert survivor in ({1}, {2}), f"a killed rank told trials: {survivor}"
+
+    undisturbed = _here(body, tmp_path)
+    assert len(undisturbed.tried) == TRIALS
+    assert len({trial.digest for trial in undisturbed.tried}) == TRIALS
+    assert _answer(disturbed) == _answer(undisturbed), f"seed {SEED}"
+    assert disturbed.launches[0].search == undisturbed.launches[0].search
+    assert isinstance(disturbed.end, Finished)
+    assert done["status"]["best"]["trial"] == disturbed.end.best
+
+
+def _answer(
+    found: History,
+) -> tuple[list[tuple[int, str, float | None, TrialState]], Outcome, int | None, float | None]:
+    assert isinstance(found.end, Finished), found.end
+    told = [(t.index, t.digest, t.accuracy, t.state) for t in found.trials]
+    return told, found.end.outcome, found.end.best, found.end.accuracy
+
+
+def _here(body: Object, folder: Path) -> History:
+    """The same resource without a cluster, in one process that nothing happens to."""
+    write_code(folder)
+    manifest, workspace = folder / "tuning.yaml", folder / "workspace"
+    manifest.write_text(yaml.safe_dump(body))
+    command = [sys.executable, "-m", "quantuner.cli", "run", str(manifest), "--workers", "0"]
+    done = subprocess.run(
+        [*command, "--code", str(folder), "--workspace", str(workspace)], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return local_history(workspace)
