@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(comm, MpiWorld):
             comm.abort(1)
         return 1
-    if isinstance(comm, MpiWorld) and comm.given_up:  # MPI would wait for them; the journal says how the search ended
+    if isinstance(comm, MpiWorld) and comm.is_damaged:  # MPI_Finalize might wait for ever; the journal has the end
         comm.abort(1)  # mpirun does not end a rank that is stopped for a code of 0
     return code
 

@@ -132,6 +132,12 @@ class MpiWorld:
         """Name of the host that this rank runs on: in a pod, the pod's."""
         return str(self._processor)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether ranks were lost or given up. Such a job ends by `abort`: Open MPI 5.0's MPI_Finalize waits for ranks
+        that were given up, and after a loss, though seldom, for ever."""
+        return bool(self.given_up or self._known_lost)
+
     def now(self) -> float:
         return time.monotonic()
 

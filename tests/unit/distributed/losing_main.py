@@ -78,7 +78,7 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
         json.dumps({"told": lines, "given_up": sorted(world.given_up), "losses": master._losses.known}) + "\n"
     )
     sys.stdout.flush()
-    if world.given_up:
+    if world.is_damaged:
         world.abort(1)
 
 

@@ -64,8 +64,11 @@ def test_as_much_is_held_as_keeps_a_rank_busy_for_a_while(seconds: float, each: 
 
 
 def test_the_last_trials_are_not_hoarded() -> None:
-    orders = dispatcher(4, 10, Limits(known=(0.0,))).plan(0.0)
-    assert sorted(len(tasks) for tasks in orders.assigned.values()) == [2, 2, 3, 3]
+    d = dispatcher(2, 64, Limits(known=(0.0,)))
+    for rank in [1] + [2] * 60:
+        d._give(rank, d._waiting.pop(0), 0.0, Orders())
+    assert len(d.plan(0.0).assigned[1]) == 2  # its half of what waits, and the one that it has
+    assert len(d._waiting) == 1
 
 
 def test_a_rank_is_supplied_again_when_half_of_its_work_is_done() -> None:
