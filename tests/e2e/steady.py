@@ -9,7 +9,6 @@ from tests.e2e.kube import Kube, Object
 from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example
 
 TRIALS = 64
-TRIAL_SECONDS = 0.5
 WAITING = '''
 """The digits example with evaluations that also wait, for as long as the pod's environment says."""
 
@@ -33,14 +32,14 @@ def task():
 FILES = {"digits": (EXAMPLE / "digits.py").read_text(), "waiting": WAITING}
 
 
-def steady(name: str, **spec: object) -> Object:
-    """The resource. Where TRIAL_SECONDS is not set, as on a laptop, the same search does not wait."""
+def steady(name: str, seconds: float = 0.5, **spec: object) -> Object:
+    """The resource; a trial waits for `seconds`, but not without a cluster, where nobody sets TRIAL_SECONDS."""
     return example(
         name,
         task={"entrypoint": "waiting:task", "source": {"configMap": {"name": "digits-task"}}},
         accuracyCriterion={"criterion": "absolute", "tolerableLoss": -1.0},
         tuningCriterion={"strategy": "random", "maxTrials": TRIALS},
-        template={"resources": POD_RESOURCES, "env": [{"name": "TRIAL_SECONDS", "value": str(TRIAL_SECONDS)}]},
+        template={"resources": POD_RESOURCES, "env": [{"name": "TRIAL_SECONDS", "value": str(seconds)}]},
         **spec,
     )
 
