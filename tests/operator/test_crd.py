@@ -169,6 +169,7 @@ FULL = resource(
     task={**TASK, "args": {"a": 1, "b": {"c": [1, {"d": 2}]}}, "source": {"configMap": {"name": "code"}}},
     suspend=True,
     image="registry.test/tuner:1",
+    threadsPerRank=2,
     output={"persistentVolumeClaim": {"claimName": "c"}},
     template={
         "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
