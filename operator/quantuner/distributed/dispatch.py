@@ -6,13 +6,20 @@ import heapq
 import math
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantuner.distributed.protocol import Limits, Task
 
 LOSSES = 2
 """Ranks that a trial may take with it; after the last it has failed."""
+
+Shares = Callable[[int], int]
+"""A trial's index to into how many shares it can be divided."""
+
+
+def _whole(_: int) -> int:
+    return 1
 
 
 @dataclass
@@ -37,10 +44,10 @@ class Dispatcher:
     """Keeps every rank busy, and every task in somebody's hands until it is answered. Times are in seconds."""
 
     def __init__(
-        self, ranks: Iterable[int], limits: Limits, shares: int = 1, blame: Mapping[int, int] | None = None
+        self, ranks: Iterable[int], limits: Limits, shares: Shares = _whole, blame: Mapping[int, int] | None = None
     ) -> None:
         """`shares` is into how many a trial can be divided; `blame` how many ranks were lost with a trial before."""
-        self.limits, self.shares = limits, shares
+        self.limits, self._shares = limits, shares
         self._ranks = {rank: _Rank() for rank in ranks}
         self._batch = 0
         self._waiting: list[Task] = []
@@ -52,6 +59,8 @@ class Dispatcher:
         self._blame: dict[int, int] = defaultdict(int, blame or {})
         self._alone: set[int] = set(self._blame)
         """Trials that may have ended a rank."""
+        self._spent: dict[int, float] = {}
+        """Of a divided trial's shares that are answered."""
         self._seconds: deque[float] = deque(limits.known, maxlen=101)
         self._median: float | None = statistics.median(limits.known) if limits.known else None
 
@@ -77,7 +86,7 @@ class Dispatcher:
     def answered(self, rank: int, task: Task, now: float, seconds: float | None = None) -> Orders | None:
         """Takes note of a result. None where it comes too late; else who need not go on with the task.
 
-        `seconds` is what a whole trial took.
+        `seconds` is what it took.
         """
         if rank in self._holders.get(task, ()):
             self._remove(rank, task)
@@ -86,10 +95,19 @@ class Dispatcher:
             return None
         self._open.discard(task)
         if seconds is not None:
-            self._learn(seconds)
+            self._spend(task, seconds)
         orders = Orders()
         self._take_back(task, now, orders)
         return orders
+
+    def _spend(self, task: Task, seconds: float) -> None:
+        """A trial took what its shares took together: a search that divides every one still knows when one is stuck."""
+        if task.parts > 1:
+            seconds += self._spent.pop(task.index, 0.0)
+            if any(other.index == task.index for other in self._open):
+                self._spent[task.index] = seconds
+                return
+        self._learn(seconds)
 
     def _learn(self, seconds: float) -> None:
         self._seconds.append(seconds)
@@ -117,6 +135,7 @@ class Dispatcher:
         for task in gone:
             self._take_back(task, now, orders)
         self._open.difference_update(gone)
+        self._spent.pop(index, None)
         self._waiting = [task for task in self._waiting if task.index != index]
         heapq.heapify(self._waiting)
         return orders
@@ -129,6 +148,7 @@ class Dispatcher:
             held.tasks.clear()
         self._holders.clear()
         self._open.clear()
+        self._spent.clear()
         self._waiting.clear()
         return orders
 
@@ -237,7 +257,7 @@ class Dispatcher:
 
     def _divide(self) -> None:
         """Where fewer trials wait than ranks are idle, each is divided, so that none of these has nothing to do."""
-        if self.shares == 1 or not self._waiting:
+        if not self._waiting:
             return
         idle = sum(not held.tasks for held in self._ranks.values())
         if idle < 2 * len(self._waiting):
@@ -245,9 +265,9 @@ class Dispatcher:
         divisible = [t for t in self._waiting if t.parts == 1 and t.index not in self._alone]
         if len(divisible) != len(self._waiting):
             return
-        parts = min(self.shares, idle // len(divisible))
         self._waiting = []
         for task in divisible:
+            parts = min(self._shares(task.index), idle // len(divisible))
             self._open.discard(task)
             for part in range(parts):
                 self._add(Task(task.index, part, parts, self._batch))

@@ -63,8 +63,9 @@ class Master:
         self._limits = limits or Limits()
         self._spans = Spans(observer or Quiet())
         self._epoch = next(_epochs)
-        shares = work.shares if work is not None and work.combine is not None else 1
-        self._dispatch = Dispatcher(ranks, self._limits, shares, self._losses.known)
+        self._divides = work is not None and work.combine is not None
+        self._batch: Batch | None = None
+        self._dispatch = Dispatcher(ranks, self._limits, self._shares, self._losses.known)
         self._owed: dict[int, Counter[Task]] = {rank: Counter() for rank in ranks}
         """Answers that a rank may still give."""
         self._base: Any = None
@@ -78,6 +79,7 @@ class Master:
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
         """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate."""
         batch = Batch(first, payloads, self._work, next=first)
+        self._batch = batch
         self._dispatch.offer(range(first, first + len(payloads)))
         try:
             while True:
@@ -98,6 +100,12 @@ class Master:
         if self._comm.rank in self._comm.given_up:  # nothing ends its thread, and what follows cannot go on beside it
             raise RanksLostError((self._comm.rank,), "the launcher's own trial does not end; a relaunch goes on here")
         self._comm.quiesce()
+
+    def _shares(self, index: int) -> int:
+        if self._work is None or self._batch is None or not self._divides:
+            return 1
+        shares = self._work.shares
+        return shares(self._batch.payload(index)) if callable(shares) else shares
 
     def _tell(self, batch: Batch, tell: Tell) -> bool:
         while (ready := batch.take()) is not None:
@@ -173,18 +181,29 @@ class Master:
         task, value = answer.task, answer.value
         if batch is None or isinstance(value, Abandoned):
             return False
-        orders = self._dispatch.answered(rank, task, self._comm.now(), answer.seconds if task.parts == 1 else None)
+        orders = self._dispatch.answered(rank, task, self._comm.now(), answer.seconds)
         if orders is None:
             return False
         self._cancel(orders)
         if isinstance(value, Failed):
-            batch.forget_shares(task.index)
-            self._cancel(self._dispatch.whole(task.index, self._comm.now()))
+            self._evaluate_whole(batch, task.index)
         elif task.parts == 1:
             batch.answer(task.index, value, rank)
         else:
-            batch.share(task, value, rank)
+            self._share(batch, rank, answer)
         return True
+
+    def _share(self, batch: Batch, rank: int, answer: Answer) -> None:
+        try:
+            batch.share(answer.task, answer.value, rank)
+        except ValueError as error:
+            logger.warning("no trial is divided any more: %s", error)
+            self._divides = False
+            self._evaluate_whole(batch, answer.task.index)
+
+    def _evaluate_whole(self, batch: Batch, index: int) -> None:
+        batch.forget_shares(index)
+        self._cancel(self._dispatch.whole(index, self._comm.now()))
 
     def _lose(self, batch: Batch | None, ranks: Iterable[int], how: str) -> None:
         for rank in ranks:

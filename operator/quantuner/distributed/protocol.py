@@ -109,12 +109,15 @@ class Work:
     """What there is to do with a payload."""
 
     evaluate: Callable[[Any], TrialResult]
-    shares: int = 1
-    """Into how many shares an evaluation can be divided; 1 where it cannot."""
+    shares: int | Callable[[Any], int] = 1
+    """Into how many shares an evaluation can be divided, or payload to that; 1 where it cannot."""
     evaluate_part: Callable[[Any, int, int], Any] | None = None
     """(payload, part, parts) to that share's result; raises what it likes where the share fails."""
     combine: Callable[[Any, Sequence[Any]], TrialResult] | None = None
-    """(payload, all shares' results in order) to what `evaluate` would have given, to the bit."""
+    """(payload, all shares' results in order) to what `evaluate` would have given, to the bit.
+
+    Raises `ValueError` where shares do not make a whole: the trial is evaluated whole, and no other one is divided.
+    """
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,25 @@ def first_batch_digest(loader: Iterable[Any], reason: Failure, name: str) -> str
         return ""
     with users_code(reason, f"reading {name}"), torch.random.fork_rng(devices=[]):
         first = next(iter(loader), None)
-    sha = hashlib.sha256()
-    for part in _parts(first):
-        sha.update(part)
-    return sha.hexdigest()[:16]
+    seen = Contents()
+    seen.update(first)
+    return seen.value
+
+
+class Contents:
+    """A digest over the content of batches, labels included."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def update(self, batch: Any) -> None:
+        for part in _parts(batch):
+            self._sha.update(part)
+
+    @property
+    def value(self) -> str:
+        """16 hex digits."""
+        return self._sha.hexdigest()[:16]
 
 
 def _parts(value: Any) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib.metadata
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,7 @@ from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.shares import TrialShare
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Trained, Training, train_quantized
 from quantuner.engine.variants import Variants
@@ -48,6 +50,7 @@ from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
 
+SHARES = 8  # of an evaluation of which it is not known how many batches it has: the record knew the baseline
 SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
@@ -261,6 +264,56 @@ class Engine:
         abandoned = bounded is not None and bounded.abandoned
         return replace(measured, is_bound=abandoned, seconds=time.monotonic() - started)
 
+    def shares(self, config: TuneConfig) -> int:
+        """Into how many shares a trial can be divided, one a batch; 1 where it cannot.
+
+        The accuracy must be made of sums over rows, and the model be switched: to convert, correct or train it on
+        every rank would cost more than is divided, and objectives that trials are compared by are those of one rank.
+        """
+        judge = self.judge
+        if not (isinstance(judge, Evaluation) and judge.divisible and self._is_switched(config)):
+            return 1
+        return max(1, SHARES if judge.batches is None else judge.batches)
+
+    def trial_part(self, config: TuneConfig, part: int, parts: int) -> TrialShare:
+        """Quantizes, and evaluates one share of the batches. Raises what fails in it: the whole trial then says why."""
+        started = time.monotonic()
+        judge = self._divided_judge()
+        model = self._for_evaluation(config)
+        with Footprint("footprint" in self.objectives) as footprint, listening(model, self.between_batches):
+            evaluating = time.monotonic()
+            with torch.no_grad():
+                share = judge.share(model, part, parts)
+            ended = time.monotonic()
+        return TrialShare(share, ended - started, ended - evaluating, footprint.mebi)
+
+    def trial_of_parts(
+        self, config: TuneConfig, shares: Sequence[TrialShare], limit: Limit | None = None
+    ) -> TrialResult:
+        """What `trial` gives, the accuracy to the bit, of all shares in order; seconds are those of all ranks.
+
+        Uses nothing that changes while another thread evaluates. Raises `ValueError` where shares are of other data
+        than each other or than the limit's rows, so that only a whole trial tells.
+        """
+        accuracy, rows = self._divided_judge().together([one.share for one in shares])
+        if limit is not None and rows != limit.rows:
+            raise ValueError(f"eval_dataloader gave {rows} rows, and {limit.rows} for the baseline")
+        if not math.isfinite(accuracy):
+            raise ValueError(f"the accuracy is {accuracy}, which is no finite number")
+        known = {
+            "performance": sum(one.evaluation_seconds for one in shares),
+            "accuracy": accuracy,
+            "footprint": max(one.footprint for one in shares),
+            "modelsize": self.size(config),
+        }
+        seconds = sum(one.seconds for one in shares)
+        return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
+
+    def _divided_judge(self) -> Evaluation:
+        if not (isinstance(self.judge, Evaluation) and self.judge.divisible):
+            raise ValueError("only an evaluation by built-in metrics can be divided")
+        return self.judge
+
     def save(self, config: TuneConfig, folder: Path) -> float:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
         artifact.save(folder, self.quantized(config), self.captured, config)
@@ -293,11 +346,12 @@ class Engine:
 
     def _for_evaluation(self, config: TuneConfig) -> Any:
         """As `quantized` to the bit; without converting, where nothing rewrites the converted model."""
+        return self.switchable(config).model(config) if self._is_switched(config) else self.quantized(config)
+
+    def _is_switched(self, config: TuneConfig) -> bool:
         rewritten = self.algorithms is not None and self.algorithms.rewrites_models
         corrected = self.quantization.approach == "qat" or recipes.post_quantization(config.recipes)
-        if self.timed or rewritten or corrected:
-            return self.quantized(config)
-        return self.switchable(config).model(config)
+        return not (self.timed or rewritten or corrected)
 
     def _pre_optimized(self, config: TuneConfig) -> Captured:
         self.scheduler.start(self.captured.graph, self.captured.graph, self.calibration_inputs(config))

@@ -10,7 +10,9 @@ import torch
 
 from quantuner.api.trial import Limit
 from quantuner.engine.batches import model_inputs
+from quantuner.engine.data import Contents
 from quantuner.engine.devices import device_where, moved
+from quantuner.engine.shares import Addend, Share, finite, sums
 
 CPU = torch.device("cpu")
 
@@ -38,14 +40,23 @@ class _Mean:
         self._sum, self.count = 0.0, 0
 
     def update(self, preds: torch.Tensor, labels: Any) -> None:
-        rows = self._rows(preds, torch.as_tensor(labels))
-        self._sum += float(rows.double().sum())
-        self.count += rows.numel()
+        value, count = self.addend(preds, labels)
+        self._sum += value
+        self.count += count
 
     def result(self) -> float:
-        if not self.count:
+        return self.of(self._sum, self.count)
+
+    def addend(self, preds: torch.Tensor, labels: Any) -> Addend:
+        """What a batch adds: the sum over its rows, and how many they are."""
+        rows = self._rows(preds, torch.as_tensor(labels))
+        return float(rows.double().sum()), rows.numel()
+
+    def of(self, total: float, count: int) -> float:
+        """The result of a sum over so many rows."""
+        if not count:
             raise ValueError("eval_dataloader gave no batch; it must be iterable more than once and not empty")
-        return float((self._sum / self.count) ** self._power)
+        return float((total / count) ** self._power)
 
     def between(self, count: int) -> tuple[float, float]:
         """What the result of `count` rows lies between, given those that were seen.
@@ -95,6 +106,8 @@ class Evaluation:
     def __init__(self, loader: Iterable[Any], metrics: Sequence[Metric], weights: Sequence[float]) -> None:
         """The accuracy is the mean of each metric's result times its weight."""
         self._loader, self._metrics, self._weights = loader, tuple(metrics), tuple(weights)
+        self.batches: int | None = None
+        """How many the last whole evaluation had; None before the first."""
 
     def __call__(self, model: Any) -> float:
         for _ in self._batches(model):
@@ -104,8 +117,40 @@ class Evaluation:
     @property
     def rows(self) -> tuple[int, ...]:
         """Rows that each metric counted last; empty where one of them is the user's own."""
-        built_in = [one for one in self._metrics if isinstance(one, _Mean)]
-        return tuple(one.count for one in built_in) if len(built_in) == len(self._metrics) else ()
+        return tuple(one.count for one in self._means) if self.divisible else ()
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the accuracy is made of sums over rows: all metrics are built in."""
+        return len(self._means) == len(self._metrics)
+
+    @property
+    def _means(self) -> list[_Mean]:
+        return [one for one in self._metrics if isinstance(one, _Mean)]
+
+    def share(self, model: Any, part: int, parts: int) -> Share:
+        """Evaluates the batches whose number is `part` modulo `parts`. Metrics must be built in.
+
+        The others are read, too: their content shows in the end whether all ranks saw the same data. Raises
+        `ValueError` where a batch cannot be judged, and what the model raises.
+        """
+        seen, addends, batches = Contents(), [], 0
+        for batch in self._loader:
+            seen.update(batch)
+            if batches % parts == part:
+                preds, labels = _judged(model, batch)
+                addends.append(finite(tuple(one.addend(preds, labels) for one in self._means)))
+            batches += 1
+        return Share(seen.value, batches, tuple(addends))
+
+    def together(self, shares: Sequence[Share]) -> tuple[float, tuple[int, ...]]:
+        """(accuracy, rows of each metric) as one evaluation of all batches gives them, to the bit.
+
+        Changes nothing here, so that another thread may evaluate. Raises `ValueError` where shares are of other data.
+        """
+        totals = sums(shares) or [(0.0, 0)] * len(self._metrics)
+        values = [one.of(*total) for one, total in zip(self._means, totals, strict=True)]
+        return self._accuracy(values), tuple(count for _, count in totals)
 
     def bounds(self, model: Any, limit: Limit) -> Iterator[float]:
         """Evaluates batch by batch, and yields after each what the accuracy cannot be better than.
@@ -113,9 +158,8 @@ class Evaluation:
         After the last it yields the accuracy itself. Metrics must be built in. Raises `ValueError` where the data are
         not as many rows as the limit says.
         """
-        metrics = [one for one in self._metrics if isinstance(one, _Mean)]
         for _ in self._batches(model):
-            ends = [one.between(count) for one, count in zip(metrics, limit.rows, strict=True)]
+            ends = [one.between(count) for one, count in zip(self._means, limit.rows, strict=True)]
             yield self._accuracy(
                 [
                     _best(*end, weight if limit.higher_is_better else -weight)
@@ -133,16 +177,24 @@ class Evaluation:
         """Updates the metrics with one batch after the other."""
         for one in self._metrics:
             one.reset()
+        batches = 0
         for batch in self._loader:
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise ValueError("a batch of eval_dataloader must be (input, label), since eval_metric compares both")
-            preds = moved(model(*moved(model_inputs(batch), device_where(model))), CPU)
+            preds, labels = _judged(model, batch)
             for one in self._metrics:
-                one.update(preds, moved(batch[1], CPU))
+                one.update(preds, labels)
+            batches += 1
             yield
+        self.batches = batches
 
     def _accuracy(self, values: Sequence[float]) -> float:
         return sum(v * w for v, w in zip(values, self._weights, strict=True)) / len(values)
+
+
+def _judged(model: Any, batch: Any) -> tuple[Any, Any]:
+    """(predictions, labels) of a batch, on the CPU."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise ValueError("a batch of eval_dataloader must be (input, label), since eval_metric compares both")
+    return moved(model(*moved(model_inputs(batch), device_where(model))), CPU), moved(batch[1], CPU)
 
 
 class Bounded:

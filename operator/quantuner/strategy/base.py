@@ -328,6 +328,11 @@ class TuneStrategy(Spaced):
             return self.engine.trial(config)
         return self.engine.trial(config, Limit.from_plain(payload["limit"]))
 
+    @property
+    def evaluates_itself(self) -> bool:
+        """Whether a subclass has an `evaluate` of its own: it is then asked for whole trials."""
+        return type(self).evaluate is not TuneStrategy.evaluate
+
     def _search(self, executor: Executor) -> Finished:
         told = self.recorder.history.trials
         if self.trials_count:

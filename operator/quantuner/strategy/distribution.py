@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from quantuner.api.trial import Limit, TrialResult
 from quantuner.distributed.communicator import Communicator
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import Limits, Work
 from quantuner.distributed.slave import Slave
 from quantuner.distributed.watchdog import Alarm
+from quantuner.engine.shares import TrialShare
+from quantuner.space.config import TuneConfig
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
 
 
 def work(strategy: TuneStrategy) -> Work:
-    """What a rank does with a configuration."""
-    return Work(strategy.evaluate)
+    """What a rank does with a configuration, and how ranks share it where the engine can divide it."""
+    engine = strategy.engine
+    if strategy.evaluates_itself:
+        return Work(strategy.evaluate)
+
+    def shares(payload: Any) -> int:
+        return engine.shares(TuneConfig.from_plain(payload))
+
+    def part(payload: Any, part: int, parts: int) -> TrialShare:
+        return engine.trial_part(TuneConfig.from_plain(payload), part, parts)
+
+    def combine(payload: Any, shares: Sequence[TrialShare]) -> TrialResult:
+        limit = Limit.from_plain(payload["limit"]) if "limit" in payload else None
+        return engine.trial_of_parts(TuneConfig.from_plain(payload), shares, limit)
+
+    return Work(strategy.evaluate, shares, part, combine)
 
 
 def master(strategy: TuneStrategy, comm: Communicator) -> Master:

@@ -20,7 +20,7 @@ SECOND = Limits(known=(1.0,))
 def dispatcher(
     ranks: int, trials: int = 0, limits: Limits = SECOND, shares: int = 1, blame: Mapping[int, int] | None = None
 ) -> Dispatcher:
-    made = Dispatcher(range(1, ranks + 1), limits, shares, blame)
+    made = Dispatcher(range(1, ranks + 1), limits, lambda _: shares, blame)
     if trials:
         made.offer(range(1, trials + 1))
     return made
@@ -348,7 +348,7 @@ class Events(RuleBasedStateMachine):
         self.now = 0.0
         self.next = 1
         self.results: Counter[int] = Counter()
-        self.d = Dispatcher(range(1, 6), Limits(known=(0.02,)), shares=3)
+        self.d = Dispatcher(range(1, 6), Limits(known=(0.02,)), shares=lambda _: 3)
         self.sent: list[tuple[int, Task]] = []
         """What ranks were given and have not answered; taken back or not."""
         self.parts: dict[int, set[int]] = {}
@@ -469,3 +469,14 @@ def test_a_first_plan_is_fair_and_bounded(ranks: int, trials: int, seconds: floa
     assert spread(held) <= 1
     assert max(held) <= 16
     assert sum(held) == trials or min(held) >= 1
+
+
+def test_a_divided_trial_took_what_its_shares_took_together() -> None:
+    """A search that divides every trial knows so, too, when a rank is stuck."""
+    d = dispatcher(2, 1, Limits(least=0.0, patience=10.0), shares=2)
+    orders = d.plan(0.0)
+    [[one], [other]] = [orders.assigned[rank] for rank in (1, 2)]
+    d.answered(1, one, now=2.0, seconds=2.0)
+    assert d.deadline is None
+    d.answered(2, other, now=3.0, seconds=3.0)
+    assert d.deadline == 10.0 * (2.0 + 3.0)

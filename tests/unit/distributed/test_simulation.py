@@ -123,9 +123,15 @@ class Searching:
     def master(self, comm: Virtual) -> None:
         def combine(payload: Any, shares: Any) -> TrialResult:
             assert [share[0] for share in shares] == list(range(shares[0][1])), "shares are missing or out of order"
+            if self.case.seed % 5 == 0 and payload["index"] % 3 == 0:
+                raise ValueError("the shares make no whole")
             return self.case.result(payload["index"])
 
-        work = Work(lambda _: self.case.result(0), shares=self.case.shares, combine=combine)
+        def divided(payload: Any) -> int:
+            return self.case.shares if payload["index"] % 4 else 1
+
+        shares = divided if self.case.seed % 2 else self.case.shares
+        work = Work(lambda _: self.case.result(0), shares=shares, combine=combine)
         limits = Limits(least=30.0, known=(self.case.durations[1], *(t.result.seconds for t in self.told)))
         master = Master(comm, work, limits, self.losses)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from quantuner.api.trial import Limit, TrialResult
 from quantuner.distributed.communicator import Communicator
 from quantuner.engine.engine import Engine
+from quantuner.engine.shares import TrialShare
 from quantuner.space import samplers
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy
@@ -33,6 +34,10 @@ class OneAtATime(Engine):
     def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
         with self.lock:
             return super().trial(config, limit)
+
+    def trial_part(self, config: TuneConfig, part: int, parts: int) -> TrialShare:
+        with self.lock:
+            return super().trial_part(config, part, parts)
 
     def save(self, config: TuneConfig, folder: Path) -> float:
         with self.lock:

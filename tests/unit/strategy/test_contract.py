@@ -50,9 +50,9 @@ def lines(workspace: Path) -> list[str]:
     return (workspace / JOURNAL_FILE).read_text().splitlines(keepends=True)
 
 
-def prepare(workspace: Path, name: str, journal: Sequence[str]) -> None:
+def prepare(workspace: Path, wanted: Mapping[str, Any], journal: Sequence[str]) -> None:
     workspace.mkdir()
-    (workspace / contract_main.TUNING).write_text(yaml.safe_dump(manifest(spec(name))))
+    (workspace / contract_main.TUNING).write_text(yaml.safe_dump(manifest(wanted)))
     (workspace / JOURNAL_FILE).write_text("".join(journal))
 
 
@@ -78,7 +78,7 @@ def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
             journals = {name: lines(searched(1) / name) for name in NAMES}
             jobs |= {f"{name}-half": (name, journal[: len(journal) // 2]) for name, journal in journals.items()}
         for workspace, (name, journal) in jobs.items():
-            prepare(folder / workspace, name, journal)
+            prepare(folder / workspace, spec(name), journal)
         search(ranks, [folder / workspace for workspace in jobs])
         return folder
 

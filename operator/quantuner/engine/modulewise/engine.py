@@ -122,6 +122,10 @@ class ModulewiseEngine(Engine):
             self._switches = {samples: made}  # each holds a copy of the model
         return self._switches[samples]
 
+    def shares(self, config: TuneConfig) -> int:
+        """1: what a module that cannot be captured keeps from one batch to the next is not known."""
+        return 1
+
     def save(self, config: TuneConfig, folder: Path) -> float:
         self.quantized_model(config).save(folder)
         self.saved = self.load(folder)

@@ -1,0 +1,232 @@
+"""Trials in shares: idle ranks divide an evaluation, and the search is that of one process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quantuner.api.timeline import Ending, Kind, Span, read
+from quantuner.distributed.timeline import TIMELINE_FILE, Quiet
+from quantuner.engine.metrics import evaluation
+from quantuner.engine.shares import TrialShare
+from quantuner.space import samplers
+from quantuner.space.config import TuneConfig
+from quantuner.strategy import TuneStrategy
+from quantuner.strategy.distribution import work
+from tests.unit.engine.models import Net, engine_of, images, seeded
+from tests.unit.records import tuning
+from tests.unit.strategy import test_contract
+from tests.unit.strategy.judged import UNTRIED, essence, history_of
+from tests.unit.strategy.ranked import OneAtATime, searched, shared
+
+TRIALS = 6
+RANKS = pytest.mark.parametrize("ranks", [3, 4, 6])
+METRICS: dict[str, tuple[Any, bool]] = {
+    "topk": ("topk", True),
+    "RMSE": ({"RMSE": {}}, False),
+    "weighted": ({"MSE": {}, "MAE": {}, "weight": [-0.7, -0.3]}, True),
+}
+
+
+class Spans(Quiet):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def span(self, span: Span) -> None:
+        self.spans.append(span)
+
+    def parts(self, ending: Ending = Ending.TOLD) -> list[Span]:
+        return [span for span in self.spans if span.kind == Kind.PART and span.outcome == ending]
+
+
+class Stepping(TuneStrategy):
+    """Asks for one configuration at a time: without shares all ranks but one would be idle."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        for config in samplers.op_type_wise(self.tuning_space.capabilities):
+            yield self.as_dict(config.calibrated_with(100))
+
+
+class Abandoning(Stepping):
+    """Does not read what misses the criterion."""
+
+    def reads_accuracy(self, config: TuneConfig) -> bool:
+        return False
+
+
+class Asked(Stepping):
+    """Evaluates in its own way."""
+
+    def evaluate(self, payload: Any) -> Any:
+        return replace(super().evaluate(payload), accuracy=0.125)
+
+
+class Shuffled:
+    """A loader that gives its batches in another order at each pass, and on each rank."""
+
+    def __init__(self, batches: list[Any], step: int) -> None:
+        self.batches, self.step = batches, step
+
+    def __iter__(self) -> Iterator[Any]:
+        self.batches = self.batches[self.step :] + self.batches[: self.step]
+        return iter(self.batches)
+
+
+def labelled(metric: str) -> list[Any]:
+    """Batches of 3 to 9 images: labels are the fp32 model's classes, or its outputs moved a little."""
+    model, loader = seeded(Net), []
+    for i in range(7):
+        x = images(3 + i, seed=i)
+        with torch.no_grad():
+            y = model(x)
+        loader.append((x, y.argmax(1) if metric == "topk" else y + 0.01))
+    return loader
+
+
+def engine_with(loader: Any, metric: Any) -> OneAtATime:
+    return shared(engine_of(seeded(Net), eval_func=evaluation(loader, metric)))
+
+
+def made(
+    engine: OneAtATime,
+    kind: type[TuneStrategy] = Stepping,
+    *,
+    higher: bool = True,
+    folder: Path,
+    timeout: int = 0,
+    own: bool = False,
+) -> TuneStrategy:
+    """A strategy whose trials never meet the criterion, and that keeps its spans."""
+    conf = tuning(
+        {
+            "quantization": {"recipes": dict(UNTRIED)},
+            "accuracyCriterion": {"tolerableLoss": -1.0, "higherIsBetter": higher, "criterion": "absolute"},
+            "tuningCriterion": {"strategy": "basic", "maxTrials": TRIALS, "timeoutSeconds": timeout},
+        }
+    )
+    strategy = kind(engine, replace(conf, run_launcher_as_worker=own))
+    strategy.folder, strategy.observer = folder / "model", Spans()
+    return strategy
+
+
+def spans_of(strategy: TuneStrategy) -> Spans:
+    assert isinstance(strategy.observer, Spans)
+    return strategy.observer
+
+
+def found(strategy: TuneStrategy) -> Any:
+    """What must not depend on ranks."""
+    history = history_of(strategy)
+    assert strategy.end is not None
+    trials = [(*one, t.bound, t.error) for one, t in zip(essence(history.trials), history.trials, strict=True)]
+    return trials, strategy.end.outcome, strategy.end.best, strategy.end.accuracy
+
+
+@RANKS
+@pytest.mark.parametrize("kind", [Stepping, Abandoning])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_search_that_asks_one_at_a_time_is_divided_and_the_same(
+    name: str, kind: type[TuneStrategy], ranks: int, tmp_path: Path
+) -> None:
+    metric, higher = METRICS[name]
+    loader = labelled(name)
+
+    def make() -> TuneStrategy:
+        return made(engine_with(loader, metric), kind, higher=higher, folder=tmp_path)
+
+    alone, together = searched(make, 0), searched(make, ranks)
+    assert found(together) == found(alone)
+    assert len(history_of(together).tried) == TRIALS
+    parts = spans_of(together).parts()
+    for index in range(1, TRIALS + 1):
+        assert {span.rank for span in parts if span.index == index} == set(range(1, ranks))
+    assert not spans_of(alone).parts()
+
+
+def test_rank_0_evaluates_shares_too_where_it_works(tmp_path: Path) -> None:
+    loader = labelled("topk")
+
+    def make() -> TuneStrategy:
+        return made(engine_with(loader, "topk"), folder=tmp_path, own=True)
+
+    together = searched(make, 2)
+    assert found(together) == found(searched(make, 0))
+    assert {span.rank for span in spans_of(together).parts()} == {0, 1}
+
+
+def test_ranks_whose_loader_shuffles_evaluate_whole_trials_from_then_on(tmp_path: Path) -> None:
+    """Of a share of accuracies the order does not matter, so that whole trials agree."""
+    steps = itertools.cycle([1, 2, 3])
+
+    def make() -> TuneStrategy:
+        return made(engine_with(Shuffled(labelled("topk"), next(steps)), "topk"), folder=tmp_path)
+
+    together = searched(make, 3)
+    assert found(together)[0] == found(searched(make, 0))[0]
+    assert {span.index for span in spans_of(together).parts()} == {1}
+
+
+class Raising(OneAtATime):
+    """Rank by rank another share fails."""
+
+    failing = 0
+
+    def trial_part(self, config: TuneConfig, part: int, parts: int) -> TrialShare:
+        if part == self.failing:
+            raise RuntimeError("no memory left")
+        return super().trial_part(config, part, parts)
+
+
+def test_a_trial_of_which_a_share_fails_is_evaluated_whole(tmp_path: Path) -> None:
+    loader = labelled("topk")
+
+    def make() -> TuneStrategy:
+        engine = engine_with(loader, "topk")
+        engine.__class__ = Raising
+        return made(engine, folder=tmp_path)
+
+    together = searched(make, 3)
+    assert found(together) == found(searched(make, 0))
+    assert {span.index for span in spans_of(together).parts(Ending.FAILED)} == set(range(1, TRIALS + 1))
+    whole = [span for span in spans_of(together).spans if span.kind == Kind.TRIAL and span.outcome == Ending.TOLD]
+    assert [span.index for span in whole] == list(range(1, TRIALS + 1))
+
+
+def test_trials_that_are_compared_by_objectives_are_evaluated_whole(tmp_path: Path) -> None:
+    loader = labelled("topk")
+    together = searched(lambda: made(engine_with(loader, "topk"), folder=tmp_path, timeout=3600), 3)
+    assert len(history_of(together).tried) == TRIALS
+    assert not spans_of(together).parts()
+
+
+def test_a_strategys_own_evaluate_is_asked_for_whole_trials(tmp_path: Path) -> None:
+    loader = labelled("topk")
+    strategy = made(engine_with(loader, "topk"), Asked, folder=tmp_path)
+    assert work(strategy).combine is None
+    assert work(made(strategy.engine, folder=tmp_path)).combine is not None  # type: ignore[arg-type]
+
+
+# --- real ranks
+
+
+def test_real_ranks_divide_the_trials_that_are_asked_for_alone(tmp_path: Path) -> None:
+    wanted = {
+        "task": {"entrypoint": "tests.unit.strategy.contract_task:by_metric"},
+        "accuracyCriterion": {"tolerableLoss": 0.0, "higherIsBetter": False, "criterion": "absolute"},
+        "tuningCriterion": {"strategy": "sensitivity", "maxTrials": 10},
+    }
+    for ranks in (1, 3):
+        test_contract.prepare(tmp_path / str(ranks), wanted, [])
+        test_contract.search(ranks, [tmp_path / str(ranks)])
+    assert test_contract.told_in(tmp_path / "3") == test_contract.told_in(tmp_path / "1")
+    [launch] = read((tmp_path / "3" / TIMELINE_FILE).read_text().splitlines())
+    parts = [span for span in launch.spans if span.kind == Kind.PART and span.outcome == Ending.TOLD]
+    assert {span.rank for span in parts} == {1, 2}
