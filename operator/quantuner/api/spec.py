@@ -257,7 +257,16 @@ def search_digest(body: Mapping[str, Any]) -> str:
         spec["tuningCriterion"].pop(key, None)
     if spec["tuningCriterion"].get("earlyAbandonment"):  # said or not, it means the same
         del spec["tuningCriterion"]["earlyAbandonment"]
-    return digest(spec)
+    return digest(_as_kept(spec))
+
+
+def _as_kept(value: Any) -> Any:
+    """As an API server gives it back: it writes -1.0 as -1."""
+    if isinstance(value, dict):
+        return {key: _as_kept(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_as_kept(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def digest(value: Any) -> str:

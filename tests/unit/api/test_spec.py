@@ -227,6 +227,15 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, int]) ->
     assert len(digest(value)) == 16
 
 
+def test_a_search_keeps_its_identity_on_a_server_that_writes_whole_numbers_without_a_point() -> None:
+    here, there = admit(manifest()), admit(manifest())
+    here["spec"]["accuracyCriterion"]["tolerableLoss"] = -1.0
+    there["spec"]["accuracyCriterion"]["tolerableLoss"] = -1
+    assert search_digest(here) == search_digest(there)
+    there["spec"]["accuracyCriterion"]["tolerableLoss"] = -1.5
+    assert search_digest(here) != search_digest(there)
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [(None, "NoneType"), ([1], "list"), ({}, "? ?"), ({"apiVersion": "v1", "kind": "Pod"}, "v1 Pod")],
