@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-recovery bench-strategies bench-search bench-int8 bench-memory bench-accuracy clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-recovery bench-strategies bench-search bench-int8 bench-memory bench-accuracy bench-distributed clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -22,8 +22,8 @@ class RanksLostError(QuantunerError):
         self.ranks = tuple(ranks)
 
 
-class Communicator(Protocol):
-    """Point-to-point messages of plain Python objects between numbered ranks, in order per pair."""
+class Messages(Protocol):
+    """Point-to-point messages of plain Python objects between numbered ranks, in order per pair: what trials need."""
 
     @property
     def rank(self) -> int: ...
@@ -53,6 +53,10 @@ class Communicator(Protocol):
 
     def now(self) -> float:
         """Seconds of a clock that never goes back."""
+
+
+class Communicator(Messages, Protocol):
+    """Messages, and steps that all ranks take together: what setting up needs."""
 
     def broadcast(self, message: Any) -> Any:
         """Gives rank 0's message to every rank; all ranks call it."""

@@ -66,6 +66,12 @@ class Dispatcher:
 
     # --- what happens
 
+    def expect(self, seconds: Iterable[float]) -> None:
+        """Takes what trials took before, where none is known."""
+        if self._median is None:
+            self._seconds.extend(seconds)
+            self._median = statistics.median(self._seconds) if self._seconds else None
+
     def offer(self, indices: Iterable[int]) -> None:
         """Takes a batch of trials."""
         self._batch += 1

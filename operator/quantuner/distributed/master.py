@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.batch import Batch
-from quantuner.distributed.communicator import Communicator, RanksLostError
+from quantuner.distributed.communicator import Messages, RanksLostError
 from quantuner.distributed.differences import difference
 from quantuner.distributed.dispatch import Dispatcher, Orders
 from quantuner.distributed.executors import Tell, Told
@@ -45,20 +45,22 @@ class Master:
 
     def __init__(
         self,
-        comm: Communicator,
+        comm: Messages,
         work: Work | None = None,
         limits: Limits | None = None,
         losses: Losses | None = None,
         observer: Observer | None = None,
+        known: Callable[[], Sequence[float]] = tuple,
     ) -> None:
         """`work` says whether trials can be divided, `losses` which ones took ranks with them before.
+        `known` gives seconds of trials told before a batch, so that its first one, too, is given up when it is stuck.
 
         Raises `ValueError` for a world in which nobody evaluates.
         """
         ranks = list(comm.evaluators)
         if not ranks:
             raise ValueError(f"a master needs at least one slave, but the world has {comm.size} rank; search serially")
-        self._comm, self._work = comm, work
+        self._comm, self._work, self._known = comm, work, known
         self._losses = losses or Losses()
         self._limits = limits or Limits()
         self._spans = Spans(observer or Quiet())
@@ -80,6 +82,7 @@ class Master:
         """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate."""
         batch = Batch(first, payloads, self._work, next=first)
         self._batch = batch
+        self._dispatch.expect(self._known())
         self._dispatch.offer(range(first, first + len(payloads)))
         try:
             while True:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from quantuner.distributed.communicator import ANY, Communicator
+from quantuner.distributed.communicator import ANY, Messages
 from quantuner.distributed.executors import Evaluate
 from quantuner.distributed.protocol import Broken, Work
 from quantuner.distributed.slave import Slave
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class _Within:
     """The slave's view of the world: the master, in this process."""
 
-    def __init__(self, comm: Communicator) -> None:
+    def __init__(self, comm: Messages) -> None:
         self._comm = comm
         self.rank, self.size = comm.rank, comm.size
         self.evaluators: Sequence[int] = ()
@@ -64,12 +64,6 @@ class _Within:
             self._ended = True
             self._changed.notify_all()
 
-    def broadcast(self, message: Any) -> Any:
-        raise NotImplementedError("a slave beside the master takes part in no collective call")
-
-    def gather(self, message: Any) -> Sequence[Any] | None:
-        raise NotImplementedError("a slave beside the master takes part in no collective call")
-
 
 class WithOwnSlave:
     """A communicator whose rank 0 is a slave, too. The two take turns with what they share, as `quiesce` says.
@@ -77,7 +71,7 @@ class WithOwnSlave:
     Needs MPI_THREAD_MULTIPLE, which mpi4py asks for and Open MPI gives: the slave answers by a message to its own rank.
     """
 
-    def __init__(self, comm: Communicator, work: Evaluate | Work) -> None:
+    def __init__(self, comm: Messages, work: Evaluate | Work) -> None:
         self._comm = comm
         self._within = _Within(comm)
         self.slave = Slave(self._within, work)  # without a watchdog: it would end the master
@@ -128,9 +122,3 @@ class WithOwnSlave:
 
     def pending(self, source: int = ANY) -> tuple[int, Any] | None:
         return self._comm.pending(source)
-
-    def broadcast(self, message: Any) -> Any:
-        return self._comm.broadcast(message)
-
-    def gather(self, message: Any) -> Sequence[Any] | None:
-        return self._comm.gather(message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from quantuner.api.errors import AbandonedError
-from quantuner.distributed.communicator import Communicator
+from quantuner.distributed.communicator import Messages
 from quantuner.distributed.differences import apply
 from quantuner.distributed.executors import Evaluate, work_of
 from quantuner.distributed.protocol import (
@@ -44,7 +44,7 @@ class Watchdog(Protocol):
 class Slave:
     """One rank's loop."""
 
-    def __init__(self, comm: Communicator, work: Evaluate | Work, watchdog: Watchdog | None = None) -> None:
+    def __init__(self, comm: Messages, work: Evaluate | Work, watchdog: Watchdog | None = None) -> None:
         self._comm, self._work, self._watchdog = comm, work_of(work), watchdog
         self._base: Any = None
         self._epoch = 0
@@ -148,7 +148,7 @@ class Slave:
 
 
 def serve(
-    comm: Communicator,
+    comm: Messages,
     work: Evaluate | Work,
     watchdog: Watchdog | None = None,
     listen: Callable[[Callable[[], None]], None] | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantuner.api.trial import Limit, TrialResult
-from quantuner.distributed.communicator import Communicator
+from quantuner.distributed.communicator import Communicator, Messages
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import Limits, Work
@@ -42,12 +42,16 @@ def work(strategy: TuneStrategy) -> Work:
 def master(strategy: TuneStrategy, comm: Communicator) -> Master:
     """Rank 0's executor. Where the resource says so, its own processor evaluates too."""
     todo = work(strategy)
+    messages: Messages = comm
     if strategy.tuning.run_launcher_as_worker:
-        own = WithOwnSlave(comm, todo)
+        messages = own = WithOwnSlave(comm, todo)
         strategy.engine.between_batches = own.slave.check
-        comm = own
-    known = tuple(trial.seconds for trial in strategy.recorder.history.trials)
-    return Master(comm, todo, Limits(known=known), strategy.losses, strategy.observer)
+
+    def known() -> list[float]:
+        """Seconds of what was told, the baseline's among them, which is measured after the executor is made."""
+        return [trial.seconds for trial in strategy.recorder.history.trials]
+
+    return Master(messages, todo, Limits(), strategy.losses, strategy.observer, known)
 
 
 def slave(strategy: TuneStrategy, comm: Communicator) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantuner.api.trial import TrialResult
-from quantuner.distributed.communicator import Communicator, MpiWorld
+from quantuner.distributed.communicator import Messages, MpiWorld
 from quantuner.distributed.executors import Told
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
@@ -58,7 +58,7 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
         slaves.append(Slave(world, evaluate, Alarm()))
         slaves[0].run()
         return
-    comm: Communicator = WithOwnSlave(world, evaluate) if "own" in deeds.values() else world
+    comm: Messages = WithOwnSlave(world, evaluate) if "own" in deeds.values() else world
     least = min((PATIENCE[deed] for deed in deeds.values() if deed in PATIENCE), default=60.0)
     limits = Limits(patience=1.0, least=least, grace=3.0, known=(0.01,))
     master = Master(comm, limits=limits, losses=Losses(folder))

@@ -223,9 +223,3 @@ class Virtual:
 
     def pending(self, source: int = ANY) -> tuple[int, Any] | None:
         return self.world.pending(self.rank, source)
-
-    def broadcast(self, message: Any) -> Any:
-        raise NotImplementedError("the protocol of trials broadcasts nothing")
-
-    def gather(self, message: Any) -> Sequence[Any] | None:
-        raise NotImplementedError("the protocol of trials gathers nothing")

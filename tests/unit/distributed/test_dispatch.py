@@ -38,6 +38,17 @@ def taken_back(orders: Orders) -> dict[int, list[int]]:
     return {rank: [task.index for task in tasks] for rank, tasks in orders.cancelled.items() if tasks}
 
 
+def test_what_trials_took_before_gives_the_first_one_a_deadline() -> None:
+    made = dispatcher(1, 1, Limits())
+    made.plan(0.0)
+    assert (made.deadline, made.wake()) == (None, None)
+    made.expect([7.0, 9.0, 8.0])
+    assert made.deadline == 80.0
+    assert made.overdue(85.0) == [1]
+    made.expect([1.0])  # what is known is not forgotten
+    assert made.deadline == 80.0
+
+
 # --- who is given what
 
 

@@ -6,8 +6,6 @@ import threading
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.batch import Batch
 from quantuner.distributed.communicator import RanksLostError
@@ -185,12 +183,3 @@ def test_a_search_does_not_go_on_beside_a_slave_that_was_given_up() -> None:
     assert error.ranks == (0,)
     assert "does not end" in str(error)
     stuck.set()
-
-
-def test_it_takes_part_in_no_collective_call() -> None:
-    comm = WithOwnSlave(World(1).comm(0), result)
-    with pytest.raises(NotImplementedError):
-        comm._within.broadcast("message")
-    with pytest.raises(NotImplementedError):
-        comm._within.gather("message")
-    Master(comm).close()

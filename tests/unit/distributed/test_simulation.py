@@ -132,8 +132,8 @@ class Searching:
 
         shares = divided if self.case.seed % 2 else self.case.shares
         work = Work(lambda _: self.case.result(0), shares=shares, combine=combine)
-        limits = Limits(least=30.0, known=(self.case.durations[1], *(t.result.seconds for t in self.told)))
-        master = Master(comm, work, limits, self.losses)
+        known = (self.case.durations[1], *(t.result.seconds for t in self.told))
+        master = Master(comm, work, Limits(least=30.0), self.losses, known=lambda: known)
         try:
             self.search(master)
         finally:

@@ -58,12 +58,6 @@ class Scripted:
     def pending(self, source: int = ANY) -> tuple[int, Any] | None:
         return (0, self.inbox.popleft()) if self.inbox else None
 
-    def broadcast(self, message: Any) -> Any:
-        raise NotImplementedError
-
-    def gather(self, message: Any) -> Sequence[Any] | None:
-        raise NotImplementedError
-
     @property
     def messages(self) -> list[list[Answer]]:
         """Answers as they were sent together."""
