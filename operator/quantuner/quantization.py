@@ -19,8 +19,10 @@ from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Finished
 from quantuner.api.timestamps import utc_now
 from quantuner.config import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, world
-from quantuner.distributed.journal import JournalFolder
+from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
+from quantuner.distributed.losses import Losses
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.judging import judged_by
@@ -181,12 +183,14 @@ def _kept(strategy: TuneStrategy) -> JournalFolder:
     try:
         strategy.setup_resume(options().resume_from)
         workspace = options().workspace or _new_folder()
+        anew = not read_lines(workspace / JOURNAL_FILE)
         journal = kept_in(workspace, strategy.recorder.history)
         (workspace / "tuning.yaml").write_text(yaml.safe_dump(body_of(strategy.tuning), sort_keys=False))
     except JournalError as error:
         raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
     strategy.folder = workspace / "model"
     strategy.keep_ranges(workspace)
+    strategy.losses, strategy.answered = Losses(workspace, anew=anew), Answered(workspace, anew=anew)
     if isinstance(journal.history.end, Finished):  # it takes no further record, and answers all that it can
         strategy.setup_resume(journal.history)
     else:

@@ -21,6 +21,7 @@ from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.timestamps import utc_now
 from quantuner.api.validation import admit
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.losses import Losses
@@ -136,7 +137,8 @@ def _search(
         strategy.slave_worker_handle(comm)
         return None
     strategy.recorder, strategy.observer = journal, timeline
-    strategy.losses = Losses(args.workspace, anew=not journal.history.launches)
+    anew = not journal.history.launches
+    strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)

@@ -28,6 +28,7 @@ from quantuner.engine.ranges import RANGES_FILE
 from quantuner.quantization import fit, load
 from tests.unit.engine.digits_net import HELD_OUT, accuracy, calibration, digits, held_out, train, trained
 from tests.unit.engine.kept import mark_ranges
+from tests.unit.waiting import KEPT_ACCURACY, KEPT_RANK, interrupt_and_keep
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -278,6 +279,27 @@ def test_an_interrupted_search_goes_on_in_its_workspace(workspace: Path) -> None
     assert rest.calls == whole.calls - 3  # baseline and two trials were told
     resumed = read_history(workspace.with_name("interrupted") / "journal.jsonl").trials
     assert [(t.digest, t.accuracy) for t in resumed] == [(t.digest, t.accuracy) for t in straight]
+
+
+def test_what_was_measured_and_not_told_is_not_measured_again(workspace: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained(), limited_to(5), calibration(), eval_func=Judge(strict=True, interrupted_at=6))
+    trials = interrupt_and_keep(workspace, told=1, waiting=3)
+    judge = Judge(strict=True)
+    fit(trained(), limited_to(5), calibration(), eval_func=judge)
+    found = read_history(workspace / "journal.jsonl").trials
+    assert [trial.digest for trial in found[: len(trials)]] == [trial.digest for trial in trials]
+    assert (found[3].accuracy, found[3].rank) == (KEPT_ACCURACY, KEPT_RANK)
+    assert judge.calls == 3 + 1  # trials 2, 4 and 5, and the saved model of the best
+
+
+def test_a_workspace_without_a_journal_begins_with_nothing_kept(workspace: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained(), limited_to(5), calibration(), eval_func=Judge(strict=True, interrupted_at=6))
+    interrupt_and_keep(workspace, told=1, waiting=3)
+    (workspace / "journal.jsonl").unlink()
+    fit(trained(), limited_to(3), calibration(), eval_func=Judge(strict=True))
+    assert read_history(workspace / "journal.jsonl").trials[3].rank == 0
 
 
 @pytest.mark.parametrize("named", ["workspace", "journal"])

@@ -23,6 +23,7 @@ from quantuner.strategy.registry import _strategies
 from tests.unit.engine.kept import mark_ranges
 from tests.unit.records import launched, manifest, told
 from tests.unit.strategy.judged import essence
+from tests.unit.waiting import KEPT_ACCURACY, interrupt_and_keep
 
 TASK = """
 import os
@@ -128,6 +129,24 @@ def test_a_search_that_goes_on_does_not_calibrate_again(tmp_path: Path) -> None:
     mark_ranges(tmp_path / "workspace")
     run.main(arguments)  # takes the ranges as they are kept, and the journal knows that they are others
     assert "what calibration collects" in failure(tmp_path).message
+
+
+def test_what_was_measured_and_not_told_is_not_measured_again(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path), "--serial"]
+    run.main(arguments)
+    interrupt_and_keep(tmp_path / "workspace", told=0, waiting=1)
+    run.main(arguments)
+    assert history(tmp_path).trials[1].accuracy == KEPT_ACCURACY
+    assert failure(tmp_path).reason == Failure.VERIFICATION_FAILED  # it was not what the model really has
+
+
+def test_a_search_anew_measures_all(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path), "--serial"]
+    run.main(arguments)
+    interrupt_and_keep(tmp_path / "workspace", told=0, waiting=1)
+    (tmp_path / "workspace" / "journal.jsonl").unlink()
+    run.main(arguments)
+    assert history(tmp_path).trials[1].accuracy != KEPT_ACCURACY
 
 
 @pytest.mark.parametrize(

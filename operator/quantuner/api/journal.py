@@ -89,6 +89,11 @@ class Launched:
     def __post_init__(self) -> None:
         object.__setattr__(self, "left_out", fitting(self.left_out, LEFT_OUT_LIMIT))
 
+    @property
+    def identity(self) -> list[Any]:
+        """What must not change between results."""
+        return [getattr(self, name) for name in _IDENTITY]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:

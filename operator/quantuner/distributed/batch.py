@@ -19,7 +19,9 @@ class Batch:
     work: Work | None
     next: int
     """The trial that is told next."""
-    _answered: dict[int, tuple[TrialResult, int]] = field(default_factory=dict)
+    answered: dict[int, tuple[TrialResult, int]] = field(default_factory=dict)
+    """Trial to its result and the rank that gave it; of those that are not told yet."""
+    _fresh: list[int] = field(default_factory=list)
     _shares: dict[int, dict[int, Any]] = field(default_factory=dict)
 
     @property
@@ -32,7 +34,8 @@ class Batch:
     def answer(self, index: int, result: TrialResult, rank: int) -> None:
         """Takes a trial's result; what is known of its shares is forgotten."""
         self._shares.pop(index, None)
-        self._answered[index] = (result, rank)
+        self.answered[index] = (result, rank)
+        self._fresh.append(index)
 
     def share(self, task: Task, value: Any, rank: int) -> None:
         """Takes a share's result; with the last one the trial has its own."""
@@ -44,12 +47,17 @@ class Batch:
             ordered = [shares[part] for part in range(task.parts)]
             self.answer(task.index, self.work.combine(self.payload(task.index), ordered), rank)
 
+    def waiting(self) -> dict[int, tuple[TrialResult, int]]:
+        """Results that came since the last call and wait for earlier ones."""
+        fresh, self._fresh = self._fresh, []
+        return {index: self.answered[index] for index in fresh if index in self.answered}
+
     def forget_shares(self, index: int) -> None:
         self._shares.pop(index, None)
 
     def take(self) -> tuple[int, TrialResult, int] | None:
         """Index, result and rank of the next trial to tell; None where it is not answered yet."""
-        if self.next not in self._answered:
+        if self.next not in self.answered:
             return None
         index, self.next = self.next, self.next + 1
-        return (index, *self._answered.pop(index))
+        return (index, *self.answered.pop(index))

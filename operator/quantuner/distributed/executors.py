@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from quantuner.api.trial import TrialResult
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.protocol import Work
 
 Evaluate = Callable[[Any], TrialResult]
@@ -21,6 +22,8 @@ class Told:
     rank: int
     running: int
     """Ranks at work when this one was told."""
+    earlier: bool = False
+    """Whether an earlier launch has measured it."""
 
 
 Tell = Callable[[Told], bool]
@@ -43,12 +46,17 @@ class Executor(Protocol):
 class Serial:
     """Evaluates in this process, one after the other."""
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    def __init__(self, evaluate: Evaluate, answered: Answered | None = None) -> None:
+        """`answered` has what an earlier launch, of more ranks, measured and did not tell."""
         self._evaluate = evaluate
+        self._answered = answered or Answered()
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
+        known = self._answered.known(range(first, first + len(payloads)))
         return any(
-            tell(Told(index, self._evaluate(payload), rank=0, running=0))
+            tell(Told(index, *known[index], running=0, earlier=True))
+            if index in known
+            else tell(Told(index, self._evaluate(payload), rank=0, running=0))
             for index, payload in enumerate(payloads, first)
         )
 

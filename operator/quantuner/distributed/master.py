@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from quantuner.api.trial import TrialResult
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.batch import Batch
 from quantuner.distributed.communicator import Messages, RanksLostError
 from quantuner.distributed.differences import difference
@@ -51,9 +52,11 @@ class Master:
         losses: Losses | None = None,
         observer: Observer | None = None,
         known: Callable[[], Sequence[float]] = tuple,
+        answered: Answered | None = None,
     ) -> None:
         """`work` says whether trials can be divided, `losses` which ones took ranks with them before.
         `known` gives seconds of trials told before a batch, so that its first one, too, is given up when it is stuck.
+        `answered` keeps results that wait for earlier ones.
 
         Raises `ValueError` for a world in which nobody evaluates.
         """
@@ -62,6 +65,7 @@ class Master:
             raise ValueError(f"a master needs at least one slave, but the world has {comm.size} rank; search serially")
         self._comm, self._work, self._known = comm, work, known
         self._losses = losses or Losses()
+        self._answered = answered or Answered()
         self._limits = limits or Limits()
         self._spans = Spans(observer or Quiet())
         self._epoch = next(_epochs)
@@ -80,10 +84,11 @@ class Master:
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
         """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate."""
-        batch = Batch(first, payloads, self._work, next=first)
+        indices = range(first, first + len(payloads))
+        batch = Batch(first, payloads, self._work, next=first, answered=self._answered.known(indices))
         self._batch = batch
         self._dispatch.expect(self._known())
-        self._dispatch.offer(range(first, first + len(payloads)))
+        self._dispatch.offer(index for index in indices if index not in batch.answered)
         try:
             while True:
                 self._give(batch)  # before telling: no rank waits for the journal
@@ -91,6 +96,7 @@ class Master:
                     return True
                 if batch.complete:
                     return False
+                self._answered.keep(batch.waiting(), told=batch.next)
                 self._await(batch)
         finally:
             self._cancel(self._dispatch.forget_all())

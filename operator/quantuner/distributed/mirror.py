@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from quantuner.api.journal import line_key, lines_of
-from quantuner.api.names import BEST_KEY
-from quantuner.distributed.configmap import ApiUnavailableError, ConfigMaps
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines
+from quantuner.api.names import ANSWERED_KEY, BEST_KEY
+from quantuner.distributed.answered import ANSWERED_FILE
+from quantuner.distributed.configmap import ApiRefusedError, ApiUnavailableError, ConfigMaps
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +20,19 @@ LINES_PER_PATCH = 500
 
 
 class Mirror:
-    """Copies new journal lines and the best configuration to the cluster from a thread of its own."""
+    """Copies new journal lines, the best configuration and results that wait to be told to the cluster.
+
+    From a thread of its own.
+    """
 
     def __init__(self, folder: Path, configmaps: ConfigMaps, journal: str, result: str) -> None:
         self._journal_file, self._best_file = folder / JOURNAL_FILE, folder / BEST_FILE
+        self._answered_file = folder / ANSWERED_FILE
         self._configmaps, self._journal, self._result = configmaps, journal, result
         self._sent = 0
         self._best_sent: str | None = None
+        self._answered_sent: str | None = None
+        self._sends_answered = True
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="journal-mirror")
         self._error: Exception | None = None
@@ -39,13 +46,15 @@ class Mirror:
         journal, result = self._patiently(self._journal, stop), self._patiently(self._result, stop)
         if journal is None or result is None:
             return False
-        lines, best = lines_of(journal), result.get(BEST_KEY)
+        lines, best, answered = lines_of(journal), result.get(BEST_KEY), result.get(ANSWERED_KEY)
         if len(read_lines(self._journal_file)) < len(lines):
             self._journal_file.parent.mkdir(parents=True, exist_ok=True)
             self._journal_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             if best is not None:
                 self._best_file.write_text(best, encoding="utf-8")
-        self._sent, self._best_sent = len(lines), best
+            if answered is not None:
+                replace_text(self._answered_file, answered)
+        self._sent, self._best_sent, self._answered_sent = len(lines), best, answered
         return True
 
     def _patiently(self, name: str, stop: threading.Event) -> dict[str, str] | None:
@@ -92,7 +101,7 @@ class Mirror:
     def _flush(self) -> None:
         """The best configuration first, so that a reader of the journal finds it."""
         lines = read_lines(self._journal_file)
-        best = self._best_file.read_text(encoding="utf-8") if self._best_file.exists() else None
+        best, answered = _text(self._best_file), _text(self._answered_file)
         if best is not None and best != self._best_sent:
             self._configmaps.add(self._result, {BEST_KEY: best})
             self._best_sent = best
@@ -101,3 +110,18 @@ class Mirror:
             kept = self._configmaps.add(self._journal, {line_key(i): lines[i] for i in range(self._sent, upto)})
             # Somebody may have deleted the ConfigMap, and the operator created it anew: then all is sent again.
             self._sent = upto if line_key(0) in kept else 0
+        if answered is not None and answered != self._answered_sent and self._sends_answered:
+            self._send_answered(answered)
+
+    def _send_answered(self, answered: str) -> None:
+        """Last, and no reason to end: without it, a new pod measures some trials again."""
+        try:
+            self._configmaps.add(self._result, {ANSWERED_KEY: answered})
+            self._answered_sent = answered
+        except ApiRefusedError as error:
+            logger.warning("results that wait to be told no longer reach the cluster: %s", error)
+            self._sends_answered = False
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None

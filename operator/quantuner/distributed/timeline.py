@@ -52,7 +52,8 @@ class Watched:
         def seen(told: Told) -> bool:
             end, result = self._observer.now(), told.result
             ending = Ending.FAILED if result.accuracy is None else Ending.TOLD
-            self._observer.span(Span(0, Kind.TRIAL, told.index, "", end - result.seconds, end, ending))
+            if not told.earlier:
+                self._observer.span(Span(0, Kind.TRIAL, told.index, "", end - result.seconds, end, ending))
             return tell(told)
 
         return self._executor.run(first, payloads, seen)

@@ -18,6 +18,7 @@ from quantuner.api.spec import Tuning
 from quantuner.api.task import Task
 from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Serial
 from quantuner.distributed.losses import Losses
@@ -106,6 +107,8 @@ class TuneStrategy(Spaced):
         """Is told what ranks did when; set it before the search to keep that."""
         self.losses = Losses()
         """Which trials took ranks with them; set it before the search to keep that through relaunches."""
+        self.answered = Answered()
+        """Results that wait for earlier ones; set it before the search to keep them through relaunches."""
         self.artifact_name = ""
         """How the record names that folder; empty takes its path."""
         self.identity = Identity.of(self.tuning)
@@ -262,7 +265,7 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
-        return self._search(Watched(Serial(self.evaluate), self.observer))
+        return self._search(Watched(Serial(self.evaluate, self.answered), self.observer))
 
     def distributed_traverse(self) -> Finished | None:
         """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.

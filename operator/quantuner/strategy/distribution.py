@@ -51,7 +51,7 @@ def master(strategy: TuneStrategy, comm: Communicator) -> Master:
         """Seconds of what was told, the baseline's among them, which is measured after the executor is made."""
         return [trial.seconds for trial in strategy.recorder.history.trials]
 
-    return Master(messages, todo, Limits(), strategy.losses, strategy.observer, known)
+    return Master(messages, todo, Limits(), strategy.losses, strategy.observer, known, strategy.answered)
 
 
 def slave(strategy: TuneStrategy, comm: Communicator) -> int:

@@ -172,6 +172,7 @@ class Search:
                 decided.append(outcome)
             return outcome is not None
 
+        self.strategy.answered.expect({index: self.configs[index].digest for index in remaining})
         self.executor.run(remaining[0], Payloads([self.configs[i] for i in remaining], self._payload), tell)
         return decided[0] if decided else None
 

@@ -77,3 +77,23 @@ def test_forgotten_shares_do_not_count() -> None:
 def test_a_share_that_nobody_can_put_together_is_an_error() -> None:
     with pytest.raises(TypeError, match="nobody knows how to put shares together"):
         batch("a").share(Task(5, 0, 2), "value", rank=1)
+
+
+def test_what_waits_for_earlier_ones_is_named_once() -> None:
+    one = batch("a", "b", "c", "d")
+    one.answer(7, result(7), rank=1)
+    one.answer(5, result(5), rank=2)
+    assert taken(one) == [5]
+    assert one.waiting() == {7: (result(7), 1)}
+    assert one.waiting() == {}
+    one.answer(8, result(8), rank=2)
+    assert one.waiting() == {8: (result(8), 2)}
+    one.answer(6, result(6), rank=1)
+    assert taken(one) == [6, 7, 8]
+    assert one.waiting() == {}
+
+
+def test_what_is_known_beforehand_is_told_and_does_not_wait() -> None:
+    one = Batch(5, ["a", "b"], None, next=5, answered={5: (result(5), 3)})
+    assert one.waiting() == {}
+    assert one.take() == (5, result(5), 3)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from quantuner.api.journal import encode, line_key, lines_of
+from quantuner.api.names import ANSWERED_KEY
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.answered import ANSWERED_FILE, Answered
 from quantuner.distributed.configmap import ApiRefusedError, ConfigMaps
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder
 from quantuner.distributed.mirror import LINES_PER_PATCH, Mirror
@@ -175,3 +178,62 @@ def test_a_long_journal_is_sent_in_several_patches(api: ApiServer, mirror: Mirro
     mirror.finish()
     assert [len(keys) for _, keys in api.patches] == [LINES_PER_PATCH, 11]
     assert lines_of(api.maps["journal"]) == lines
+
+
+# --- results that wait to be told
+
+
+def kept(folder: Path, *indices: int) -> str:
+    """Keeps these trials' results as rank 0 does, and gives the file's text."""
+    answered = Answered(folder)
+    answered.begin("this search")
+    answered.expect(dict.fromkeys(indices, "a digest"))
+    answered.keep({index: (TrialResult(accuracy=0.5, seconds=60.0), 1) for index in indices}, told=0)
+    return (folder / ANSWERED_FILE).read_text()
+
+
+def test_a_new_pod_knows_what_waited_in_the_one_before(
+    api: ApiServer, folder: Path, tmp_path: Path, configmaps: ConfigMaps
+) -> None:
+    first = Mirror(folder, configmaps, "journal", "result")
+    first.restore()
+    searched(folder, range(2))
+    text = kept(folder, 3, 4)
+    first.start()
+    first.finish()
+    assert api.maps["result"][ANSWERED_KEY] == text
+    anew = tmp_path / "another pod"
+    second = Mirror(anew, configmaps, "journal", "result")
+    second.restore()
+    assert (anew / ANSWERED_FILE).read_text() == text
+    before = len(api.patches)
+    second.start()
+    second.finish()
+    assert api.patches[before:] == []
+
+
+def test_a_pod_that_is_ahead_keeps_what_waits_in_it(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    searched(folder, range(2))
+    text = kept(folder, 3, 4)
+    api.maps["result"][ANSWERED_KEY] = "older"
+    mirror.restore()
+    assert (folder / ANSWERED_FILE).read_text() == text
+    mirror.start()
+    mirror.finish()
+    assert api.maps["result"][ANSWERED_KEY] == text
+
+
+def test_a_server_that_refuses_what_waits_has_the_journal_all_the_same(
+    api: ApiServer, mirror: Mirror, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.restore()
+    lines = searched(folder, range(2))
+    kept(folder, 3, 4)
+    api.faults.extend([200, 200, 413])
+    mirror.start()
+    api.wait_until_faults_are_over()
+    lines = searched(folder, range(2, 3))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert ANSWERED_KEY not in api.maps["result"]
+    assert caplog.text.count("no longer reach the cluster") == 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from quantuner.api.trial import TrialResult
+from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import RanksLostError
 from quantuner.distributed.executors import Serial, Told
 from quantuner.distributed.losses import Losses
@@ -83,12 +84,15 @@ class Case:
 
 @dataclass
 class Searching:
-    """What outlives launches: the journal, and how many ranks each trial took with it."""
+    """What outlives launches: the journal, results that wait, and how many ranks each trial took with it."""
 
     case: Case
     told: list[Told] = field(default_factory=list)
     losses: Losses = field(default_factory=Losses)
+    answered: Answered = field(default_factory=Answered)
     started: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    spared: int = 0
+    """Trials that a launch took from the one before it, though they were not told."""
 
     @property
     def decided(self) -> bool:
@@ -133,7 +137,7 @@ class Searching:
         shares = divided if self.case.seed % 2 else self.case.shares
         work = Work(lambda _: self.case.result(0), shares=shares, combine=combine)
         known = (self.case.durations[1], *(t.result.seconds for t in self.told))
-        master = Master(comm, work, Limits(least=30.0), self.losses, known=lambda: known)
+        master = Master(comm, work, Limits(least=30.0), self.losses, known=lambda: known, answered=self.answered)
         try:
             self.search(master)
         finally:
@@ -161,14 +165,17 @@ class Searching:
             if launch == number:
                 world.at(time, lambda rank=rank: world.hang(rank))  # type: ignore[misc]
         before = len(self.told)
+        self.answered.expect({index: str(index) for index in range(1, sum(case.batches) + 1)})
+        kept = set(self.answered.known(range(before + 1, sum(case.batches) + 1)))
         started, self.started = self.started, Counter()
         try:
             world.run([self.master, *[self.slave] * (case.ranks - 1)])
         except RanksLostError:
             return False
         finally:
-            again = [index for index, _, _ in self.started if index <= before]
-            assert not again, f"trials {again} were told before and evaluated again"
+            again = [index for index, _, _ in self.started if index <= before or index in kept]
+            assert not again, f"trials {again} were told or answered before and evaluated again"
+            self.spared += len(kept)
             self.started += started
         return not world._ranks[0].killed or self.complete
 
@@ -207,3 +214,8 @@ def test_the_same_history_in_every_world(group: int) -> None:
             check(seed)
         except (Exception, Killed) as error:
             raise AssertionError(f"seed {seed} fails: {error}\n{Case.of(seed)}") from error
+
+
+def test_a_relaunch_takes_what_was_answered_before_it_and_not_told() -> None:
+    """`launch` sees that none of these is evaluated again; here, that there are some."""
+    assert all(check(seed).spared for seed in (201, 291))

@@ -13,6 +13,8 @@ from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, History, Outcome, Record, Selection, Trial
 from quantuner.api.selection import choose
 from quantuner.api.spec import AccuracyCriterion
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.answered import Answered
 from quantuner.engine.engine import Engine
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.strategy import TuneStrategy
@@ -318,3 +320,27 @@ def test_an_accuracy_that_was_not_told_is_not_known(engine: Engine, tmp_path: Pa
     strategy = searching(engine, tmp_path)
     with pytest.raises(KeyError):
         strategy.accuracy_of(strategy.as_config(next(strategy.next_tune_cfg())))
+
+
+# --- results that wait to be told
+
+
+@pytest.mark.parametrize(
+    ("changed", "used"), [({}, True), ({"accuracy": {"tolerableLoss": 1e-9}}, False)], ids=["same", "another search"]
+)
+def test_a_result_that_waited_is_used_in_the_same_search_alone(
+    engine: Engine, judge: Judge, tmp_path: Path, changed: dict[str, Any], used: bool
+) -> None:
+    limits = {"maxTrials": 5}
+    first = searching(engine, tmp_path, limits=limits)
+    first.answered = Answered(tmp_path)
+    ended(first)
+    waiting = TrialResult(accuracy=-5.0, objectives={"performance": 1.0}, seconds=60.0)
+    first.answered.keep({3: (waiting, 7)}, told=1)
+    judge.calls = 0
+    second = searching(engine, tmp_path, limits=limits, **changed)
+    second.answered = Answered(tmp_path)
+    ended(second)
+    assert judge.calls == 1 + 5 - used + 1
+    assert ((history_of(second).trials[3].accuracy, history_of(second).trials[3].rank) == (-5.0, 7)) is used
+    assert [t.digest for t in history_of(second).trials] == [t.digest for t in history_of(first).trials]
