@@ -31,7 +31,8 @@ def choose(
         return min(meeting, key=lambda t: (t.cost, t.index))
     if selection is Selection.OBJECTIVES:
         if len(objectives) > 1:
-            return best_result(complete, trials[0], objectives, criterion)
+            measured = [t for t in complete if not t.bound]  # abandoned before the time limit was set
+            return best_result(measured, trials[0], objectives, criterion)
         return _never_worse(meeting, objectives, criterion)
     return meeting[0]
 

@@ -44,6 +44,14 @@ def test_the_first_that_meets_wins_else_the_most_accurate(
     assert (found.index if found else None) == best
 
 
+@pytest.mark.parametrize("objectives", [OBJECTIVES, (Objective("performance"), Objective("accuracy"))])
+def test_a_time_limit_that_is_set_after_trials_were_abandoned_leaves_these_out(
+    objectives: tuple[Objective, ...],
+) -> None:
+    trials = [timed(0, 2.0, meets=False), told(1, 0.5, bound=True), timed(2, 1.0)]
+    assert choose(trials, Selection.OBJECTIVES, objectives, HIGHER) is trials[2]
+
+
 def test_the_cheapest_that_meets_wins_where_a_strategy_refines() -> None:
     trials = [told(0, 0.9), told(1, 0.9, cost=0.1), *(told(i, 0.9, meets=True, cost=1 / i) for i in (2, 3, 4))]
     found = choose([*trials, told(5, 0.9, meets=True, cost=0.25)], Selection.CHEAPEST, OBJECTIVES, HIGHER)
