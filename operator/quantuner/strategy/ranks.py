@@ -40,6 +40,9 @@ def on_rank_0(comm: Communicator, step: Callable[[], T]) -> T:
 def _as_search_error(error: BaseException) -> SearchError:
     if isinstance(error, SearchError):
         return error
-    if isinstance(error, (InvalidResourceError, OSError)):
+    if isinstance(error, InvalidResourceError):
         return SearchError(Failure.INTERNAL_ERROR, f"the resource cannot be read: {error}")
+    if isinstance(error, OSError):
+        remedy = "every rank needs the right to that path, and room on its disk"
+        return SearchError(Failure.INTERNAL_ERROR, f"a file cannot be read or written: {error}; {remedy}")
     return user_error(Failure.INTERNAL_ERROR, "setting up", error)

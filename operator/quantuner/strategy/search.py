@@ -223,8 +223,9 @@ class Search:
 
     def _decide(self) -> Outcome | None:
         timeout = self.criterion.timeout_seconds
-        stopped = self.strategy.stop(timeout, self.strategy.trials_count)
-        return self.strategy.outcome(timeout) if stopped else None
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            stopped = self.strategy.stop(timeout, self.strategy.trials_count)
+            return self.strategy.outcome(timeout) if stopped else None
 
     def _best(self, *more: Trial) -> Trial | None:
         trials = [*self.recorder.history.trials, *more]

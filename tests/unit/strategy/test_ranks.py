@@ -54,7 +54,7 @@ def test_where_a_rank_fails_all_raise_its_error(failing: set[int], message: str)
             ValueError("odd"), r"^setting up raised at test_ranks.py:\d+ in raising: ValueError: odd", id="any"
         ),
         pytest.param(SystemExit(3), r"^setting up raised at test_ranks.py:\d+ in raising: SystemExit: 3", id="an exit"),
-        pytest.param(FileNotFoundError("gone"), "^the resource cannot be read: gone", id="no file"),
+        pytest.param(PermissionError("no"), "^a file cannot be read or written: no; every rank needs", id="no file"),
         pytest.param(
             InvalidResourceError([Problem("spec.workers", "is 0")]),
             "^the resource cannot be read: spec.workers: is 0",

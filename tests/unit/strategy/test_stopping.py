@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, Outcome
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
@@ -149,6 +151,22 @@ def test_a_strategy_may_stop_by_a_rule_of_its_own(measured: Measured, tmp_path: 
     strategy = searched(lambda: climbing(measured[0], tmp_path, 0, SatisfiedTuneStrategy), ranks)
     assert strategy.end is not None
     assert (strategy.end.outcome, strategy.trials_count) == (Outcome.STOPPED, 2)
+
+
+class RaisingTuneStrategy(LadderTuneStrategy):
+    """Its rule has a mistake."""
+
+    def stop(self, timeout: float, trials_count: int) -> bool:
+        return bool(self.tune_data["patience"])
+
+
+def test_a_rule_that_raises_ends_the_search_with_its_line(measured: Measured, tmp_path: Path) -> None:
+    """It would raise after every relaunch, too."""
+    with pytest.raises(
+        SearchError, match=r"RaisingTuneStrategy raised at test_stopping.py:\d+ in stop: KeyError"
+    ) as caught:
+        climbing(measured[0], tmp_path, 0, RaisingTuneStrategy).traverse()
+    assert caught.value.reason == Failure.STRATEGY_RAISED
 
 
 class OneRungTuneStrategy(LadderTuneStrategy):
