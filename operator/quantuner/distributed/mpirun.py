@@ -1,10 +1,12 @@
 """Commands that start ranks with the Open MPI that is installed beside this Python."""
 
+import itertools
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from quantuner.distributed.supervisor import Launch
 SSH_PORT = 2222  # sshd_config of the tuner image
 HOSTS_SECONDS = 120.0  # for a lost pod to be back before going on without it; mpi-operator took 4 s on a quiet cluster
 CONNECT_SECONDS = 2.0
+ASKED_AT_ONCE = 64  # hosts; one after the other, silent ones would take longer than a pod has to end
 
 # A rank that waits gives its core away: rank 0 waits most of the time, often beside a rank that computes.
 # ULFM lets the others outlive a rank that is killed.
@@ -77,10 +80,12 @@ def answering(hosts: Sequence[Host], stop: threading.Event) -> list[Host]:
     The first host is this one and needs no sshd.
     """
     deadline = time.monotonic() + HOSTS_SECONDS
-    while True:
-        found = [hosts[0], *(host for host in hosts[1:] if _answers(host.name))]
-        if len(found) == len(hosts) or time.monotonic() > deadline or stop.wait(0.5):
-            return found
+    names = [host.name for host in hosts[1:]]
+    with ThreadPoolExecutor(max(1, min(len(names), ASKED_AT_ONCE))) as pool:
+        while True:
+            there = [True, *pool.map(_answers, names)]
+            if all(there) or time.monotonic() > deadline or stop.wait(0.5):
+                return list(itertools.compress(hosts, there))
 
 
 def _answers(host: str) -> bool:

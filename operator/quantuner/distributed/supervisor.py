@@ -115,8 +115,8 @@ class Supervisor:
         code = self._process.wait()
         if self._killer is not None:
             self._killer.cancel()
+        self._end_leftovers(self._process.pid)  # first, since they may hold the pipe that the reader reads
         reader.join(TERMINATE_SECONDS)
-        self._end_leftovers(self._process.pid)
         return code, list(tail)
 
     def _end_leftovers(self, session: int) -> None:

@@ -1,5 +1,6 @@
 """Commands that start ranks, and the hosts that can take them."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -74,6 +75,25 @@ def test_a_host_answers_when_its_sshd_greets() -> None:
 
     hosts = [Host("launcher"), Host("127.0.0.2", 3)]
     with server:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert mpirun.answering(hosts, threading.Event()) == hosts
+        thread.join()
+
+
+def test_hosts_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is greeted when the other has been asked, too."""
+    monkeypatch.setattr(mpirun, "HOSTS_SECONDS", 0.0)
+    hosts = [Host("launcher"), Host("127.0.0.2"), Host("127.0.0.3")]
+    with socket.create_server(("", 0)) as server:
+        monkeypatch.setattr(mpirun, "SSH_PORT", server.getsockname()[1])
+
+        def greet() -> None:
+            connections = [server.accept()[0] for _ in hosts[1:]]
+            for connection in connections:
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(b"SSH-2.0-test\r\n")
+
         thread = threading.Thread(target=greet)
         thread.start()
         assert mpirun.answering(hosts, threading.Event()) == hosts

@@ -83,6 +83,14 @@ def test_a_crash_is_resumed(tmp_path: Path) -> None:
     assert supervise(tmp_path, crash, crash, whole) == (0, FRUITLESS_LAUNCHES)
 
 
+def test_what_mpirun_left_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """It holds the pipe of the ranks' output, and would tell here that it was left alone for seconds."""
+    program = "os.fork() and os._exit(1)\ntime.sleep(8)\nopen(sys.argv[1], 'w')"
+    left = python(program, str(tmp_path / "was waited for"))
+    assert supervise(tmp_path, left, telling(tmp_path, launched(), told(0, 0.9), END)) == (0, 2)
+    assert not (tmp_path / "was waited for").exists()
+
+
 def test_launches_without_a_trial_are_given_up(tmp_path: Path) -> None:
     fruitless = telling(tmp_path, launched(), code=3, says="the last words\n")
     assert supervise(tmp_path, fruitless) == (0, FRUITLESS_LAUNCHES)
