@@ -88,7 +88,11 @@ def _dispatch(args: argparse.Namespace, console: Console) -> int:
 
 def read_manifest(path: Path) -> object:
     """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one."""
-    documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise QuantunerError(f"{path} is no UTF-8 ({error}); save it in that encoding") from error
+    documents = [d for d in yaml.safe_load_all(text) if d is not None]
     if len(documents) != 1:
         raise QuantunerError(f"{path} holds {len(documents)} documents; give a file with one QuantizationTuning")
     return documents[0]

@@ -9,13 +9,13 @@ import yaml
 from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
-from quantuner.api.journal import Finished
+from quantuner.api.journal import Finished, History
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
 from quantuner.distributed import mpirun
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text, sole_search
 from quantuner.distributed.supervisor import Supervisor
 from quantuner.distributed.timeline import TIMELINE_FILE
 
@@ -30,13 +30,18 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
         raise QuantunerError(f"--workers must be 0 (serial) or more, not {workers}")
     ranks = tuning.ranks(workers)
     workspace: Path = args.workspace or Path("quantuner_workspace") / tuning.name
+    with sole_search(workspace):
+        return _run(args, workspace, body, ranks, console)
+
+
+def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
     _prepare(workspace, body, console, fresh=args.fresh)
     program = mpirun.python(
         *("-m", "quantuner.run", "--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
     )
     supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, program), relay=args.verbose)
-    with Progress(workspace, tuning, console):
+    with Progress(workspace, Tuning.from_body(body), console):
         code = supervisor.run()
     return _conclude(workspace, body, console, code)
 
@@ -51,9 +56,9 @@ def _require_tuner() -> None:
 
 def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: bool) -> None:
     """An unfinished journal of this very search is continued, a failed one too; any other is kept under a new name."""
-    workspace.mkdir(parents=True, exist_ok=True)
     journal = workspace / JOURNAL_FILE
-    history, told = read_history(journal), bool(read_lines(journal))
+    told = bool(read_lines(journal))
+    history = History() if fresh else read_history(journal)  # a damaged one is no reason not to start anew
     same = bool(history.launches) and history.launches[0].search == search_digest(body)
     if told and same and not isinstance(history.end, Finished) and not fresh:
         console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)

@@ -83,7 +83,7 @@ class Progress:
     def _left(self) -> str:
         """At most: the search ends earlier where a configuration meets the criterion."""
         last, told = self._history.trials[-1], len(self._history.tried)
-        seconds = last.elapsed / told * (self._tuning.tuning_criterion.max_trials - told)
+        seconds = last.elapsed / told * max(0, self._tuning.tuning_criterion.max_trials - told)
         limit = self._tuning.tuning_criterion.timeout_seconds
         if limit:
             seconds = min(seconds, max(0.0, limit - last.elapsed))

@@ -17,6 +17,7 @@ from quantuner.api.journal import History, Record, decode, encode
 
 JOURNAL_FILE = "journal.jsonl"
 BEST_FILE = "best.yaml"
+LOCK_FILE = ".lock"
 LOCK_SECONDS = 0.05  # between two looks whether a journal's writer is gone
 
 
@@ -61,6 +62,24 @@ class JournalFolder:
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextlib.contextmanager
+def sole_search(folder: Path) -> Iterator[None]:
+    """Nobody else searches in the folder inside of the block; between launches, too, when no rank holds the journal.
+
+    Raises `JournalError` where somebody does, or where ranks of one whose supervisor was killed still run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = await_writer(folder, 0)
+        except BlockingIOError:
+            free = False
+        if not free:
+            raise JournalError(f"another search runs in {folder}; wait for it, end it, or name another workspace")
+        yield
 
 
 @contextlib.contextmanager

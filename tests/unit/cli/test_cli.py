@@ -70,6 +70,13 @@ def test_a_bad_resource_is_refused_with_its_fields(
         assert text in captured.err
 
 
+def test_a_file_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: café".encode("latin-1"))
+    assert main(["validate", str(path)]) == 2
+    assert f"{path} is no UTF-8" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "/nowhere/[bold]tuning.yaml"]) == 2
     assert "No such file or directory: '/nowhere/[bold]tuning.yaml'" in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """`quantuner run` and `report`, whole: real ranks, real searches of a tiny model."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import main
-from quantuner.distributed.journal import JournalFolder, read_history
+from quantuner.distributed.journal import JournalFolder, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
 
@@ -160,6 +162,34 @@ def test_a_finished_search_is_kept_and_another_one_started(
     assert (again.end.outcome, len(again.history.tried)) == (Outcome.MAX_TRIALS, 1)
     assert again.status["phase"] == "Complete"
     assert "target not met: maxTrials is reached" in again.out
+
+
+def test_a_damaged_journal_is_kept_where_the_user_starts_anew(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, file = tmp_path / "workspace", written(tmp_path, tuningCriterion={"maxTrials": 1})
+    workspace.mkdir()
+    (workspace / "journal.jsonl").write_text("{damaged\n")
+    assert main(["run", str(file), "--workspace", str(workspace), "--workers", "0"]) == 2
+    again = run(capsys, file, workspace, "--workers", "0", "--fresh")
+    assert (again.code, len(again.history.tried)) == (0, 1)
+    assert (workspace / "journal.1.jsonl").read_text() == "{damaged\n"
+
+
+@pytest.mark.parametrize("held", [sole_search, JournalFolder], ids=["one that runs", "ranks that are left of one"])
+def test_two_searches_do_not_share_a_workspace(
+    interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], held: Callable[[Path], Any]
+) -> None:
+    before = {path.name: path.read_bytes() for path in interrupted.iterdir() if path.is_file()}
+    with contextlib.ExitStack() as stack:
+        other = held(interrupted)
+        stack.enter_context(other) if held is sole_search else stack.callback(other.close)
+        before["journal.jsonl"] = (interrupted / "journal.jsonl").read_bytes()  # opening it repairs it
+        arguments = ["--workspace", str(interrupted), "--workers", "0", "--fresh"]
+        assert main(["run", str(written(tmp_path)), *arguments]) == 2
+    assert f"another search runs in {interrupted}; wait for it" in capsys.readouterr().err
+    after = {path.name: path.read_bytes() for path in interrupted.iterdir() if path.name in before}
+    assert after == before
 
 
 def test_a_failed_search_goes_on_once_somebody_has_acted(
