@@ -1,56 +1,75 @@
-"""What one plain payload has other than another: trials of a search differ in few of their ops."""
+"""What one plain payload has other than another: trials of a search differ in few of their ops.
+
+A difference is made of plain data alone, since a batch of quick trials spends much of its time in pickle:
+
+| difference | makes of its base |
+| --- | --- |
+| `(value,)` | `value`, whatever the base is |
+| `{key: difference, …}` | the base, a mapping, with these keys changed, or new at its end |
+| `({key: difference, …}, keys)` | the same, then all of these keys and no others, in this order |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from marshal import dumps
 from typing import Any
 
+Difference = tuple[Any] | tuple[dict[str, Any], tuple[str, ...]] | dict[str, Any]
 
-@dataclass(frozen=True)
-class Difference:
-    """Makes a payload from a base. Either `whole` is the payload, or the rest says what changes in a mapping."""
-
-    whole: Any = None
-    replaces: bool = False
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """Keys with new values."""
-    inner: Mapping[str, Difference] = field(default_factory=dict)
-    """Keys whose values are mappings in both."""
-    removed: tuple[str, ...] = ()
-    order: tuple[str, ...] | None = None
-    """All keys, where their order is another one."""
+EXACT = 2
+"""Version of marshal's format that spells the same value the same way, since it has no references. It tells types, the
+sign of zero and the order of keys apart, which `==` does not."""
 
 
-def difference(base: Any, payload: Any) -> Difference:
-    """What `apply` makes `payload` of, the order of keys included."""
-    if not (isinstance(base, Mapping) and isinstance(payload, Mapping)):
-        return Difference(whole=payload, replaces=True)
-    values, inner = {}, {}
-    for key, value in payload.items():
-        if key in base and repr(base[key]) == repr(value):  # not ==, for which 1, 1.0 and True are one payload
-            continue
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            inner[key] = difference(base[key], value)
-        else:
-            values[key] = value
-    removed = tuple(key for key in base if key not in payload)
-    result = Difference(values=values, inner=inner, removed=removed)
-    if list(map(repr, _applied(base, result))) != list(map(repr, payload)):
-        return Difference(values=values, inner=inner, removed=removed, order=tuple(payload))
-    return result
+class Reference:
+    """A payload from which many others are told apart; what concerns it alone is done once.
+
+    Payloads are plain: None, bool, int, float, str, bytes, and lists, tuples and dicts of these.
+    """
+
+    __slots__ = ("_keys", "_parts", "_spelled", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._spelled = _spelled(value)
+        plain = type(value) is dict and all(type(key) is str for key in value)  # 1 and True are one key
+        parts = {key: Reference(part) for key, part in value.items()} if plain else None
+        self._parts, self._keys = parts, list(parts or ())
+
+    def difference(self, payload: Any) -> Difference:
+        """What `apply` makes `payload` of, types and the order of keys included."""
+        try:
+            return self._difference(payload)
+        except ValueError:  # marshal's, of what is not plain
+            return (payload,)
+
+    def _difference(self, payload: Any) -> Difference:
+        parts = self._parts
+        if parts is None or type(payload) is not dict:
+            return (payload,)
+        changed: dict[str, Any] = {}
+        for key, value in payload.items():
+            if (part := parts.get(key)) is None:
+                changed[key] = (value,)
+            elif part.value != value or part._spelled != dumps(value, EXACT):  # the latter takes four times as long
+                changed[key] = part._difference(value)
+        keys = list(payload)
+        return changed if keys[: len(self._keys)] == self._keys else (changed, tuple(keys))
+
+
+def _spelled(value: Any) -> bytes | None:
+    try:
+        return dumps(value, EXACT)
+    except ValueError:
+        return None
 
 
 def apply(base: Any, change: Difference) -> Any:
     """The payload that `change` was made for. `base` is not changed; parts of it are shared."""
-    if change.replaces:
-        return change.whole
-    made = _applied(base, change)
-    return made if change.order is None else {key: made[key] for key in change.order}
-
-
-def _applied(base: Mapping[str, Any], change: Difference) -> dict[str, Any]:
-    removed = set(change.removed)
-    kept = {key: value for key, value in base.items() if key not in removed}
-    inner = {key: apply(base[key], one) for key, one in change.inner.items()}
-    return {**kept, **inner, **change.values}
+    if isinstance(change, dict):
+        return {**base, **{key: apply(base.get(key), one) for key, one in change.items()}}
+    if len(change) == 1:
+        return change[0]
+    changed, keys = change
+    made = apply(base, changed)
+    return {key: made[key] for key in keys}

@@ -36,8 +36,14 @@ class _Rank:
 class Orders:
     """What is to be sent."""
 
-    assigned: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list))
-    cancelled: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list))
+    assigned: dict[int, list[Task]] = field(default_factory=dict)
+    cancelled: dict[int, list[Task]] = field(default_factory=dict)
+
+    def assign(self, rank: int, task: Task) -> None:
+        self.assigned.setdefault(rank, []).append(task)
+
+    def cancel(self, rank: int, tasks: Iterable[Task]) -> None:
+        self.cancelled.setdefault(rank, []).extend(tasks)
 
 
 class Dispatcher:
@@ -62,15 +68,15 @@ class Dispatcher:
         self._spent: dict[int, float] = {}
         """Of a divided trial's shares that are answered."""
         self._seconds: deque[float] = deque(limits.known, maxlen=101)
-        self._median: float | None = statistics.median(limits.known) if limits.known else None
+        self._known_median: float | None = None
+        """Of `_seconds`; None where it is to be computed."""
 
     # --- what happens
 
     def expect(self, seconds: Iterable[float]) -> None:
         """Takes what trials took before, where none is known."""
-        if self._median is None:
+        if not self._seconds:
             self._seconds.extend(seconds)
-            self._median = statistics.median(self._seconds) if self._seconds else None
 
     def offer(self, indices: Iterable[int]) -> None:
         """Takes a batch of trials."""
@@ -117,8 +123,7 @@ class Dispatcher:
 
     def _learn(self, seconds: float) -> None:
         self._seconds.append(seconds)
-        if len(self._seconds) < 16 or len(self._seconds) % 8 == 0 or self._median is None:
-            self._median = statistics.median(self._seconds)
+        self._known_median = None
 
     def _take_back(self, task: Task, now: float, orders: Orders) -> None:
         for rank in sorted(self._holders.get(task, ())):
@@ -126,7 +131,7 @@ class Dispatcher:
             if held.tasks[0] == task:  # the next one has not been at work as long as this one
                 held.since = now
             self._remove(rank, task)
-            orders.cancelled[rank].append(task)
+            orders.cancel(rank, [task])
 
     def _remove(self, rank: int, task: Task) -> None:
         self._ranks[rank].tasks.remove(task)
@@ -150,7 +155,7 @@ class Dispatcher:
         """The batch is decided."""
         orders = Orders()
         for rank, held in self._ranks.items():
-            orders.cancelled[rank].extend(held.tasks)
+            orders.cancel(rank, held.tasks)
             held.tasks.clear()
         self._holders.clear()
         self._open.clear()
@@ -172,13 +177,12 @@ class Dispatcher:
         if not tasks:
             return None, False, Orders()
         blamed = tasks[0]
-        certain = self.is_alone(blamed)
         self._blame[blamed.index] += 1
         for task in tasks:
             self._alone.add(task.index)
             if task in self._open and not self.holders(task):
                 heapq.heappush(self._waiting, task)
-        failed = certain and self._blame[blamed.index] >= LOSSES
+        failed = self._blame[blamed.index] >= LOSSES
         return blamed, failed, self.forget(blamed.index, now) if failed else Orders()
 
     def blame(self, index: int) -> int:
@@ -199,6 +203,13 @@ class Dispatcher:
     def running(self) -> int:
         """Ranks at work."""
         return sum(bool(held.tasks) for held in self._ranks.values())
+
+    @property
+    def _median(self) -> float | None:
+        """Of the last trials' seconds. Computed when it is asked for: many quick trials are answered between."""
+        if self._known_median is None and self._seconds:
+            self._known_median = statistics.median(self._seconds)
+        return self._known_median
 
     @property
     def deadline(self) -> float | None:
@@ -259,7 +270,7 @@ class Dispatcher:
             held.since = now
         held.tasks.append(task)
         self._holders[task].add(rank)
-        orders.assigned[rank].append(task)
+        orders.assign(rank, task)
 
     def _divide(self) -> None:
         """Where fewer trials wait than ranks are idle, each is divided, so that none of these has nothing to do."""
@@ -307,7 +318,7 @@ class Dispatcher:
         if unbegun > 0 and unbegun * (self._median or 0.0) >= self.limits.ahead:  # else it is done before a message is
             for task in _last(richest.tasks, (unbegun + 1) // 2):
                 self._remove(source, task)
-                orders.cancelled[source].append(task)
+                orders.cancel(source, [task])
                 self._give(rank, task, now, orders)
             return
         slow = self._slow

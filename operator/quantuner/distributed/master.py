@@ -12,7 +12,7 @@ from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.batch import Batch
 from quantuner.distributed.communicator import Messages, RanksLostError
-from quantuner.distributed.differences import difference
+from quantuner.distributed.differences import Reference
 from quantuner.distributed.dispatch import Dispatcher, Orders
 from quantuner.distributed.executors import Tell, Told
 from quantuner.distributed.losses import Losses
@@ -37,6 +37,9 @@ from quantuner.distributed.spans import Spans
 from quantuner.distributed.timeline import Observer, Quiet
 
 logger = logging.getLogger(__name__)
+
+MESSAGE = 64
+"""Tasks in a message at most, so that a rank is at work on the first while more are being written."""
 
 _epochs = itertools.count(1)
 
@@ -74,7 +77,7 @@ class Master:
         self._dispatch = Dispatcher(ranks, self._limits, self._shares, self._losses.known)
         self._owed: dict[int, Counter[Task]] = {rank: Counter() for rank in ranks}
         """Answers that a rank may still give."""
-        self._base: Any = None
+        self._base = Reference(None)
         self._based: set[int] = set()
         """Ranks that have the base."""
         self._left: set[int] = set()
@@ -117,8 +120,9 @@ class Master:
         return shares(self._batch.payload(index)) if callable(shares) else shares
 
     def _tell(self, batch: Batch, tell: Tell) -> bool:
+        running = self._dispatch.running
         while (ready := batch.take()) is not None:
-            if tell(Told(*ready, running=self._dispatch.running)):
+            if tell(Told(*ready, running)):
                 return True
         return False
 
@@ -128,20 +132,24 @@ class Master:
         for rank, tasks in orders.assigned.items():
             self._ready(rank, batch)
             self._owed[rank].update(tasks)
+            self._spans.given(rank)
             for task in tasks:
-                self._spans.given(rank, task, again=self._dispatch.holders(task) > 1)
-            self._comm.send(Assign(tuple(self._job(batch, t) for t in tasks), self._dispatch.deadline), to=rank)
+                if self._dispatch.holders(task) > 1:
+                    self._spans.again(rank, task)
+            for start in range(0, len(tasks), MESSAGE):
+                jobs = tuple(self._job(batch, task) for task in tasks[start : start + MESSAGE])
+                self._comm.send(Assign(jobs, self._dispatch.deadline), to=rank)
 
     def _job(self, batch: Batch, task: Task) -> Job:
-        return Job(task, difference(self._base, batch.payload(task.index)), self._dispatch.is_alone(task))
+        return Job(task, self._base.difference(batch.payload(task.index)), self._dispatch.is_alone(task))
 
     def _ready(self, rank: int, batch: Batch) -> None:
         if rank in self._based:
             return
         if not self._based:
-            self._base = batch.payloads[0]
+            self._base = Reference(batch.payloads[0])
         self._based.add(rank)
-        self._comm.send(Base(self._epoch, self._base), to=rank)
+        self._comm.send(Base(self._epoch, self._base.value), to=rank)
 
     def _cancel(self, orders: Orders) -> None:
         for rank, tasks in orders.cancelled.items():
@@ -179,11 +187,13 @@ class Master:
             raise RuntimeError(f"rank {rank} sent {message!r}, which is no message of the protocol")
         if message.epoch != self._epoch or rank not in self._owed:  # of an earlier search, or of a rank given up
             return
+        owed = self._owed[rank]
         for answer in message.answers:
-            if not self._owed[rank][answer.task]:
+            if not owed[answer.task]:
                 raise RuntimeError(f"rank {rank} sent {answer.value!r} for {answer.task}, which it was not given")
-            self._owed[rank][answer.task] -= 1
-            self._spans.answered(rank, answer, counts=self._answer(batch, rank, answer))
+            owed[answer.task] -= 1
+            counts = self._answer(batch, rank, answer)
+            self._spans.answered(rank, answer, message.sent, counts=counts)
 
     def _answer(self, batch: Batch | None, rank: int, answer: Answer) -> bool:
         """Whether it is the task's first result."""

@@ -1,28 +1,29 @@
-"""The messages between master and slave. Plain data; a trial is its number and an opaque payload."""
+"""The messages between master and slave. Plain data; a trial is its number and an opaque payload.
+
+What there is one of for each trial is a tuple: it is made, compared, hashed and pickled without running Python.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.differences import Difference
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """A trial, or one of `parts` equal shares of its evaluation; ordered by trial."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # of a tuple it is a method, which nobody needs of a task
     part: int = 0
     parts: int = 1
     batch: int = 0
     """Number of the batch that it is of: a decided one leaves trials whose numbers are given again."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A task and what a slave needs for it."""
 
     task: Task
@@ -69,11 +70,12 @@ class Done:
     """Slave to master: results of tasks, in the order in which they were evaluated."""
 
     epoch: int
+    sent: float
+    """When that was, on the slave's clock, as `Answer.ready`."""
     answers: tuple[Answer, ...]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of a task."""
 
     task: Task
@@ -81,8 +83,8 @@ class Answer:
     """Of a whole trial a TrialResult, of a share what `Work.evaluate_part` returned; or `Failed`, or `Abandoned`."""
     seconds: float
     """How long it took."""
-    age: float = 0.0
-    """Seconds since then, when it was sent."""
+    ready: float
+    """When it was there, on the slave's clock."""
 
 
 @dataclass(frozen=True)

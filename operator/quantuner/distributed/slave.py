@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from quantuner.api.errors import AbandonedError
@@ -51,7 +49,6 @@ class Slave:
         self._jobs: deque[Job] = deque()
         self._seconds: float | None = None
         self._answers: list[Answer] = []
-        """Their `age` is, until they are sent, the time at which they were ready."""
         self._sent = 0.0
         self._current: Task | None = None
         self._ended = False
@@ -123,7 +120,7 @@ class Slave:
             if self._watchdog is not None:
                 self._watchdog.stop()
         now = self._comm.now()
-        self._answers.append(Answer(job.task, value, now - began, age=now))
+        self._answers.append(Answer(job.task, value, now - began, now))
         if job.alone or now - self._sent >= HELD_SECONDS:
             self._answer()
 
@@ -141,23 +138,6 @@ class Slave:
     def _answer(self) -> None:
         now = self._comm.now()
         if self._answers:
-            aged = (dataclasses.replace(answer, age=now - answer.age) for answer in self._answers)
-            self._comm.send(Done(self._epoch, tuple(aged)), to=0)
+            self._comm.send(Done(self._epoch, now, tuple(self._answers)), to=0)
             self._answers.clear()
         self._sent = now
-
-
-def serve(
-    comm: Messages,
-    work: Evaluate | Work,
-    watchdog: Watchdog | None = None,
-    listen: Callable[[Callable[[], None]], None] | None = None,
-) -> int:
-    """A slave's loop until the master ends it; returns how many tasks that were.
-
-    `listen` is given the function to be called between a trial's batches.
-    """
-    slave = Slave(comm, work, watchdog)
-    if listen is not None:
-        listen(slave.check)
-    return slave.run()

@@ -17,16 +17,18 @@ class Spans:
         self._since: dict[int, float] = {}
         """Rank to the time when its last span ended, or its first task was given."""
 
-    def given(self, rank: int, task: Task, *, again: bool) -> None:
-        """`again`: another rank has it, too."""
+    def given(self, rank: int) -> None:
+        """A rank has got tasks."""
         self._since.setdefault(rank, self._observer.now())
-        if again:
-            self._twice.add((rank, task))
 
-    def answered(self, rank: int, answer: Answer, *, counts: bool) -> None:
-        """`counts`: it is the task's first result."""
-        end = self._observer.now() - answer.age
-        start = max(end - answer.seconds, self._since.get(rank, 0.0))  # ages are of another clock
+    def again(self, rank: int, task: Task) -> None:
+        """A rank has got what another one has, too."""
+        self._twice.add((rank, task))
+
+    def answered(self, rank: int, answer: Answer, sent: float, *, counts: bool) -> None:
+        """`sent` is when, on the slave's clock; `counts`: it is the task's first result."""
+        end = self._observer.now() - (sent - answer.ready)
+        start = max(end - answer.seconds, self._since.get(rank, 0.0))  # its clock is another one
         failed = isinstance(answer.value, Failed) or (
             isinstance(answer.value, TrialResult) and answer.value.accuracy is None
         )

@@ -1,13 +1,14 @@
 """Differences of payloads: what comes back is the payload itself, types and order of keys included."""
 
 import pickle
+from enum import StrEnum
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quantuner.distributed.differences import apply, difference
+from quantuner.distributed.differences import Reference, apply
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, float("nan")]) | st.text("ab")
@@ -30,11 +31,32 @@ MAPPINGS = st.dictionaries(KEYS, PLAIN, max_size=4)
 @example(base={}, payload={"a": None})
 @example(base={1: "x"}, payload={True: "x"})
 @example(base=None, payload={"a": 1})
+@example(base={"a": 1}, payload={"a": 1, "b": 2})
+@example(base={"a": 1, "b": {"c": 1}}, payload={"d": 2, "b": {"c": True}})
+@example(base={"a": [1, (0.0,)]}, payload={"a": [1, (-0.0,)]})
+@example(base={"a": [1]}, payload={"a": (1,)})
+@example(base={"a": float("nan")}, payload={"a": float("nan")})
 def test_applied_to_its_base_a_difference_gives_the_payload(base: Any, payload: Any) -> None:
     before = repr(base)
     # repr tells 1, 1.0 and True apart, 0.0 and -0.0, and the order of keys.
-    assert repr(apply(base, difference(base, payload))) == repr(payload)
+    assert repr(apply(base, Reference(base).difference(payload))) == repr(payload)
     assert repr(base) == before
+
+
+class Mode(StrEnum):
+    STATIC = "static"
+
+
+@pytest.mark.parametrize(
+    ("base", "payload"),
+    [
+        ({"mode": "static"}, {"mode": Mode.STATIC}),
+        ({"mode": Mode.STATIC}, {"mode": "static"}),
+        ({"mode": Mode.STATIC}, {"mode": Mode.STATIC}),
+    ],
+)
+def test_what_is_not_plain_comes_as_it_is(base: Any, payload: Any) -> None:
+    assert repr(apply(base, Reference(base).difference(payload))) == repr(payload)
 
 
 def ops(count: int, **changed: Any) -> dict[str, Any]:
@@ -46,16 +68,25 @@ def ops(count: int, **changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change", [{}, {"op7": {"dtype": "fp32", "algorithm": "minmax"}}, {"op7": "fp32"}, {"new": {"dtype": "int8"}}]
 )
-def test_a_small_change_is_small_however_large_the_payload_is(change: dict[str, Any]) -> None:
-    sizes = [len(pickle.dumps(difference(ops(count), ops(count, **change)))) for count in (10, 1000)]
+@pytest.mark.parametrize(
+    "around", [{}, {"limit": {"accuracy": 0.5}}, {"recipes": {"smooth": 0.7}}], ids=["same", "new", "other"]
+)
+def test_a_small_change_is_small_however_large_the_payload_is(change: dict[str, Any], around: dict[str, Any]) -> None:
+    sizes = [
+        len(pickle.dumps(Reference(ops(count)).difference({**ops(count, **change), **around}))) for count in (10, 1000)
+    ]
     assert sizes[0] == sizes[1]
-    assert sizes[1] < 600 < len(pickle.dumps(ops(1000))) / 20
+    assert sizes[1] < 200 < len(pickle.dumps(ops(1000))) / 20
+
+
+@pytest.mark.parametrize("keys", [("recipes", "ops"), ("ops",), ("recipes", "new", "ops")])
+def test_other_keys_or_another_order_leave_what_is_inside_small(keys: tuple[str, ...]) -> None:
+    payload = {**ops(1000, op7="fp32"), "new": 1}
+    found: Any = Reference(ops(1000)).difference({key: payload[key] for key in keys})
+    assert found[0]["ops"] == {"op7": ("fp32",)}
+    assert found[1] == keys
 
 
 def test_only_what_differs_inside_is_named() -> None:
-    change = difference(ops(10), ops(10, op7={"dtype": "fp32", "algorithm": "minmax"}))
-    assert list(change.inner) == ["ops"]
-    assert dict(change.inner["ops"].inner["op7"].values) == {"dtype": "fp32"}
-    assert not change.values
-    assert not change.removed
-    assert change.order is None
+    change = Reference(ops(10)).difference(ops(10, op7={"dtype": "fp32", "algorithm": "minmax"}))
+    assert change == {"ops": {"op7": {"dtype": ("fp32",)}}}

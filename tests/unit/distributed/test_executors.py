@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Serial, Told
 from quantuner.distributed.master import Master
-from quantuner.distributed.slave import serve
+from quantuner.distributed.slave import Slave
 from tests.unit.distributed.in_memory import World
 
 
@@ -79,7 +79,7 @@ def bench(slaves: int, seed: int = 0) -> Iterator[Bench]:
     served: dict[int, int] = {}
 
     def slave(rank: int) -> None:
-        served[rank] = serve(world.comm(rank), evaluate)
+        served[rank] = Slave(world.comm(rank), evaluate).run()
         world.end(rank)
 
     threads = [threading.Thread(target=slave, args=(rank,)) for rank in range(1, slaves + 1)]

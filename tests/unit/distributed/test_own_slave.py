@@ -13,7 +13,7 @@ from quantuner.distributed.executors import Tell, Told
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import Broken, Limits
-from quantuner.distributed.slave import serve
+from quantuner.distributed.slave import Slave
 from tests.unit.distributed.in_memory import World
 
 PATIENCE = 30.0  # of a test that would hang else; never waited for where it passes
@@ -54,7 +54,7 @@ def finishes(what: Any) -> Any:
 
 def test_it_evaluates_beside_the_others_which_come_first() -> None:
     world = World(3)
-    ranks = [threading.Thread(target=serve, args=(world.comm(rank), result)) for rank in (1, 2)]
+    ranks = [threading.Thread(target=Slave(world.comm(rank), result).run) for rank in (1, 2)]
     for rank in ranks:
         rank.start()
     comm = WithOwnSlave(world.comm(0), result)
