@@ -2,7 +2,9 @@
 
 torch.export.load unpickles tensors that ask for it, custom objects and example inputs, evaluates expressions of sizes
 as Python, and calls any function of torch that a node names, those of the operating system included. A program that
-Quantuner saved needs none of it. Source: torch 2.13, torch/export/pt2_archive/_package.py and torch/_export/serde.
+Quantuner saved needs none of it. The archive is read with torch's own reader: another one may find other bytes under a
+name, since torch's takes names that differ in case for the same. Source: torch 2.13,
+torch/export/pt2_archive/_package.py and torch/_export/serde.
 """
 
 from __future__ import annotations
@@ -10,13 +12,18 @@ from __future__ import annotations
 import ast
 import json
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch.export.pt2_archive import PT2ArchiveReader
+
 from quantuner.api.errors import ArtifactError
 
+_RECORD = re.compile(
+    r"models/model\.json|data/(weights|constants)/(model_\1_config\.json|weight_\d+|tensor_\d+)"
+    r"|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+)
 _NAME = re.compile(r"[\w.<>:/+ -]*")
 _WORD = re.compile(r"[A-Za-z]\w*")
 _TARGET = re.compile(
@@ -26,8 +33,9 @@ _TARGET = re.compile(
     r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)"
     r"|math\.[a-z]\w*|torch\.sym_\w+|torch\._sym_\w+"
 )
-_FORBIDDEN = ("torch.ops.aten.from_file",)  # opens a file of any name
+_FORBIDDEN = ("torch.ops.aten.from_file", "torch.ops.aten.save")  # open a file of any name
 _FREE = ("metadata", "as_string", "as_strings", "stack_trace")  # never run: shown, or a node's argument
+_FUNCTIONS = ("target", "as_operator")
 _SPECS = ("in_spec", "out_spec")
 _SIZES = ("size", "stride", "storage_offset", "dim", "ndimension")
 _CALLED = ("int", "float", "bool", "abs", "min", "max", "round", "len")
@@ -50,9 +58,8 @@ _SYNTAX = (
 def inspect(file: Path) -> None:
     """Raises `ArtifactError` where the program `file` could run code of its own."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            problem = next(_problems(archive), None)
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = next(_problems(PT2ArchiveReader(str(file))), None)
+    except (RuntimeError, AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"it cannot be read ({type(error).__name__}: {error})"
     if problem:
         raise ArtifactError(
@@ -60,21 +67,17 @@ def inspect(file: Path) -> None:
         )
 
 
-def _problems(archive: zipfile.ZipFile) -> Iterator[str]:
-    for info in archive.infolist():
-        _, _, name = info.filename.partition("/")
-        if name.startswith("data/sample_inputs/"):
-            if info.file_size:
+def _problems(archive: PT2ArchiveReader) -> Iterator[str]:
+    for name in archive.get_file_names():
+        if not _RECORD.fullmatch(name):
+            yield f"it holds {name!r:.80}, which no saved model has"
+        elif name.startswith("data/sample_inputs/"):
+            if archive.read_bytes(name):
                 yield "it has example inputs, which would be unpickled"
-        elif name.startswith(("data/weights/", "data/constants/")):
-            if name.endswith(".json"):
-                yield from _payload_problems(json.loads(archive.read(info)))
-            elif name.endswith(".pt"):
-                yield f"{name} would be unpickled"
         elif name.startswith("models/"):
-            yield from _program_problems(json.loads(archive.read(info)))
-        elif name.startswith("data/aotinductor/"):
-            yield f"{name} is compiled code"
+            yield from _program_problems(json.loads(archive.read_bytes(name)))
+        elif name.endswith(".json"):
+            yield from _payload_problems(json.loads(archive.read_bytes(name)))
 
 
 def _payload_problems(payload: Any) -> Iterator[str]:
@@ -89,7 +92,7 @@ def _program_problems(program: Any, key: str = "") -> Iterator[str]:
         for name, value in program.items():
             if not _NAME.fullmatch(name):
                 yield f"the name {name!r:.80}"
-            if name not in _FREE:
+            if not (name in _FREE and _is_text(value)):
                 yield from _program_problems(value, name)
     elif isinstance(program, list):
         for value in program:
@@ -98,13 +101,22 @@ def _program_problems(program: Any, key: str = "") -> Iterator[str]:
         yield from _text_problems(program, key)
 
 
+def _is_text(value: Any) -> bool:
+    """A user may have called a tensor `metadata`: what is computed of it is no text."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) for part in parts)
+
+
 def _text_problems(text: str, key: str) -> Iterator[str]:
-    if key == "target":
+    if key in _FUNCTIONS:
         if not _TARGET.fullmatch(text) or text.startswith(_FORBIDDEN):
             yield f"the function {text!r:.80}"
     elif key in ("expr_str", "guards_code"):
         if not harmless(text):
             yield f"the expression {text!r:.80}"
+    elif key == "default_factory_module":
+        if text != "builtins":
+            yield f"the module {text!r:.80}"
     elif key in _SPECS or text[:1] in ("[", "{", '"'):
         yield from _program_problems(json.loads(text), "name")
     elif not _NAME.fullmatch(text):

@@ -86,6 +86,31 @@ def argument(name: str) -> Callable[[Any], None]:
     return edit
 
 
+def tensor_called(name: str, expression: str) -> Callable[[Any], None]:
+    """Gives the input a name that stands for a text elsewhere in a program, and its size an expression."""
+
+    def edit(body: Any) -> None:
+        values = body["graph_module"]["graph"]["tensor_values"]
+        values[name] = json.loads(json.dumps(values["x"]))
+        values[name]["sizes"][0]["as_expr"]["expr_str"] = expression
+
+    return edit
+
+
+def operand(**value: Any) -> Callable[[Any], None]:
+    return lambda body: body["graph_module"]["graph"]["nodes"][0]["inputs"][0].update(arg=value)
+
+
+def made_by(module: str) -> Callable[[Any], None]:
+    context = json.dumps({"default_factory_module": module, "default_factory_name": "x"})
+
+    def edit(body: Any) -> None:
+        signature = body["graph_module"]["module_call_graph"][0]["signature"]
+        signature["in_spec"] = json.dumps([1, {"type": "collections.defaultdict", "context": context}])
+
+    return edit
+
+
 def guard(code: str) -> Callable[[Any], None]:
     return lambda body: body["guards_code"].append(code)
 
@@ -126,6 +151,11 @@ def test_pickled_example_inputs_are_not_read(saved: Path, tmp_path: Path) -> Non
         pytest.param(of_the_first_node(target="torch.os.system"), "the function 'torch.os.system'", id="a function"),
         pytest.param(of_the_first_node(target="torch.ops.load_library"), "the function", id="a library"),
         pytest.param(of_the_first_node(target="torch.ops.aten.from_file.default"), "the function", id="a file"),
+        pytest.param(of_the_first_node(target="torch.ops.aten.save.default"), "the function", id="a file to write"),
+        pytest.param(operand(as_operator="torch.os.system"), "the function 'torch.os.system'", id="a function to call"),
+        pytest.param(tensor_called("metadata", "f(1)(2)"), "the expression", id="a size where a text would be"),
+        pytest.param(tensor_called("as_string", "f(1)(2)"), "the expression", id="another one"),
+        pytest.param(made_by("antigravity"), "the module 'antigravity'", id="a module to import"),
         pytest.param(of_the_first_node(target="torch.ops.aten.add.__class__"), "the function", id="no overload"),
         pytest.param(of_the_first_node(target="_operator.methodcaller"), "the function", id="an operator"),
         pytest.param(of_the_first_node(name='x"); import os #'), "the text", id="a name"),
@@ -138,6 +168,38 @@ def test_pickled_example_inputs_are_not_read(saved: Path, tmp_path: Path) -> Non
 def test_what_would_run_is_refused(saved: Path, tmp_path: Path, edit: Any, says: str) -> None:
     folder = changed(saved, tmp_path / "model", **{PROGRAM: edited(edit)})
     with pytest.raises(ArtifactError, match=f"might run code: {says}"):
+        artifact.load(folder)
+
+
+def test_what_torch_reads_is_what_is_inspected(saved: Path, tmp_path: Path) -> None:
+    """torch takes a record's name for another one's that differs in case."""
+    folder = shutil.copytree(saved, tmp_path / "model")
+    marker = tmp_path / "run"
+    with zipfile.ZipFile(saved / "model.pt2") as old, zipfile.ZipFile(folder / "model.pt2", "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info))
+            if info.filename == f"model/{PROGRAM}":
+                program = json.loads(old.read(info))
+                size(f"__import__('pathlib').Path('{marker}').touch()")(program)
+                new.writestr("model/MODELS/model.json", json.dumps(program))
+    artifact._seal(folder)
+    with pytest.raises(ArtifactError, match="might run code"):
+        artifact.load(folder)
+    assert not marker.exists()
+    with quiet(), pytest.raises(Exception):  # noqa: B017, PT011  # whatever: the harm is done before
+        torch.export.load(folder / "model.pt2")
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["data/SAMPLE_INPUTS/model.pt", "data/weights/model.pt", "data/aotinductor/model/x.so"]
+)
+def test_records_that_no_saved_model_has_are_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(saved, tmp_path / "model")
+    with zipfile.ZipFile(folder / "model.pt2", "a") as archive:
+        archive.writestr(f"model/{name}", "")
+    artifact._seal(folder)
+    with pytest.raises(ArtifactError, match=f"it holds '{name}', which no saved model has"):
         artifact.load(folder)
 
 
