@@ -1,7 +1,8 @@
 """Batch norms that must not be folded into the convolution before them.
 
 torchao's prepare folds every batch norm behind a convolution, also where something else reads the convolution's output
-or shares its weight, and then computes another function. Behind a transposed convolution with groups it raises.
+or shares its weight, and then computes another function. It raises behind a transposed convolution with groups, behind
+one whose weight is computed (as by weight normalization), and for a norm that takes its statistics from the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def keep_shared_apart(model: GraphModule) -> None:
     for norm in [node for node in model.graph.nodes if node.target in _NORMS]:
         source = norm.args[0]
         shared = source in convolutions and (len(source.users) > 1 or readers[_weight(model, source)] > 1)
-        if shared or (source in convolutions and _is_transposed_in_groups(source)):
+        if shared or (source in convolutions and not _can_be_folded(norm, source)):
             with model.graph.inserting_before(norm):
                 copy = model.graph.call_function(torch.ops.aten.clone.default, (source,))
             copy.meta = {"val": source.meta["val"]}
@@ -36,6 +37,13 @@ def keep_shared_apart(model: GraphModule) -> None:
 def _is_convolution(node: Node) -> bool:
     operator = node.target
     return isinstance(operator, torch._ops.OpOverload) and operator._schema.name.removeprefix("aten::") in _FOLDED_INTO
+
+
+def _can_be_folded(norm: Node, convolution: Node) -> bool:
+    """Whether all that folding computes with is there beforehand."""
+    constants = [*convolution.args[1:3], *norm.args[1:5]]
+    known = all(value.op == "get_attr" for value in constants if isinstance(value, Node))
+    return known and norm.args[3] is not None and not _is_transposed_in_groups(convolution)
 
 
 def _is_transposed_in_groups(node: Node) -> bool:

@@ -94,17 +94,21 @@ def range_names(name: str, node: Node) -> tuple[str, ...]:
 def is_quantizable(node: Node) -> bool:
     """Whether a call can be computed in int8.
 
-    An op whose weight is computed (weight normalization) cannot: its weight cannot be stored as int8. A product must
-    be one of floating-point activations.
+    An op whose weight is computed (weight normalization) cannot: its weight cannot be stored as int8. Nor can one in
+    another type than float32, which all grids round to. A product must be one of activations.
     """
     found = operator_of(node)
     if found is None:
         return False
     if found.weight is not None:
         weight = node.args[found.weight]
-        return isinstance(weight, Node) and weight.op == "get_attr"
+        return isinstance(weight, Node) and weight.op == "get_attr" and _is_float32(weight)
     if node.target in RECURRENT:
-        return all(weight.op == "get_attr" for weight in matrices(node))
+        return all(weight.op == "get_attr" and _is_float32(weight) for weight in matrices(node))
+    return _is_float32(node) and all(source.op != "get_attr" for source in inputs_of(node))
+
+
+def _is_float32(node: Node) -> bool:
+    """What torch added to a captured graph since has no value to ask, and is."""
     value = node.meta.get("val")
-    floating = not isinstance(value, torch.Tensor) or value.is_floating_point()
-    return floating and all(source.op != "get_attr" for source in inputs_of(node))
+    return not isinstance(value, torch.Tensor) or value.dtype is torch.float32

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch.fx import GraphModule, Node
@@ -89,12 +90,24 @@ def _push_owner(node: Node, captured: torch.nn.Module) -> None:
     stack = node.meta.get("nn_module_stack") or {}
     caller = [*stack.values()][-1][0] if stack else ""
     kind = getattr(torch.nn, found.type)
-    own = isinstance(
-        _submodule(captured, caller), kind
-    )  # a linear of the user's own class, or one that shares a weight
-    name = caller if own else _owner(path_of(weight), kind, captured)
+    path = path_of(weight)
+    name = caller if _has(_submodule(captured, caller), kind, path, captured) else _owner(path, kind, captured)
+    if not name and _class_of(stack) == found.type:  # a user's own class of that name may call with several weights
+        name = path
     if name:
         node.meta["nn_module_stack"] = {**stack, f"weight of {name}": (name, f"torch.nn.{found.type}")}
+
+
+def _has(module: torch.nn.Module | None, kind: type[torch.nn.Module], path: str, captured: torch.nn.Module) -> bool:
+    """Whether the parameter at `path` is the module's weight, also where it is shared: not what an adapter adds."""
+    parameters = dict(captured.named_parameters(remove_duplicate=False))
+    return isinstance(module, kind) and parameters.get(path) is module.weight
+
+
+def _class_of(stack: Mapping[str, tuple[str, object]]) -> str:
+    """The class of the innermost module, without the name of its own module."""
+    class_ = [*stack.values()][-1][1] if stack else ""
+    return (class_ if isinstance(class_, str) else getattr(class_, "__name__", "")).rpartition(".")[2]
 
 
 def _owner(path: str, kind: type[torch.nn.Module], captured: torch.nn.Module) -> str:

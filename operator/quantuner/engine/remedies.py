@@ -41,6 +41,11 @@ REMEDIES = (
         "take what an object holds as inputs of its own",
     ),
     Remedy(
+        r"must be Tensor, not (dict|\w*Encoding)\b|^AttributeError: '(dict|\w*Encoding)' object",
+        "a batch that is a dict is one input of forward(), the first; wrap the model in one that takes it (def "
+        "forward(self, batch): return self.model(**batch)), or give tensors in their order: ((input, input, …), label)",
+    ),
+    Remedy(
         r"in output, which is not a known type",
         "forward() may return tensors, and tuples, lists and dicts of them; return what the object holds as a dict",
     ),

@@ -56,7 +56,29 @@ class Plain(nn.Module):
         return y
 
 
-@pytest.mark.parametrize(("make", "norms"), [(SecondReader, 1), (CalledTwice, 2), (TiedWeight, 2), (Plain, 0)])
+class ComputedWeight(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.conv)
+        self.head = nn.Conv2d(2, 2, 1)  # one that can be quantized
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(super().forward(x))
+        return y
+
+
+class OfTheBatch(Plain):
+    """As a norm without running statistics computes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x)
+        return nn.functional.batch_norm(y, None, None, self.bn.weight, self.bn.bias, training=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "norms"),
+    [(SecondReader, 1), (CalledTwice, 2), (TiedWeight, 2), (Plain, 0), (ComputedWeight, 1), (OfTheBatch, 1)],
+)
 def test_a_norm_is_folded_only_where_nothing_else_notices(make: Callable[[], nn.Module], norms: int) -> None:
     model, x = seeded(make), torch.linspace(-1, 1, 64).view(2, 2, 4, 4)
     graph = folded(capture(model, (x,)).graph)

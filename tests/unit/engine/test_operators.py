@@ -61,6 +61,24 @@ def test_every_input_of_a_product_has_a_range() -> None:
     assert weight_of(nodes["matmul"]) is None
 
 
+class Mixed(nn.Module):
+    """A head in bf16 behind a body in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3).to(torch.bfloat16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.body(x).to(torch.bfloat16)
+        scores = y @ y.T
+        z: torch.Tensor = self.head(scores @ y).float()
+        return z
+
+
+def test_what_is_not_in_float32_is_left_as_it_is() -> None:
+    assert [op.name for op in captured(Mixed, torch.ones(3, 4)).ops] == ["body"]
+
+
 def test_an_embedding_has_no_input_that_is_rounded() -> None:
     nodes = {name: node for name, _, node in quantizable_nodes(captured(Looked, ids()).graph.graph)}
     assert range_names("tokens", nodes["tokens"]) == ()

@@ -42,7 +42,35 @@ class Adapted(nn.Linear):
     """A user's own kind of linear."""
 
 
+class Adapter(nn.Linear):
+    """A linear and what is learnt beside it, in two small matrices."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.down, self.up = nn.Parameter(torch.randn(4, 4) / 4), nn.Parameter(torch.randn(4, 4) / 4)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name for it
+        beside = nn.functional.linear(nn.functional.linear(input, self.down), self.up)
+        y: torch.Tensor = super().forward(input) + beside
+        return y
+
+
+class OfTwo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.randn(4, 4) / 4), nn.Parameter(torch.randn(4, 4) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = nn.functional.linear(nn.functional.linear(x, self.one), self.other)
+        return y
+
+
+OfTwo.__name__ = OfTwo.__qualname__ = "Linear"  # as users call their own
+
+
 CASES: list[Any] = [
+    pytest.param(lambda: nn.Sequential(Adapter()), (TOKENS,), ["0.linear", "0.linear_1", "0"], id="an adapter"),
+    pytest.param(lambda: nn.Sequential(OfTwo()), (TOKENS,), ["0.one", "0.other"], id="another class called Linear"),
     pytest.param(
         lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)),
         (TOKENS,),

@@ -36,6 +36,7 @@ CASES = [
     Case(uncapturable.WritesToItsInput, "x = x + 1 for x += 1"),
     Case(uncapturable.ByKeyword, "wrap the model in one whose forward() takes x by position"),
     Case(uncapturable.TakesTwo, "batches are (input, label) or ((input, input, …), label)"),
+    Case(uncapturable.Looks, "self.model(**batch)", ({"ids": torch.ones(3, 4).long()},)),
     Case(uncapturable.TakesAnObject, "what an object holds", (uncapturable.Holder(ROWS),), has_line=False),
     Case(uncapturable.TakesAnObject, "convert arrays with torch.as_tensor", (ROWS.numpy(),), has_line=False),
     Case(uncapturable.GivesAnObject, "return what the object holds as a dict", has_line=False),

@@ -68,7 +68,18 @@ def test_trials_take_other_batches_than_the_one_that_the_model_was_captured_with
         assert told.accuracy == float(engine.quantized(config)(images(16, seed=2)).mean())
 
 
-@pytest.mark.parametrize("make", [Mixes, OneOnly])
+class Listed(nn.Module):
+    """Gives a value for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [row.sum() for row in self.fc(x * 0)]
+
+
+@pytest.mark.parametrize("make", [Mixes, OneOnly, Listed])
 def test_a_model_that_gives_a_repeated_input_another_output_keeps_its_example(make: Callable[[], nn.Module]) -> None:
     inputs = (rows(1),)
     assert at_least_two(seeded(make), inputs) is inputs

@@ -101,3 +101,15 @@ class FixesItsBatch(_WithLinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = torch.stack([self.fc(row) for row in x])
         return y
+
+
+class Looks(nn.Module):
+    """Called with a batch that is a dict, as a tokenizer makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(3, 4)
+
+    def forward(self, ids: torch.Tensor | None = None, mask: torch.Tensor | None = None) -> torch.Tensor:
+        y: torch.Tensor = self.words(ids)  # this line
+        return y
