@@ -9,7 +9,8 @@ from typing import Any, TypeGuard
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
-from torch.utils._pytree import tree_map
+from torch.fx._pytree import tree_flatten_spec
+from torch.utils._pytree import TreeSpec, tree_map, tree_unflatten
 
 from quantuner.engine.batches import samples_in
 from quantuner.engine.pt2e import Quantizer, prepare_pt2e
@@ -105,9 +106,29 @@ Visit = Callable[[Node, Sequence[Any]], Sequence[Any]]
 """Takes a node and its value in every batch; returns the values to go on with."""
 
 
-def flat_inputs(model: GraphModule, inputs: tuple[Any, ...]) -> Iterator[Any]:
-    """A value per placeholder; a dict or a tuple among the inputs has one for each of its leaves."""
-    return iter(model.graph.process_inputs(*inputs))
+def structured_inputs(model: GraphModule, leaves: Sequence[Any]) -> tuple[Any, ...]:
+    """What `flat_inputs` made flat."""
+    inputs: tuple[Any, ...] = tree_unflatten(leaves, _structure(model))[0]
+    return inputs
+
+
+def flat_inputs(model: GraphModule, inputs: Sequence[Any]) -> list[Any]:
+    """A value per placeholder; a dict or a tuple among the inputs has one for each of its leaves.
+
+    Keys of a dict may come in another order than they were captured in, which the graph's own `process_inputs` takes
+    for other keys. Raises `TypeError` for another number of inputs than the model takes.
+    """
+    structure = _structure(model)
+    wanted = structure.child(0).num_children
+    if len(inputs) != wanted:
+        raise TypeError(f"the captured model takes {wanted} inputs by position, not {len(inputs)}")
+    return tree_flatten_spec((tuple(inputs), {}), structure)
+
+
+def _structure(model: GraphModule) -> TreeSpec:
+    """Of (positional inputs, named ones)."""
+    structure: TreeSpec = model.graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]
+    return structure
 
 
 def run_together(model: GraphModule, batches: Iterable[tuple[Any, ...]], visit: Visit) -> None:
@@ -118,7 +139,7 @@ def run_together(model: GraphModule, batches: Iterable[tuple[Any, ...]], visit: 
     inputs = list(batches)
     runs = [Interpreter(model, garbage_collect_values=False) for _ in inputs]
     for run, batch in zip(runs, inputs, strict=True):
-        run.args_iter = flat_inputs(model, batch)
+        run.args_iter = iter(flat_inputs(model, batch))
     last_use = {argument: node for node in model.graph.nodes for argument in node.all_input_nodes}
     with torch.no_grad():
         for node in model.graph.nodes:

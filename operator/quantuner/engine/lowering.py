@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
 from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
@@ -41,13 +42,13 @@ class Lowered(torch.nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         given = self._signature.bind(*inputs, **named).args if named else inputs
-        leaves = [_laid_out(value) for value in (given if _flat(given) else tree_leaves(given))]
+        leaves = [_laid_out(value) for value in (given if _flat(given) else flat_inputs(self._model, given))]
         key = tuple((v.shape, v.dtype, v.device) if isinstance(v, torch.Tensor) else v for v in leaves)
         with torch.no_grad():
             if key not in self._compiled:
                 if len(self._compiled) >= SHAPES:
                     del self._compiled[next(iter(self._compiled))]
-                self._compiled[key] = _compiled(self._model, tree_map(_laid_out, given), self._max_autotune)
+                self._compiled[key] = _compiled(self._model, structured_inputs(self._model, leaves), self._max_autotune)
             return self._compiled[key](leaves)
 
 

@@ -100,6 +100,27 @@ def test_a_placeholder_gets_a_leaf_of_the_inputs() -> None:
 # --- changing
 
 
+def test_keys_of_a_dict_may_come_in_any_order() -> None:
+    model = capture(seeded(Structured), structured(3)).graph
+    named, pair = structured(3)
+    turned = dict(reversed(named.items())), pair
+    assert list(turned[0]) != list(named)
+    assert all(map(torch.equal, flat_inputs(model, turned), flat_inputs(model, (named, pair))))
+    outputs: list[Any] = []
+
+    def see(node: Any, values: Any) -> Any:
+        outputs[:] = values
+        return values
+
+    run_together(model, [(named, pair), turned], see)
+    assert torch.equal(*outputs)
+
+
+def test_another_number_of_inputs_is_told() -> None:
+    with pytest.raises(TypeError, match="takes 1 inputs by position, not 2"):
+        flat_inputs(net(), (images(), images()))
+
+
 def test_a_constant_finds_a_free_name_and_is_a_copy() -> None:
     graph, value = net(), torch.ones(3)
     before = next(iter(graph.graph.nodes))

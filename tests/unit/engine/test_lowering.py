@@ -97,6 +97,30 @@ class Scaled(nn.Module):
         return y
 
 
+class Named(nn.Module):
+    """Takes a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        y: torch.Tensor = self.fc(batch["a"]) - 2 * self.fc(batch["b"])
+        return y
+
+
+def test_keys_of_a_dict_may_come_in_any_order() -> None:
+    batch = {"a": torch.ones(2, 8), "b": torch.linspace(-1, 1, 16).view(2, 8)}
+    engine = engine_of(seeded(Named), loader=[((batch,), torch.zeros(2))])
+    engine.calibrate()
+    model = engine.quantized_model(initial(engine.space))
+    fast = model.compiled()
+    with torch.no_grad():
+        for order in ("ab", "ba"):
+            given = {key: batch[key] for key in order}
+            torch.testing.assert_close(fast(given), model(given), rtol=0, atol=0.02)
+
+
 def test_other_numbers_among_the_inputs_are_compiled_anew() -> None:
     engine = engine_of(seeded(Scaled), loader=[((images(), 2.0), torch.zeros(8))], eval_func=lambda _: 0.0)
     engine.calibrate()

@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.graphs import flat_inputs
 
 
 @dataclass
@@ -55,5 +56,5 @@ def inputs_of(
     watcher = _Watcher(model, seen)
     with torch.no_grad():
         for batch in batches:
-            watcher.run(*model.graph.process_inputs(*batch), enable_io_processing=False)
+            watcher.run(*flat_inputs(model, batch), enable_io_processing=False)
     return seen
