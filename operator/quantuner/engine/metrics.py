@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -79,7 +80,17 @@ def _ulps(value: float, steps: int) -> float:
 
 def topk(k: int = 1) -> Metric:
     """Share of rows whose label is among the k largest of the output `(N, classes)`; labels `(N,)` integers."""
-    return _Mean(lambda preds, labels: (preds.topk(k, -1).indices == labels.view(-1, 1)).any(-1), most=1.0)
+    return _Mean(lambda preds, labels: _is_among(preds, labels, k), most=1.0)
+
+
+def _is_among(preds: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
+    if preds.dim() != 2 or labels.numel() != len(preds):
+        raise ValueError(
+            f"topk compares outputs (N, classes) with N labels, the number of a class each, not {tuple(preds.shape)} "
+            f"with {tuple(labels.shape)}; reshape them in the model and the loader (one-hot labels: argmax(-1)), or "
+            "give a metric of your own"
+        )
+    return (preds.topk(k, -1).indices == labels.reshape(-1, 1)).any(-1)
 
 
 def _difference(preds: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -263,6 +274,9 @@ def _metrics(metric: Any) -> tuple[list[Metric], Sequence[float]]:
 def _named(name: str, arguments: Any) -> Metric:
     if name not in METRICS:
         raise ValueError(f"eval_metric {name!r} is not known; known are {', '.join(METRICS)}, or give an object")
-    if isinstance(arguments, Mapping):
-        return METRICS[name](**arguments)
-    return METRICS[name](arguments)
+    make = METRICS[name]
+    try:
+        return make(**arguments) if isinstance(arguments, Mapping) else make(arguments)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(make).parameters) or "none"
+        raise ValueError(f"eval_metric {name!r} does not take {arguments!r:.60}; its arguments are: {takes}") from error

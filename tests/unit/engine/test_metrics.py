@@ -72,8 +72,10 @@ def test_a_metric_of_ones_own_is_reset_before_each_pass() -> None:
         (object(), "must have reset, update"),
         ({"topk": 1, "MAE": {}}, "give 'weight', a list with as many"),
         ({"topk": 1, "MAE": {}, "weight": [1]}, r"it is \[1\]"),
+        ({"topk": {"n": 5}}, r"'topk' does not take {'n': 5}; its arguments are: k"),
+        ({"MAE": 5}, "'MAE' does not take 5; its arguments are: none"),
     ],
-    ids=["an unknown name", "no metric", "several without weights", "too few weights"],
+    ids=["an unknown name", "no metric", "several without weights", "too few weights", "a wrong name", "too many"],
 )
 def test_what_is_no_metric_is_refused(metric: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
@@ -82,8 +84,12 @@ def test_what_is_no_metric_is_refused(metric: Any, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("loader", "says"),
-    [([], "gave no batch"), ([OUTPUT], r"must be \(input, label\)")],
-    ids=["empty", "without labels"],
+    [
+        ([], "gave no batch"),
+        ([OUTPUT], r"must be \(input, label\)"),
+        ([(torch.tensor([[0.1, 0.9]]), torch.tensor([[0, 1]]))], r"not \(1, 2\) with \(1, 2\); reshape"),
+    ],
+    ids=["empty", "without labels", "one-hot labels"],
 )
 def test_a_loader_that_cannot_judge_is_refused(loader: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -40,7 +40,8 @@ def hessian_traces(graph: GraphModule, batch: Any, loss: Loss | str | None, seed
     """Op name to the trace of the Hessian of the loss with respect to its weight, per element of the weight.
 
     `batch` is `(input, target)`; `loss` a callable or its name, None for cross entropy where targets are integers and
-    squared error where they are not. Raises `SearchError` where there is no target or the loss does not fit.
+    squared error where they are not. A weight that the loss does not depend on, as of another head, has 0. Raises
+    `SearchError` where there is no target or the loss does not fit.
     """
     inputs, target = _parted(batch)
     with quiet():
@@ -50,10 +51,11 @@ def hessian_traces(graph: GraphModule, batch: Any, loss: Loss | str | None, seed
     # Attention's fused kernels have no second derivative.
     with users_code(Failure.TASK_INVALID, "the loss"), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         value = _loss(loss, target)(model(*inputs), target)
-        gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True)
-        traces = _settled(_estimates(gradients, list(weights.values()), generator))
-    sizes = [weight.numel() for weight in weights.values()]
-    return {name: float(trace) / size for name, trace, size in zip(weights, traces, sizes, strict=True)}
+        gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
+        used = {n: (w, g) for (n, w), g in zip(weights.items(), gradients, strict=True) if g is not None}
+        traces = _settled(_estimates([g for _, g in used.values()], [w for w, _ in used.values()], generator))
+    known = {name: float(trace) / w.numel() for (name, (w, _)), trace in zip(used.items(), traces, strict=True)}
+    return {name: known.get(name, 0.0) for name in weights}
 
 
 def _parted(batch: Any) -> tuple[tuple[Any, ...], Any]:
@@ -94,12 +96,12 @@ def _loss(loss: Loss | str | None, target: Any) -> Loss:
 
 
 def _estimates(
-    gradients: tuple[torch.Tensor, ...], weights: list[torch.Tensor], generator: torch.Generator
+    gradients: list[torch.Tensor], weights: list[torch.Tensor], generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
     """vᵀHv of each weight, one `(weights,)` tensor per random vector; those are the same on every device."""
     for _ in range(VECTORS):
         vectors = [torch.randint(0, 2, w.shape, generator=generator, device="cpu").to(w) * 2 - 1 for w in weights]
-        products = torch.autograd.grad(gradients, weights, vectors, retain_graph=True)
+        products = torch.autograd.grad(gradients, weights, vectors, retain_graph=True, materialize_grads=True)
         yield torch.stack([(v * p).sum() for v, p in zip(vectors, products, strict=True)])
 
 

@@ -49,8 +49,10 @@ def _factor(products: torch.Tensor, width: int) -> torch.Tensor:
     hessian = torch.zeros(width, width, dtype=torch.float64, device=products.device)
     hessian[: len(products), : len(products)] = products.double()
     diagonal = hessian.diagonal()
-    diagonal[diagonal == 0] = 1.0
-    diagonal += DAMPING * diagonal.mean()
+    unseen = diagonal == 0
+    mean = diagonal.sum() / (~unseen).sum().clamp(min=1)  # of what was seen, so that no unit of the inputs counts
+    diagonal[unseen] = 1.0
+    diagonal += DAMPING * mean
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True).float()
     return factor

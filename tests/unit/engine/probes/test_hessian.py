@@ -69,6 +69,25 @@ def test_the_last_layer_under_squared_error_is_exact() -> None:
     assert traces["2"] == pytest.approx(exact, rel=0.25)
 
 
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.one, self.other = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.body(x).tanh()
+        return self.one(y), self.other(y)
+
+
+def test_a_head_that_the_loss_leaves_out_has_no_curvature() -> None:
+    torch.manual_seed(0)
+    graph = capture(Heads().eval(), (X,)).graph
+    traces = hessian_traces(graph, (X, LABELS), lambda out, target: functional.cross_entropy(out[0], target), 0)
+    assert traces["body"] > 0
+    assert traces["one"] > 0
+    assert traces["other"] == 0
+
+
 def test_the_same_seed_gives_the_same_traces() -> None:
     graph = capture(two_layers(), (X,)).graph
     one, same, other = (hessian_traces(graph, (X, LABELS), None, seed=seed) for seed in (3, 3, 4))

@@ -88,3 +88,12 @@ def test_hqq_fits_the_weight_itself_better(grid: Grid) -> None:
         return float((value - fp32).abs().pow(0.7).mean())
 
     assert error(StoredWeight(hqq(fp32, grid), grid, 96)()) < error(plain(grid, fp32))
+
+
+def test_gptq_does_not_depend_on_the_unit_of_inputs_where_rows_are_padded() -> None:
+    grid = Grid(4, 64, symmetric=True)
+    fp32 = torch.randn(8, 100, generator=torch.Generator().manual_seed(1))
+    seen = torch.randn(200, 100, generator=torch.Generator().manual_seed(2))
+    seen[:, 1:] += seen[:, :-1]  # correlated
+    values = [gptq(grid.padded(fp32), inputs_seen(seen * unit), grid).values for unit in (1, 2**-10)]
+    assert torch.equal(*values)
