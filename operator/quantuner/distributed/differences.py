@@ -20,6 +20,9 @@ EXACT = 2
 """Version of marshal's format that spells the same value the same way, since it has no references. It tells types, the
 sign of zero and the order of keys apart, which `==` does not."""
 
+FEW = 8
+"""A mapping with so few keys, and none inside, costs less as a whole."""
+
 
 class Reference:
     """A payload from which many others are told apart; what concerns it alone is done once.
@@ -32,9 +35,8 @@ class Reference:
     def __init__(self, value: Any) -> None:
         self.value = value
         self._spelled = _spelled(value)
-        plain = type(value) is dict and all(type(key) is str for key in value)  # 1 and True are one key
-        parts = {key: Reference(part) for key, part in value.items()} if plain else None
-        self._parts, self._keys = parts, list(parts or ())
+        self._parts = {key: Reference(part) for key, part in value.items()} if _is_divided(value) else None
+        self._keys = list(self._parts or ())
 
     def difference(self, payload: Any) -> Difference:
         """What `apply` makes `payload` of, types and the order of keys included."""
@@ -51,10 +53,20 @@ class Reference:
         for key, value in payload.items():
             if (part := parts.get(key)) is None:
                 changed[key] = (value,)
-            elif part.value != value or part._spelled != dumps(value, EXACT):  # the latter takes four times as long
-                changed[key] = part._difference(value)
+            elif part._parts is None:
+                if part._spelled != dumps(value, EXACT):
+                    changed[key] = (value,)
+            elif inner := part._difference(value):
+                changed[key] = inner
         keys = list(payload)
         return changed if keys[: len(self._keys)] == self._keys else (changed, tuple(keys))
+
+
+def _is_divided(value: Any) -> bool:
+    """Whether only what differs inside is named. All keys are strings then, since 1 and True would be one."""
+    if type(value) is not dict or any(type(key) is not str for key in value):
+        return False
+    return len(value) > FEW or any(type(part) is dict for part in value.values())
 
 
 def _spelled(value: Any) -> bytes | None:

@@ -1,6 +1,6 @@
 """The messages between master and slave. Plain data; a trial is its number and an opaque payload.
 
-What there is one of for each trial is a tuple: it is made, compared, hashed and pickled without running Python.
+What there is one of for each trial is a tuple: it is made, compared and hashed without running Python.
 """
 
 from __future__ import annotations
@@ -44,11 +44,20 @@ class Base:
 
 @dataclass(frozen=True)
 class Assign:
-    """Master to slave: evaluate these after what you have, and answer each with a result."""
+    """Master to slave: evaluate these, one at least, after what you have, and answer each with a result."""
 
     jobs: tuple[Job, ...]
     seconds: float | None = None
     """After so long a trial is given up; the slave ends itself then. None where nothing is known yet."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as columns of plain data: a tuple that has names costs a call of Python each."""
+        tasks, payloads, alone = zip(*self.jobs, strict=True)
+        return _assign, (tuple(map(tuple, tasks)), payloads, alone, self.seconds)
+
+
+def _assign(tasks: Any, payloads: Any, alone: Any, seconds: float | None) -> Assign:
+    return Assign(tuple(map(Job, map(Task._make, tasks), payloads, alone)), seconds)
 
 
 @dataclass(frozen=True)

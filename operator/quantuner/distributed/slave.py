@@ -28,7 +28,8 @@ from quantuner.distributed.protocol import (
 logger = logging.getLogger(__name__)
 
 HELD_SECONDS = 0.002
-"""How long results may wait for each other, so that quick trials share a message."""
+"""How long results may wait for each other, and messages for this rank, where trials are quick: what there is one of
+for each message is then done for many trials."""
 
 
 class Watchdog(Protocol):
@@ -49,7 +50,7 @@ class Slave:
         self._jobs: deque[Job] = deque()
         self._seconds: float | None = None
         self._answers: list[Answer] = []
-        self._sent = 0.0
+        self._sent = self._heard = 0.0
         self._current: Task | None = None
         self._ended = False
         self._cancelled = False
@@ -59,13 +60,13 @@ class Slave:
     def run(self) -> int:
         """Until the master ends it; returns how many tasks it evaluated. Raises `RanksLostError` without a master."""
         while not self._ended:
-            if self._jobs:
-                self._hear()
-            else:
+            if not self._jobs:
                 self._answer()
                 received = self._comm.receive(source=0)
                 if received is not None:
                     self._take(received[1])
+                self._hear()
+            elif self._comm.now() - self._heard >= HELD_SECONDS:
                 self._hear()
             if self._jobs and not self._ended:
                 self._evaluate(self._jobs.popleft())
@@ -85,6 +86,7 @@ class Slave:
     def _hear(self) -> None:
         while (message := self._comm.pending(source=0)) is not None:
             self._take(message[1])
+        self._heard = self._comm.now()
 
     def _take(self, message: Any) -> None:
         if isinstance(message, Base):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.protocol import Abandoned, Answer, Failed, Task
@@ -29,13 +31,7 @@ class Spans:
         """`sent` is when, on the slave's clock; `counts`: it is the task's first result."""
         end = self._observer.now() - (sent - answer.ready)
         start = max(end - answer.seconds, self._since.get(rank, 0.0))  # its clock is another one
-        failed = isinstance(answer.value, Failed) or (
-            isinstance(answer.value, TrialResult) and answer.value.accuracy is None
-        )
-        ending = Ending.FAILED if failed else Ending.TOLD if counts else Ending.ABANDONED
-        if isinstance(answer.value, Abandoned):
-            ending = Ending.ABANDONED
-        self._tell(rank, answer.task, start, max(start, end), ending)
+        self._tell(rank, answer.task, start, max(start, end), _ending(answer.value, counts))
 
     def lost(self, rank: int, task: Task) -> None:
         self._tell(rank, task, self._since.get(rank, 0.0), self._observer.now(), Ending.LOST)
@@ -46,3 +42,9 @@ class Spans:
         self._since[rank] = end
         part = f"{task.part + 1}/{task.parts}" if task.parts > 1 else ""
         self._observer.span(Span(rank, kind, task.index, part, start, end, ending))
+
+
+def _ending(value: Any, counts: bool) -> Ending:
+    if isinstance(value, Failed) or (isinstance(value, TrialResult) and value.accuracy is None):
+        return Ending.FAILED
+    return Ending.TOLD if counts and not isinstance(value, Abandoned) else Ending.ABANDONED

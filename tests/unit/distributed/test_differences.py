@@ -30,6 +30,7 @@ MAPPINGS = st.dictionaries(KEYS, PLAIN, max_size=4)
 @example(base={"a": None}, payload={})
 @example(base={}, payload={"a": None})
 @example(base={1: "x"}, payload={True: "x"})
+@example(base={1: {"a": 0}}, payload={True: {"a": 0}})
 @example(base=None, payload={"a": 1})
 @example(base={"a": 1}, payload={"a": 1, "b": 2})
 @example(base={"a": 1, "b": {"c": 1}}, payload={"d": 2, "b": {"c": True}})
@@ -47,16 +48,19 @@ class Mode(StrEnum):
     STATIC = "static"
 
 
-@pytest.mark.parametrize(
-    ("base", "payload"),
-    [
-        ({"mode": "static"}, {"mode": Mode.STATIC}),
-        ({"mode": Mode.STATIC}, {"mode": "static"}),
-        ({"mode": Mode.STATIC}, {"mode": Mode.STATIC}),
-    ],
-)
-def test_what_is_not_plain_comes_as_it_is(base: Any, payload: Any) -> None:
-    assert repr(apply(base, Reference(base).difference(payload))) == repr(payload)
+@pytest.mark.parametrize("base", ["static", Mode.STATIC])
+@pytest.mark.parametrize("mode", ["static", Mode.STATIC])
+def test_what_is_not_plain_comes_as_it_is(base: str, mode: str) -> None:
+    change = Reference({"op": {"mode": base}}).difference({"op": {"mode": mode}})
+    assert repr(apply({"op": {"mode": base}}, change)) == repr({"op": {"mode": mode}})
+
+
+def test_the_same_is_no_difference_whichever_objects_hold_it() -> None:
+    def made(text: str) -> dict[str, Any]:
+        return {"op": {"scheme": text, "name": text, "sizes": [1000, 1000]}, "nan": float("nan")}
+
+    parts = [made("".join(["s", "ym"])), made("sym"), pickle.loads(pickle.dumps(made("sym")))]
+    assert [Reference(base).difference(payload) for base in parts for payload in parts] == [{}] * 9
 
 
 def ops(count: int, **changed: Any) -> dict[str, Any]:
@@ -89,4 +93,9 @@ def test_other_keys_or_another_order_leave_what_is_inside_small(keys: tuple[str,
 
 def test_only_what_differs_inside_is_named() -> None:
     change = Reference(ops(10)).difference(ops(10, op7={"dtype": "fp32", "algorithm": "minmax"}))
-    assert change == {"ops": {"op7": {"dtype": ("fp32",)}}}
+    assert change == {"ops": {"op7": ({"dtype": "fp32", "algorithm": "minmax"},)}}
+
+
+def test_of_a_long_mapping_without_others_inside_only_what_differs_is_named() -> None:
+    modes = {f"op{i}": "int8" for i in range(1000)}
+    assert Reference(modes).difference({**modes, "op7": "fp32"}) == {"op7": ("fp32",)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,30 @@ def test_quick_trials_share_a_message() -> None:
     assert [index for message in comm.together for index in message] == list(range(1, 11))
     for message in comm.done:
         assert 0 <= message.sent - message.answers[0].ready <= HELD_SECONDS * 1.3
+
+
+def test_among_quick_trials_the_master_is_heard_now_and_then() -> None:
+    comm = world(Assign(tuple(job(index) for index in range(1, 21))))
+    evaluation = ending(comm, last=20)
+    evaluation.seconds = HELD_SECONDS * 0.3
+    evaluation.during = {1: [Cancel((Task(2), Task(9)))]}
+    asked: list[float] = []
+    pending = comm.pending
+
+    def counted(source: int = ANY) -> tuple[int, Any] | None:
+        asked.append(comm.time)
+        return pending(source)
+
+    comm.pending = counted  # type: ignore[method-assign]
+
+    def evaluate(payload: Any) -> TrialResult:  # one that is not left on the way
+        evaluation.check = None
+        return evaluation(payload)
+
+    evaluation.run(Work(evaluate))
+    assert evaluation.begun == [index for index in range(1, 21) if index != 9]
+    assert len(asked) < 15
+    assert max(later - sooner for sooner, later in itertools.pairwise(asked)) <= HELD_SECONDS * 1.3
 
 
 def test_a_quick_trials_result_does_not_wait_for_a_slow_one_after_it() -> None:

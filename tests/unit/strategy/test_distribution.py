@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from quantuner.api.timeline import Ending, Kind, Span, read
+from quantuner.distributed.differences import Reference
 from quantuner.distributed.timeline import TIMELINE_FILE, Quiet
 from quantuner.engine.metrics import evaluation
 from quantuner.engine.shares import TrialShare
@@ -230,3 +232,17 @@ def test_real_ranks_divide_the_trials_that_are_asked_for_alone(tmp_path: Path) -
     [launch] = read((tmp_path / "3" / TIMELINE_FILE).read_text().splitlines())
     parts = [span for span in launch.spans if span.kind == Kind.PART and span.outcome == Ending.TOLD]
     assert {span.rank for span in parts} == {1, 2}
+
+
+STATIC = {"mode": "static", "activation": {"dtype": "uint8", "scheme": "asym"}, "weight": {"dtype": "int8"}}
+
+
+@pytest.mark.parametrize("op", [{"mode": "fp32"}, {**STATIC, "activation": {"dtype": "uint8", "scheme": "sym"}}])
+def test_a_configuration_is_sent_as_the_op_that_changed(op: dict[str, Any]) -> None:
+    ops = {f"layer{i}": STATIC for i in range(200)}
+    before, after = (
+        TuneConfig.from_plain({"calib_sampling_size": 100, "ops": some}).plain()
+        for some in (ops, {**ops, "layer7": op})
+    )
+    message = pickle.dumps(Reference(before).difference({**after, "limit": {"accuracy": 0.5}}))
+    assert len(message) < 200 < len(pickle.dumps(after)) / 20
