@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from quantuner.engine.quiet import quiet
 
 with quiet():
+    from torch.ao.quantization.fx.utils import assert_and_get_unique_device as _device_of
     from torchao.quantization.pt2e import (
         FakeQuantize,
         HistogramObserver,
@@ -18,7 +19,7 @@ with quiet():
         PlaceholderObserver,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e as _convert_pt2e
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e as _prepare_pt2e
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e as _prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import (
         FixedQParamsQuantizationSpec,
@@ -27,6 +28,7 @@ with quiet():
         Quantizer,
         SharedQuantizationSpec,
     )
+    from torchao.utils import _assert_and_get_unique_device as _other_device_of
 
 __all__ = [
     "FakeQuantize",
@@ -43,6 +45,22 @@ __all__ = [
     "prepare_pt2e",
     "prepare_qat_pt2e",
 ]
+
+
+def _forgotten(step: Callable[..., GraphModule], *arguments: Any) -> GraphModule:
+    """Takes a step after which no model is held: torch and torchao remember the device of each that they ever saw, by
+    the model itself, so that all of a search's would stay in memory.
+    """
+    try:
+        return step(*arguments)
+    finally:
+        _device_of.cache_clear()
+        _other_device_of.cache_clear()
+
+
+def prepare_pt2e(model: GraphModule, quantizer: Quantizer) -> GraphModule:
+    """torchao's. Changes the model."""
+    return _forgotten(_prepare_pt2e, model, quantizer)
 
 
 def convert_pt2e(prepared: GraphModule, *, store: bool = True) -> GraphModule:
@@ -67,7 +85,7 @@ def _without_norms(step: Callable[..., GraphModule], model: GraphModule, *more: 
     """
     _rename(model, torch.ops.aten.batch_norm.default, _batch_norm)
     try:
-        result = step(model, *more)
+        result = _forgotten(step, model, *more)
     finally:
         _rename(model, _batch_norm, torch.ops.aten.batch_norm.default)
     _rename(result, _batch_norm, torch.ops.aten.batch_norm.default)

@@ -1,10 +1,12 @@
 """torchao's steps, with batch norms that cannot be folded kept out of a search that would take most of a minute."""
 
+import gc
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torchao.quantization.pt2e import qat_utils
 
 from quantuner.space.samplers import initial
@@ -34,3 +36,20 @@ def test_torchao_does_not_search_for_norms_that_are_not_there(approach: str, mon
         torch.testing.assert_close(quantized(images()), model(images()), rtol=0.1, atol=0.05)
     norms = [node for node in quantized.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
     assert len(norms) == 1
+
+
+def graphs_in_memory() -> int:
+    gc.collect()
+    return sum(issubclass(type(one), GraphModule) for one in gc.get_objects())
+
+
+def test_no_model_stays_in_memory() -> None:
+    """Neither what was quantized nor what was made on the way: a search quantizes thousands of times."""
+    engine = engine_of(seeded(first_of_all))
+    engine.calibrate()
+    config = initial(engine.space).with_recipes({"fast_bias_correction": True})
+    engine.trial(config)
+    before = graphs_in_memory()
+    for _ in range(2):
+        assert engine.trial(config).error == ""
+    assert graphs_in_memory() == before
