@@ -81,6 +81,9 @@ def _mean(values: Sequence[torch.Tensor], type_: str) -> torch.Tensor:
 
 def _add_to_bias(model: GraphModule, node: Node, shift: torch.Tensor) -> None:
     bias = node.args[BIAS] if len(node.args) > BIAS else None
-    value = shift + attribute(model, path_of(bias)) if isinstance(bias, Node) else shift
-    corrected = constant(model, "_corrected_bias", value, node)
+    stored = isinstance(bias, Node) and bias.op == "get_attr"
+    corrected = constant(model, "_corrected_bias", shift + attribute(model, path_of(bias)) if stored else shift, node)
+    if isinstance(bias, Node) and not stored:  # it is computed
+        with model.graph.inserting_before(node):
+            corrected = model.graph.call_function(torch.ops.aten.add.Tensor, (bias, corrected))
     node.args = (*node.args[:BIAS], corrected, *node.args[BIAS + 1 :])

@@ -38,10 +38,16 @@ class BatchNormed(nn.Module):
         return y
 
 
+class ComputedBias(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name for it
+        return nn.functional.linear(input, self.weight, self.bias * 2)
+
+
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 @pytest.mark.parametrize(
     ("model", "data"),
     [
+        pytest.param(seeded_module(lambda: nn.Sequential(ComputedBias(16, 8))), FEW, id="a computed bias"),
         pytest.param(seeded_module(lambda: nn.Sequential(nn.Linear(16, 8))), FEW, id="linear"),
         pytest.param(seeded_module(lambda: nn.Sequential(nn.Linear(16, 8, bias=False))), FEW, id="without a bias"),
         pytest.param(
