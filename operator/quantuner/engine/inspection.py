@@ -10,6 +10,7 @@ torch/export/pt2_archive/_package.py and torch/_export/serde.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -36,7 +37,6 @@ _TARGET = re.compile(
 _FORBIDDEN = ("torch.ops.aten.from_file", "torch.ops.aten.save")  # open a file of any name
 _FREE = ("metadata", "as_string", "as_strings", "stack_trace")  # never run: shown, or a node's argument
 _FUNCTIONS = ("target", "as_operator")
-_SPECS = ("in_spec", "out_spec")
 _SIZES = ("size", "stride", "storage_offset", "dim", "ndimension")
 _CALLED = ("int", "float", "bool", "abs", "min", "max", "round", "len")
 _SYNTAX = (
@@ -109,7 +109,7 @@ def _is_text(value: Any) -> bool:
 
 def _text_problems(text: str, key: str) -> Iterator[str]:
     if key in _FUNCTIONS:
-        if not _TARGET.fullmatch(text) or text.startswith(_FORBIDDEN):
+        if not is_permitted(text):
             yield f"the function {text!r:.80}"
     elif key in ("expr_str", "guards_code"):
         if not harmless(text):
@@ -117,10 +117,37 @@ def _text_problems(text: str, key: str) -> Iterator[str]:
     elif key == "default_factory_module":
         if text != "builtins":
             yield f"the module {text!r:.80}"
-    elif key in _SPECS or text[:1] in ("[", "{", '"'):
+    elif key == "out_spec":
+        yield from _returned_problems(json.loads(text))
+    elif key == "in_spec" or text[:1] in ("[", "{", '"'):
         yield from _program_problems(json.loads(text), "name")
-    elif not _NAME.fullmatch(text):
+    elif not is_name(text):
         yield f"the text {text!r:.80}"
+
+
+def _returned_problems(structure: Any) -> Iterator[str]:
+    """Of the structure of what a model returns: no code is made of its keys, which may be called anything."""
+    if isinstance(structure, dict):
+        if structure.get("default_factory_module", "builtins") != "builtins":
+            yield f"the module {structure['default_factory_module']!r:.80}"
+        for value in structure.values():
+            yield from _returned_problems(value)
+    elif isinstance(structure, list):
+        for value in structure:
+            yield from _returned_problems(value)
+    elif isinstance(structure, str) and structure[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError):  # a key, which is read no further
+            yield from _returned_problems(json.loads(structure))
+
+
+def is_permitted(target: str) -> bool:
+    """Whether a saved program may call the function, as `torch.ops.aten.add.Tensor`."""
+    return bool(_TARGET.fullmatch(target)) and not target.startswith(_FORBIDDEN)
+
+
+def is_name(text: str) -> bool:
+    """Whether a saved program may have the name."""
+    return bool(_NAME.fullmatch(text))
 
 
 def harmless(expression: str) -> bool:

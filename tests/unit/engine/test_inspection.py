@@ -101,12 +101,12 @@ def operand(**value: Any) -> Callable[[Any], None]:
     return lambda body: body["graph_module"]["graph"]["nodes"][0]["inputs"][0].update(arg=value)
 
 
-def made_by(module: str) -> Callable[[Any], None]:
+def made_by(module: str, spec: str = "in_spec") -> Callable[[Any], None]:
     context = json.dumps({"default_factory_module": module, "default_factory_name": "x"})
 
     def edit(body: Any) -> None:
         signature = body["graph_module"]["module_call_graph"][0]["signature"]
-        signature["in_spec"] = json.dumps([1, {"type": "collections.defaultdict", "context": context}])
+        signature[spec] = json.dumps([1, {"type": "collections.defaultdict", "context": context}])
 
     return edit
 
@@ -145,6 +145,21 @@ def test_pickled_example_inputs_are_not_read(saved: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+class Named(Net):
+    """Returns what it calls as people do."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"acc@1 (top)": super().forward(x), "[draft": x}
+
+
+def test_what_is_returned_may_be_called_anything(tmp_path: Path) -> None:
+    engine = engine_of(seeded(Named), eval_func=lambda model: float(model(images())["acc@1 (top)"].sum()))
+    engine.calibrate()
+    engine.save(initial(engine.space), tmp_path / "model")
+    with torch.no_grad():
+        assert list(artifact.load(tmp_path / "model")(images())) == ["acc@1 (top)", "[draft"]
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
@@ -156,6 +171,7 @@ def test_pickled_example_inputs_are_not_read(saved: Path, tmp_path: Path) -> Non
         pytest.param(tensor_called("metadata", "f(1)(2)"), "the expression", id="a size where a text would be"),
         pytest.param(tensor_called("as_string", "f(1)(2)"), "the expression", id="another one"),
         pytest.param(made_by("antigravity"), "the module 'antigravity'", id="a module to import"),
+        pytest.param(made_by("antigravity", "out_spec"), "the module 'antigravity'", id="another one to import"),
         pytest.param(of_the_first_node(target="torch.ops.aten.add.__class__"), "the function", id="no overload"),
         pytest.param(of_the_first_node(target="_operator.methodcaller"), "the function", id="an operator"),
         pytest.param(of_the_first_node(name='x"); import os #'), "the text", id="a name"),
