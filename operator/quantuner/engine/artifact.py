@@ -18,6 +18,7 @@ from quantuner.engine.capture import Captured
 from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
+from quantuner.engine.programs import assembled, is_flat
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import any_length
@@ -37,9 +38,15 @@ def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfi
     """Writes the model as an exported program and its configuration; an older artifact there is replaced whole."""
     drop_unused(model)
     with quiet(), any_length(), torch.no_grad():
-        program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
+        write(folder, _program(model, captured), config.plain())
+
+
+def _program(model: GraphModule, captured: Captured) -> torch.export.ExportedProgram:
+    if captured.calling is not None and is_flat(model):
+        return assembled(model, captured.calling)
+    program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
     program.example_inputs = None  # they are the user's data, and a model is shared
-    write(folder, program, config.plain())
+    return program
 
 
 def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[str, Any]) -> None:

@@ -14,8 +14,10 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.functional import functional
+from quantuner.engine.layout import lay_channels_last
 from quantuner.engine.norms import keep_shared_apart
 from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weights_of
+from quantuner.engine.programs import Calling
 from quantuner.engine.projections import name_projections
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import RECURRENT, any_length
@@ -34,6 +36,8 @@ class Captured:
     """In the order in which the model computes them."""
     digest: str
     """16 hex digits: ops, names, shapes and bytes of all parameters and buffers."""
+    calling: Calling | None = None
+    """What a program of the graph takes and returns; None where the graph must be traced again to know."""
 
 
 def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inputs] = ()) -> Captured:
@@ -48,9 +52,10 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
     shapes = dynamic_shapes(example_inputs, others)
     exporting = users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model")
     with exporting, quiet(), any_length(), torch.no_grad():
-        graph = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
+        graph, calling = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)
+    lay_channels_last(graph)
     name_projections(graph, fixed)
     ops = _ops(graph, _samples(example_inputs))
     if not ops:
@@ -59,7 +64,7 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
             f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)} whose weight is a parameter; "
             "give a model that has some",
         )
-    return Captured(graph, example_inputs, shapes, ops, digest_of(ops, fixed))
+    return Captured(graph, example_inputs, shapes, ops, digest_of(ops, fixed), calling)
 
 
 def quantizable_nodes(graph: torch.fx.Graph) -> Iterator[tuple[str, str, Node]]:

@@ -14,22 +14,24 @@ from torch.fx import GraphModule, Node
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
+from quantuner.engine.programs import Calling, calling_of
 from quantuner.engine.quiet import quiet
 
 _NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
-def functional(program: torch.export.ExportedProgram) -> GraphModule:
-    """The program's module with operators alone that write to nothing.
+def functional(program: torch.export.ExportedProgram) -> tuple[GraphModule, Calling | None]:
+    """The program's module with operators alone that write to nothing, and how it is called.
 
     Raises `SearchError` (ModelNotCapturable) for a model that changes its own buffers or its inputs.
     """
     model = _module(program)
     if not any(map(is_mutating, model.graph.nodes)):
-        return model
+        return model, calling_of(program)
     line = _line_that_writes(model)
     with quiet():
-        model = _module(program.run_decompositions({}))
+        program = program.run_decompositions({})
+        model = _module(program)
     for node in list(model.graph.nodes):
         if node.target is _NORM:
             _restore_norm(model, node)
@@ -41,7 +43,7 @@ def functional(program: torch.export.ExportedProgram) -> GraphModule:
                 "computes, and change nothing",
             )
     model.recompile()
-    return model
+    return model, calling_of(program)
 
 
 def is_mutating(node: Node) -> bool:

@@ -56,7 +56,8 @@ def _cast_operands(
 def _cast_output(model: GraphModule, node: Node) -> None:
     with model.graph.inserting_after(node):
         back = model.graph.call_function(CAST, (node, torch.float32))
-    back.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+    if "val" in node.meta:
+        back.meta = {"val": node.meta.pop("val")}  # the op's own value is now in the other precision
     node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not back)
 
 

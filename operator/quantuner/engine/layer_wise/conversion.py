@@ -151,9 +151,9 @@ class LayerWise:
     def _captured(self, example: tuple[Any, ...], others: Iterable[tuple[Any, ...]]) -> Captured:
         shapes = dynamic_shapes(example, others)
         with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
-            graph = functional(torch.export.export(self.model, example, dynamic_shapes=shapes))
+            graph, calling = functional(torch.export.export(self.model, example, dynamic_shapes=shapes))
         graph.graph.eliminate_dead_code()
-        return Captured(graph, example, shapes, (), "")
+        return Captured(graph, example, shapes, (), "", calling)
 
 
 def _range(name: str, observer: Any) -> Range:
