@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import heapq
 import math
-import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from quantuner.distributed.protocol import Limits, Task
+from quantuner.distributed.durations import Durations
+from quantuner.distributed.protocol import Known, Limits, Pace, Task
 
 LOSSES = 2
 """Ranks that a trial may take with it; after the last it has failed."""
 
 Shares = Callable[[int], int]
 """A trial's index to into how many shares it can be divided."""
+
+Kind = Callable[[int], str]
+"""A trial's index to the name of what it does, as `Work.kind`."""
 
 
 def _whole(_: int) -> int:
@@ -50,10 +53,17 @@ class Dispatcher:
     """Keeps every rank busy, and every task in somebody's hands until it is answered. Times are in seconds."""
 
     def __init__(
-        self, ranks: Iterable[int], limits: Limits, shares: Shares = _whole, blame: Mapping[int, int] | None = None
+        self,
+        ranks: Iterable[int],
+        limits: Limits,
+        shares: Shares = _whole,
+        blame: Mapping[int, int] | None = None,
+        kind: Kind | None = None,
     ) -> None:
-        """`shares` is into how many a trial can be divided; `blame` how many ranks were lost with a trial before."""
-        self.limits, self._shares = limits, shares
+        """`shares` is into how many a trial can be divided; `blame` how many ranks were lost with a trial before;
+        `kind` what it does, None where all do the same.
+        """
+        self.limits, self._shares, self._kind = limits, shares, kind
         self._ranks = {rank: _Rank() for rank in ranks}
         self._batch = 0
         self._waiting: list[Task] = []
@@ -67,20 +77,20 @@ class Dispatcher:
         """Trials that may have ended a rank."""
         self._spent: dict[int, float] = {}
         """Of a divided trial's shares that are answered."""
-        self._seconds: deque[float] = deque(limits.known, maxlen=101)
-        self._known_median: float | None = None
-        """Of `_seconds`; None where it is to be computed."""
+        self._durations = Durations(limits)
+        self._kinds: dict[int, str] = {}
+        """Of this batch's trials, as far as they were asked for."""
 
     # --- what happens
 
-    def expect(self, seconds: Iterable[float]) -> None:
-        """Takes what trials took before, where none is known."""
-        if not self._seconds:
-            self._seconds.extend(seconds)
+    def expect(self, known: Known) -> None:
+        """Takes what trials took before."""
+        self._durations.expect(known)
 
     def offer(self, indices: Iterable[int]) -> None:
         """Takes a batch of trials."""
         self._batch += 1
+        self._kinds.clear()
         for index in indices:
             self._add(Task(index, batch=self._batch))
 
@@ -95,10 +105,12 @@ class Dispatcher:
         self._open.add(task)
         heapq.heappush(self._waiting, task)
 
-    def answered(self, rank: int, task: Task, now: float, seconds: float | None = None) -> Orders | None:
+    def answered(
+        self, rank: int, task: Task, now: float, seconds: float | None = None, *, whole: bool = True
+    ) -> Orders | None:
         """Takes note of a result. None where it comes too late; else who need not go on with the task.
 
-        `seconds` is what it took.
+        `seconds` is what it took; `whole` whether it ran to its end, so that others may take as long.
         """
         if rank in self._holders.get(task, ()):
             self._remove(rank, task)
@@ -107,23 +119,19 @@ class Dispatcher:
             return None
         self._open.discard(task)
         if seconds is not None:
-            self._spend(task, seconds)
+            self._spend(task, seconds, whole)
         orders = Orders()
         self._take_back(task, now, orders)
         return orders
 
-    def _spend(self, task: Task, seconds: float) -> None:
+    def _spend(self, task: Task, seconds: float, whole: bool) -> None:
         """A trial took what its shares took together: a search that divides every one still knows when one is stuck."""
         if task.parts > 1:
             seconds += self._spent.pop(task.index, 0.0)
             if any(other.index == task.index for other in self._open):
                 self._spent[task.index] = seconds
                 return
-        self._learn(seconds)
-
-    def _learn(self, seconds: float) -> None:
-        self._seconds.append(seconds)
-        self._known_median = None
+        self._durations.learn(self.kind(task.index), seconds, whole=whole)
 
     def _take_back(self, task: Task, now: float, orders: Orders) -> None:
         for rank in sorted(self._holders.get(task, ())):
@@ -205,42 +213,50 @@ class Dispatcher:
         return sum(bool(held.tasks) for held in self._ranks.values())
 
     @property
-    def _median(self) -> float | None:
-        """Of the last trials' seconds. Computed when it is asked for: many quick trials are answered between."""
-        if self._known_median is None and self._seconds:
-            self._known_median = statistics.median(self._seconds)
-        return self._known_median
+    def batch(self) -> int:
+        """Number of the present one."""
+        return self._batch
 
     @property
-    def deadline(self) -> float | None:
-        """Seconds after which a trial is given up; None before any is known."""
-        if self._median is None:
-            return None
-        return max(self.limits.least, self.limits.patience * self._median)
+    def paces(self) -> Mapping[str, Pace]:
+        """What is known of how long trials take, by kind."""
+        return self._durations.paces
 
-    def overdue(self, now: float) -> list[int]:
-        """Ranks that have been at one task for longer than any may take."""
-        limit = self.deadline
-        if limit is None:
-            return []
-        late = limit + self.limits.grace
-        return [rank for rank, held in self._ranks.items() if held.tasks and now >= held.since + late]
+    def kind(self, index: int) -> str:
+        """What a trial of this batch does."""
+        if self._kind is None:
+            return ""
+        if index not in self._kinds:
+            self._kinds[index] = self._kind(index)
+        return self._kinds[index]
+
+    def deadline(self, index: int) -> float | None:
+        """Seconds after which a trial is given up; None where none that does the same has run to its end."""
+        pace = self._durations.pace(self.kind(index))
+        return None if pace is None else pace.deadline
+
+    def _due(self, held: _Rank) -> float | None:
+        """When a rank is given up, if it answers nothing."""
+        limit = self.deadline(held.tasks[0].index) if held.tasks else None
+        return None if limit is None else held.since + limit + self.limits.grace
+
+    def overdue(self, now: float) -> dict[int, float]:
+        """Ranks that have been at one task for longer than it may take, and how long that is."""
+        due = {rank: self._due(held) for rank, held in self._ranks.items()}
+        late = [rank for rank, at in due.items() if at is not None and now >= at]
+        return {rank: self.deadline(self._ranks[rank].tasks[0].index) or 0.0 for rank in late}
 
     def wake(self) -> float | None:
         """When something is due though nothing happens: a rank is given up, or a slow trial given to a second one."""
-        times = []
-        limit = self.deadline
-        if limit is not None:
-            late = limit + self.limits.grace
-            times = [held.since + late for held in self._ranks.values() if held.tasks]
-        slow = self._slow
-        if slow is not None and any(not held.tasks for held in self._ranks.values()):
-            times += [held.since + slow for held in self._single()]
-        return min(times, default=None)
+        times = [self._due(held) for held in self._ranks.values()]
+        if any(not held.tasks for held in self._ranks.values()):
+            times += [self._slow(held) for held in self._single()]
+        return min((at for at in times if at is not None), default=None)
 
-    @property
-    def _slow(self) -> float | None:
-        return None if self._median is None else self.limits.slow * self._median + self.limits.ahead
+    def _slow(self, held: _Rank) -> float | None:
+        """When an idle rank takes a rank's present trial over."""
+        seconds = self._durations.slow(self.kind(held.tasks[0].index))
+        return None if seconds is None else held.since + seconds
 
     def _single(self) -> Iterator[_Rank]:
         """Ranks whose present trial nobody else has, and somebody else could have."""
@@ -305,7 +321,8 @@ class Dispatcher:
 
     def _depth(self) -> int:
         """Tasks for a rank: the one that it evaluates, and those that keep it busy for `ahead` seconds."""
-        seconds = self._median if self._median is not None else self.limits.ahead
+        typical = self._durations.typical
+        seconds = self.limits.ahead if typical is None else typical
         ahead = math.ceil(self.limits.ahead / max(seconds, 1e-6))
         fair = math.ceil(len(self._waiting) / max(1, len(self._ranks)))  # the last ones are not hoarded
         return 1 + max(1, min(ahead, self.limits.most - 1, fair))
@@ -315,14 +332,15 @@ class Dispatcher:
         source = max(self._ranks, key=lambda r: len(self._ranks[r].tasks))
         richest = self._ranks[source]
         unbegun = len(richest.tasks) - 1
-        if unbegun > 0 and unbegun * (self._median or 0.0) >= self.limits.ahead:  # else it is done before a message is
+        if (
+            unbegun > 0 and unbegun * (self._durations.typical or 0.0) >= self.limits.ahead
+        ):  # else it is done before a message is
             for task in _last(richest.tasks, (unbegun + 1) // 2):
                 self._remove(source, task)
                 orders.cancel(source, [task])
                 self._give(rank, task, now, orders)
             return
-        slow = self._slow
-        late = [held for held in self._single() if slow is not None and now >= held.since + slow]
+        late = [held for held in self._single() if (at := self._slow(held)) is not None and now >= at]
         if late:
             self._give(rank, min(late, key=lambda held: held.since).tasks[0], now, orders)
 

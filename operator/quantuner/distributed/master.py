@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -28,6 +28,7 @@ from quantuner.distributed.protocol import (
     End,
     Failed,
     Job,
+    Known,
     Left,
     Limits,
     Task,
@@ -54,11 +55,12 @@ class Master:
         limits: Limits | None = None,
         losses: Losses | None = None,
         observer: Observer | None = None,
-        known: Callable[[], Sequence[float]] = tuple,
+        known: Callable[[], Known] = Known,
         answered: Answered | None = None,
     ) -> None:
         """`work` says whether trials can be divided, `losses` which ones took ranks with them before.
-        `known` gives seconds of trials told before a batch, so that its first one, too, is given up when it is stuck.
+        `known` gives seconds of what was told before the first batch, so that its first trial, too, is given up when
+        it is stuck.
         `answered` keeps results that wait for earlier ones.
 
         Raises `ValueError` for a world in which nobody evaluates.
@@ -66,7 +68,8 @@ class Master:
         ranks = list(comm.evaluators)
         if not ranks:
             raise ValueError(f"a master needs at least one slave, but the world has {comm.size} rank; search serially")
-        self._comm, self._work, self._known = comm, work, known
+        self._comm, self._work = comm, work
+        self._known: Callable[[], Known] | None = known
         self._losses = losses or Losses()
         self._answered = answered or Answered()
         self._limits = limits or Limits()
@@ -74,9 +77,10 @@ class Master:
         self._epoch = next(_epochs)
         self._divides = work is not None and work.combine is not None
         self._batch: Batch | None = None
-        self._dispatch = Dispatcher(ranks, self._limits, self._shares, self._losses.known)
-        self._owed: dict[int, Counter[Task]] = {rank: Counter() for rank in ranks}
-        """Answers that a rank may still give."""
+        kind = None if work is None or work.kind is None else self._kind
+        self._dispatch = Dispatcher(ranks, self._limits, self._shares, self._losses.known, kind)
+        self._owed: dict[int, deque[Task]] = {rank: deque() for rank in ranks}
+        """Answers that a rank may still give, in the order in which it would."""
         self._base = Reference(None)
         self._based: set[int] = set()
         """Ranks that have the base."""
@@ -90,7 +94,9 @@ class Master:
         indices = range(first, first + len(payloads))
         batch = Batch(first, payloads, self._work, next=first, answered=self._answered.known(indices))
         self._batch = batch
-        self._dispatch.expect(self._known())
+        if self._known is not None:
+            self._dispatch.expect(self._known())
+            self._known = None
         self._dispatch.offer(index for index in indices if index not in batch.answered)
         try:
             while True:
@@ -109,9 +115,23 @@ class Master:
         """Waits for the slave beside this master, with which it shares what trials are evaluated with."""
         if not isinstance(self._comm, WithOwnSlave):
             return
-        if self._comm.rank in self._comm.given_up:  # nothing ends its thread, and what follows cannot go on beside it
-            raise RanksLostError((self._comm.rank,), "the launcher's own trial does not end; a relaunch goes on here")
-        self._comm.quiesce()
+        own = self._comm.rank
+        if own not in self._comm.given_up and not self._comm.quiesce(self._leaves_within(own)):
+            self._comm.given_up.add(own)
+        if own in self._comm.given_up:  # nothing ends its thread, and what follows cannot go on beside it
+            raise RanksLostError((own,), "the launcher's own trial does not end; a relaunch goes on here")
+
+    def _leaves_within(self, rank: int) -> float | None:
+        """Seconds that a rank may still take for what it has of this batch; None where that is not known."""
+        tasks = [task for task in self._owed.get(rank, ()) if task.batch == self._dispatch.batch]
+        limits = [self._dispatch.deadline(task.index) for task in tasks]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) + self._limits.grace if known and len(known) == len(limits) else None
+
+    def _kind(self, index: int) -> str:
+        if self._work is None or self._work.kind is None or self._batch is None:
+            return ""
+        return self._work.kind(self._batch.payload(index))
 
     def _shares(self, index: int) -> int:
         if self._work is None or self._batch is None or not self._divides:
@@ -129,19 +149,23 @@ class Master:
     def _give(self, batch: Batch) -> None:
         orders = self._dispatch.plan(self._comm.now())
         self._cancel(orders)
+        if not orders.assigned:
+            return
+        paces = self._dispatch.paces
         for rank, tasks in orders.assigned.items():
             self._ready(rank, batch)
-            self._owed[rank].update(tasks)
+            self._owed[rank].extend(tasks)
             self._spans.given(rank)
             for task in tasks:
                 if self._dispatch.holders(task) > 1:
                     self._spans.again(rank, task)
             for start in range(0, len(tasks), MESSAGE):
                 jobs = tuple(self._job(batch, task) for task in tasks[start : start + MESSAGE])
-                self._comm.send(Assign(jobs, self._dispatch.deadline), to=rank)
+                self._comm.send(Assign(jobs, paces), to=rank)
 
     def _job(self, batch: Batch, task: Task) -> Job:
-        return Job(task, self._base.difference(batch.payload(task.index)), self._dispatch.is_alone(task))
+        change = self._base.difference(batch.payload(task.index))
+        return Job(task, change, self._dispatch.is_alone(task), self._dispatch.kind(task.index))
 
     def _ready(self, rank: int, batch: Batch) -> None:
         if rank in self._based:
@@ -170,10 +194,9 @@ class Master:
         except RanksLostError as error:
             self._lose(batch, error.ranks, "was lost")
             return
-        late = self._dispatch.overdue(self._comm.now())
-        if late:
-            self._comm.given_up.update(late)
-            self._lose(batch, late, f"did not answer for {self._dispatch.deadline:.0f} s")
+        for rank, limit in self._dispatch.overdue(self._comm.now()).items():
+            self._comm.given_up.add(rank)
+            self._lose(batch, [rank], f"did not answer for {limit:.0f} s")
 
     def _take(self, batch: Batch | None, rank: int, message: Any) -> None:
         if isinstance(message, Left):
@@ -189,9 +212,8 @@ class Master:
             return
         owed = self._owed[rank]
         for answer in message.answers:
-            if not owed[answer.task]:
+            if not _settle(owed, answer.task):
                 raise RuntimeError(f"rank {rank} sent {answer.value!r} for {answer.task}, which it was not given")
-            owed[answer.task] -= 1
             counts = self._answer(batch, rank, answer)
             self._spans.answered(rank, answer, message.sent, counts=counts)
 
@@ -200,7 +222,8 @@ class Master:
         task, value = answer.task, answer.value
         if batch is None or isinstance(value, Abandoned):
             return False
-        orders = self._dispatch.answered(rank, task, self._comm.now(), answer.seconds)
+        seconds = None if isinstance(value, Failed) else answer.seconds
+        orders = self._dispatch.answered(rank, task, self._comm.now(), seconds, whole=_ran_to_its_end(value))
         if orders is None:
             return False
         self._cancel(orders)
@@ -261,6 +284,22 @@ class Master:
                 logger.info("not waiting for rank %s", ", ".join(map(str, sorted(waited))))
                 self._comm.given_up.update(waited)
                 return
+
+
+def _settle(owed: deque[Task], task: Task) -> bool:
+    """Takes an answered task off what a rank owes; False where it does not owe it.
+
+    A rank answers in order: what was given before the task has been cancelled, and is not answered any more.
+    """
+    while owed:
+        if owed.popleft() == task:
+            return True
+    return False
+
+
+def _ran_to_its_end(value: Any) -> bool:
+    """Whether others may take as long as this one: it was not abandoned, and did not fail on the way."""
+    return not isinstance(value, TrialResult) or (value.accuracy is not None and not value.is_bound)
 
 
 def _deadly(count: int, how: str) -> TrialResult:

@@ -53,10 +53,10 @@ class _Within:
         with self._changed:
             return (self.rank, self._messages.popleft()) if self._messages else None
 
-    def quiesce(self) -> None:
-        """Returns when the slave waits for a message, or has ended."""
+    def quiesce(self, seconds: float | None) -> bool:
+        """Returns when the slave waits for a message, or has ended; False where it does neither for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or self._ended)
+            return self._changed.wait_for(lambda: self._idle or self._ended, seconds)
 
     def end(self) -> None:
         """Called by the slave's thread, which is alive until after it: so `quiesce` does not ask whether it is."""
@@ -104,9 +104,12 @@ class WithOwnSlave:
     def given_up(self) -> set[int]:
         return self._comm.given_up
 
-    def quiesce(self) -> None:
-        """Waits until the slave has nothing to do, so that the master may use what both evaluate with."""
-        self._within.quiesce()
+    def quiesce(self, seconds: float | None = None) -> bool:
+        """Waits until the slave has nothing to do, so that the master may use what both evaluate with.
+
+        False where it is at work after so many seconds still; None waits for ever.
+        """
+        return self._within.quiesce(seconds)
 
     def now(self) -> float:
         return self._comm.now()

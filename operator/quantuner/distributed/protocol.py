@@ -5,7 +5,7 @@ What there is one of for each trial is a tuple: it is made, compared and hashed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,15 @@ class Task(NamedTuple):
     """Number of the batch that it is of: a decided one leaves trials whose numbers are given again."""
 
 
+class Pace(NamedTuple):
+    """What is expected of a kind of trials. Seconds."""
+
+    typical: float
+    """What one that runs to its end takes; before any has, what the baseline took."""
+    deadline: float
+    """After so long one is given up."""
+
+
 class Job(NamedTuple):
     """A task and what a slave needs for it."""
 
@@ -31,6 +40,8 @@ class Job(NamedTuple):
     """From the base that the master sent before."""
     alone: bool = False
     """Whether a rank was lost with it: what was done before it is answered first, so that its part is certain."""
+    kind: str = ""
+    """As `Work.kind` says."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +58,19 @@ class Assign:
     """Master to slave: evaluate these, one at least, after what you have, and answer each with a result."""
 
     jobs: tuple[Job, ...]
-    seconds: float | None = None
-    """After so long a trial is given up; the slave ends itself then. None where nothing is known yet."""
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    """Kind of trial to what is expected of it; the slave ends itself when one takes longer. Some are not known yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as columns of plain data: a tuple that has names costs a call of Python each."""
-        tasks, payloads, alone = zip(*self.jobs, strict=True)
-        return _assign, (tuple(map(tuple, tasks)), payloads, alone, self.seconds)
+        tasks, payloads, alone, kinds = zip(*self.jobs, strict=True)
+        paces = {kind: tuple(pace) for kind, pace in self.paces.items()}
+        return _assign, (tuple(map(tuple, tasks)), payloads, alone, kinds, paces)
 
 
-def _assign(tasks: Any, payloads: Any, alone: Any, seconds: float | None) -> Assign:
-    return Assign(tuple(map(Job, map(Task._make, tasks), payloads, alone)), seconds)
+def _assign(tasks: Any, payloads: Any, alone: Any, kinds: Any, paces: Any) -> Assign:
+    jobs = tuple(map(Job, map(Task._make, tasks), payloads, alone, kinds))
+    return Assign(jobs, {kind: Pace(*pace) for kind, pace in paces.items()})
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,18 @@ class Work:
 
     Raises `ValueError` where shares do not make a whole: the trial is evaluated whole, and no other one is divided.
     """
+    kind: Callable[[Any], str] | None = None
+    """Payload to a name for what a trial does; those of one name take about as long. None: all are of the empty name,
+    which is that of trials that do what the baseline does."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What took how long before. Seconds."""
+
+    baseline: float | None = None
+    trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Kind to those of trials that ran to their end."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +168,7 @@ class Limits:
     """When a rank is given up, and how far ahead it is supplied. Seconds."""
 
     patience: float = 10.0
-    """Of the median trial's seconds."""
+    """Of the seconds of the longest trial that ran to its end."""
     least: float = 60.0
     """No trial is given up sooner: a first one may load, compile or fill a cache."""
     grace: float = 5.0
@@ -153,6 +178,6 @@ class Limits:
     most: int = 256
     """Tasks that a rank holds at most."""
     slow: float = 2.0
-    """A trial that has taken so many medians is also given to a rank with nothing else to do."""
+    """A trial that has taken so many medians of whole ones is also given to a rank with nothing else to do."""
     known: tuple[float, ...] = field(default=())
     """Seconds of trials that were told before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from quantuner.api.errors import AbandonedError
@@ -21,6 +22,7 @@ from quantuner.distributed.protocol import (
     Failed,
     Job,
     Left,
+    Pace,
     Task,
     Work,
 )
@@ -48,7 +50,7 @@ class Slave:
         self._base: Any = None
         self._epoch = 0
         self._jobs: deque[Job] = deque()
-        self._seconds: float | None = None
+        self._paces: Mapping[str, Pace] = {}
         self._answers: list[Answer] = []
         self._sent = self._heard = 0.0
         self._current: Task | None = None
@@ -93,7 +95,7 @@ class Slave:
             self._base, self._epoch = message.payload, message.epoch
         elif isinstance(message, Assign):
             self._jobs.extend(message.jobs)
-            self._seconds = message.seconds
+            self._paces = message.paces
         elif isinstance(message, Cancel):
             self._jobs = deque(job for job in self._jobs if job.task not in message.tasks)
             self._cancelled = self._cancelled or self._current in message.tasks
@@ -103,12 +105,13 @@ class Slave:
             raise TypeError(f"the master sent {message!r}, which is no message of the protocol")
 
     def _evaluate(self, job: Job) -> None:
-        if job.alone:
+        pace = self._paces.get(job.kind)
+        if job.alone or pace is None or pace.typical >= HELD_SECONDS:  # it may not call `check` for hours
             self._answer()
         self._current, self._cancelled = job.task, False
         payload = apply(self._base, job.payload)
-        if self._watchdog is not None and self._seconds is not None:
-            self._watchdog.start(self._seconds)
+        if self._watchdog is not None and pace is not None:
+            self._watchdog.start(pace.deadline)
         began = self._comm.now()
         try:
             value = self._measured(job.task, payload)

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quantuner.api.conditions import Failure, shorten
+from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import ERROR_LIMIT
 from quantuner.api.spec import CORRECTIONS, INT8_RECIPES, Quantization
 from quantuner.api.task import Task
 from quantuner.api.trial import Limit, TrialResult
@@ -27,7 +26,7 @@ from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
 from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
-from quantuner.engine.entrypoint import user_error
+from quantuner.engine.entrypoint import failed_trial
 from quantuner.engine.evaluate import evaluate, listening
 from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.judging import judged_by
@@ -252,14 +251,8 @@ class Engine:
             with listening(model, self.between_batches):
                 measured = self.measure(model, config, bounded)
         except Exception as error:  # one configuration that fails must not end a search of thousands
-            known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, "the trial", error)
-            logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
-            return TrialResult(
-                accuracy=None,
-                bound=bounded.bound if bounded else None,
-                seconds=time.monotonic() - started,
-                error=shorten(known.message, ERROR_LIMIT),
-                traceback=known.traceback,
+            return failed_trial(
+                error, "the trial", time.monotonic() - started, None if bounded is None else bounded.bound
             )
         abandoned = bounded is not None and bounded.abandoned
         return replace(measured, is_bound=abandoned, seconds=time.monotonic() - started)
@@ -347,6 +340,17 @@ class Engine:
     def _for_evaluation(self, config: TuneConfig) -> Any:
         """As `quantized` to the bit; without converting, where nothing rewrites the converted model."""
         return self.switchable(config).model(config) if self._is_switched(config) else self.quantized(config)
+
+    def kind(self, config: TuneConfig) -> str:
+        """What has to be made for a trial; those of one kind take about as long. Empty where next to nothing has.
+
+        Training, converting, rewriting and searching for few bits may take many times what an evaluation takes.
+        """
+        made = [] if self._is_switched(config) else ["converted"]
+        made += [type(one).__name__ for one in recipes.pre_quantization(config.recipes)]
+        made += [type(one).__name__ for one in recipes.post_quantization(config.recipes)]
+        few_bits = (op for op in config.values() if op.mode is Mode.WEIGHT_ONLY)
+        return " ".join([*made, *sorted({op.get("weight", "algorithm") for op in few_bits} - {"RTN"})])
 
     def _is_switched(self, config: TuneConfig) -> bool:
         rewritten = self.algorithms is not None and self.algorithms.rewrites_models

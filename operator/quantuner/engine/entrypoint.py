@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import AbandonedError, SearchError
-from quantuner.api.journal import TRACEBACK_LIMIT
+from quantuner.api.journal import ERROR_LIMIT, TRACEBACK_LIMIT
 from quantuner.api.spec import TaskRef, digest
 from quantuner.api.task import Task
+from quantuner.api.trial import TrialResult
 from quantuner.engine.remedies import remedy
+
+logger = logging.getLogger(__name__)
 
 SAID_LIMIT = 600  # characters of an exception's text; torch.export writes pages
 
@@ -92,6 +96,19 @@ def user_error(reason: Failure, doing: str, error: BaseException) -> SearchError
         said = f"{said.splitlines()[0].rstrip('. ')}; {advice}"
     text = "".join(traceback.format_exception(error))
     return SearchError(reason, f"{doing} raised{_where(error)}: {shorten(said, SAID_LIMIT)}", text[-TRACEBACK_LIMIT:])
+
+
+def failed_trial(error: Exception, doing: str, seconds: float, bound: float | None = None) -> TrialResult:
+    """The result of a trial in which something was raised; it is logged whole, since its record is a line."""
+    known = error if isinstance(error, SearchError) else user_error(Failure.INTERNAL_ERROR, doing, error)
+    logger.warning("a trial failed: %s\n%s", known.message, known.traceback)
+    return TrialResult(
+        accuracy=None,
+        bound=bound,
+        seconds=seconds,
+        error=shorten(known.message, ERROR_LIMIT),
+        traceback=known.traceback,
+    )
 
 
 def _where(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.distribution import master, slave
+from quantuner.strategy.evaluating import evaluated
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -265,7 +267,7 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
-        return self._search(Watched(Serial(self.evaluate, self.answered), self.observer))
+        return self._search(Watched(Serial(functools.partial(evaluated, self), self.answered), self.observer))
 
     def distributed_traverse(self) -> Finished | None:
         """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.

@@ -33,6 +33,8 @@ class State:
     """Number of the trial that first met the criterion; 0 before."""
     told: dict[str, Trial] = field(default_factory=dict)
     """By the configuration's digest."""
+    configs: dict[str, TuneConfig] = field(default_factory=dict)
+    """Those that were told, by digest."""
 
     def begin(self, baseline: TrialResult) -> None:
         """Takes the fp32 model's result, before the first stage is asked."""
@@ -41,7 +43,7 @@ class State:
     def tell(self, config: TuneConfig, trial: Trial) -> None:
         """Takes a told trial, live or from the journal."""
         self.trials_count += 1
-        self.told[config.digest] = trial
+        self.told[config.digest], self.configs[config.digest] = trial, config
         self.recall(config)
         if self.objectives.compare(self.best_tune_result):
             self.metric_met_point = self.metric_met_point or self.trials_count

@@ -10,6 +10,7 @@ Faults: a rank that crashes (its thread ends where it stands), one that hangs (n
 from __future__ import annotations
 
 import heapq
+import math
 import pickle
 import random
 import threading
@@ -104,7 +105,8 @@ class Simulation:
         self._wait(me)
 
     def send(self, source: int, to: int, message: Any) -> None:
-        arrival = max(self.time + self.random.uniform(0, self._latency), self._last.get((source, to), 0.0))
+        earliest = math.nextafter(self._last.get((source, to), 0.0), math.inf)  # messages of a pair keep their order
+        arrival = max(self.time + self.random.uniform(0, self._latency), earliest)
         self._last[source, to] = arrival
         text = pickle.dumps(message)
         self.at(arrival, lambda: self._deliver(source, to, text))

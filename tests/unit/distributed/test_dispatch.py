@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from quantuner.distributed.dispatch import Dispatcher, Orders
-from quantuner.distributed.protocol import Limits, Task
+from quantuner.distributed.protocol import Known, Limits, Pace, Task
 
 SECOND = Limits(known=(1.0,))
 """Trials take a second: give up after 60 + 5 s, take over after 2.01 s."""
@@ -36,17 +36,6 @@ def given_out(orders: Orders) -> dict[int, list[int]]:
 
 def taken_back(orders: Orders) -> dict[int, list[int]]:
     return {rank: [task.index for task in tasks] for rank, tasks in orders.cancelled.items() if tasks}
-
-
-def test_what_trials_took_before_gives_the_first_one_a_deadline() -> None:
-    made = dispatcher(1, 1, Limits())
-    made.plan(0.0)
-    assert (made.deadline, made.wake()) == (None, None)
-    made.expect([7.0, 9.0, 8.0])
-    assert made.deadline == 80.0
-    assert made.overdue(85.0) == [1]
-    made.expect([1.0])  # what is known is not forgotten
-    assert made.deadline == 80.0
 
 
 # --- who is given what
@@ -216,8 +205,8 @@ def test_what_follows_a_trial_that_was_taken_back_has_its_whole_time() -> None:
     d.plan(3.0)  # and more behind it
     assert [task.index for task in d._ranks[1].tasks] == [1, 2]
     d.answered(2, trial(1), 64.0, 1.0)
-    assert d.overdue(66.0) == []
-    assert d.overdue(64.0 + 65.0) == [1, 2]
+    assert d.overdue(66.0) == {}
+    assert d.overdue(64.0 + 65.0) == {1: 60.0, 2: 60.0}
 
 
 def test_a_trial_that_may_end_a_rank_is_never_duplicated() -> None:
@@ -229,25 +218,44 @@ def test_a_trial_that_may_end_a_rank_is_never_duplicated() -> None:
 # --- time
 
 
-@pytest.mark.parametrize(("known", "deadline"), [((), None), ((1.0,), 60.0), ((20.0, 1.0, 9.0), 90.0)])
-def test_a_trial_is_given_up_after_ten_medians_or_a_minute(known: tuple[float, ...], deadline: float | None) -> None:
-    assert dispatcher(1, 1, Limits(known=known)).deadline == deadline
+@pytest.mark.parametrize(("known", "deadline"), [((), None), ((1.0,), 60.0), ((20.0, 1.0, 9.0), 200.0)])
+def test_a_trial_is_given_up_after_ten_times_the_longest_or_a_minute(
+    known: tuple[float, ...], deadline: float | None
+) -> None:
+    assert dispatcher(1, 1, Limits(known=known)).deadline(1) == deadline
 
 
 def test_a_rank_is_given_up_a_grace_after_the_deadline_of_what_it_has_begun() -> None:
     d = dispatcher(2, 4)
     d.plan(0.0)
     d.answered(1, trial(1), 50.0, 1.0)
-    assert d.overdue(64.9) == []
-    assert d.overdue(65.0) == [2]
-    assert d.overdue(115.0) == [1, 2]
+    assert d.overdue(64.9) == {}
+    assert d.overdue(65.0) == {2: 60.0}
+    assert d.overdue(115.0) == {1: 60.0, 2: 60.0}
 
 
 def test_without_a_known_trial_nobody_is_given_up() -> None:
     d = dispatcher(2, 1, Limits())
     d.plan(0.0)
     assert d.wake() is None
-    assert d.overdue(1e9) == []
+    assert d.overdue(1e9) == {}
+
+
+def test_the_baseline_gives_the_first_trials_a_deadline_and_does_not_make_them_slow() -> None:
+    d = dispatcher(2, 1, Limits())
+    d.expect(Known(baseline=8.0))
+    d.plan(0.0)
+    assert d.wake() == 85.0  # given up, and not given to the idle rank before
+    assert not d.plan(84.0).assigned
+    assert d.overdue(85.0) == {1: 80.0}
+
+
+def test_what_was_told_before_is_known() -> None:
+    d = dispatcher(2, 1, Limits())
+    d.expect(Known(8.0, {"": [10.0, 30.0, 20.0]}))
+    d.plan(0.0)
+    assert d.deadline(1) == 300.0
+    assert d.wake() == pytest.approx(40.01)
 
 
 def test_seconds_are_learned_from_what_is_answered() -> None:
@@ -255,8 +263,40 @@ def test_seconds_are_learned_from_what_is_answered() -> None:
     for seconds in (10.0, 20.0, 12.0):
         [task, *_] = [*d.plan(0.0).assigned[1]]
         d.answered(1, d._ranks[1].tasks[0], 0.0, seconds)
-    assert d.deadline == 120.0
+    assert d.deadline(5) == 200.0
     assert task.index == 4
+
+
+def test_trials_that_did_not_run_to_their_end_do_not_shorten_the_deadline() -> None:
+    """A baseline of 1000 s, 20 trials abandoned after 20 s: the first good one needs its 1000 s."""
+    d = dispatcher(2, 30, Limits())
+    d.expect(Known(baseline=1000.0))
+    d.plan(0.0)
+    for index in range(1, 21):
+        rank = 1 if d._ranks[1].tasks[0] == trial(index) else 2
+        d.answered(rank, trial(index), 20.0 * index, 20.0, whole=False)
+        d.plan(20.0 * index)
+    assert d.deadline(21) == 10_000.0
+    assert d.overdue(400.0 + 9_000.0) == {}
+
+
+def test_a_kind_of_trials_has_no_deadline_before_one_of_it_ran_to_its_end() -> None:
+    """One that trains, beside those that do what the baseline does; whatever these took."""
+    d = Dispatcher([1, 2, 3], Limits(), kind=lambda index: "trains" if index > 1 else "")
+    d.expect(Known(5.0, {"": [5.0]}))
+    d.offer([1, 2, 3])
+    d.plan(0.0)
+    assert d.overdue(65.0) == {1: 60.0}
+    d.answered(1, trial(1), 10.0, 10.0)
+    assert d.wake() is None  # the idle rank does not know whether the others are slow
+    assert d.overdue(1e9) == {}
+    d.answered(2, trial(2), 1000.0, 1000.0, whole=False)
+    assert d.overdue(1e9) == {}
+    d.offer([2])
+    d.plan(1000.0)
+    d.answered(1, trial(2, batch=2), 2000.0, 1000.0)
+    assert d.overdue(10_005.0) == {3: 10_000.0}
+    assert d.paces == {"": Pace(7.5, 100.0), "trains": Pace(1000.0, 10_000.0)}
 
 
 # --- losses
@@ -488,6 +528,6 @@ def test_a_divided_trial_took_what_its_shares_took_together() -> None:
     orders = d.plan(0.0)
     [[one], [other]] = [orders.assigned[rank] for rank in (1, 2)]
     d.answered(1, one, now=2.0, seconds=2.0)
-    assert d.deadline is None
+    assert d.deadline(1) is None
     d.answered(2, other, now=3.0, seconds=3.0)
-    assert d.deadline == 10.0 * (2.0 + 3.0)
+    assert d.deadline(1) == 10.0 * (2.0 + 3.0)

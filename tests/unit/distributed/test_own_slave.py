@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.batch import Batch
 from quantuner.distributed.communicator import RanksLostError
@@ -183,3 +185,58 @@ def test_a_search_does_not_go_on_beside_a_slave_that_was_given_up() -> None:
     assert error.ranks == (0,)
     assert "does not end" in str(error)
     stuck.set()
+
+
+@pytest.mark.parametrize("decided", ["while it is at it", "after another rank was quicker"])
+def test_a_decided_batch_does_not_wait_for_ever_for_a_trial_that_never_ends(decided: str) -> None:
+    inside, stuck = threading.Event(), threading.Event()
+
+    def evaluate(payload: int) -> TrialResult:
+        if payload == 2:
+            inside.set()
+            stuck.wait()
+        return result(payload)
+
+    told: list[Told] = []
+    limits = Limits(known=(1.0,), patience=0.0, least=1e9, grace=0.0)
+
+    def decide(one: Told) -> bool:
+        told.append(one)
+        assert inside.wait(PATIENCE)
+        limits.least = 0.0  # from here on it has taken too long
+        return decided == "while it is at it" or one.index == 2
+
+    def search() -> None:
+        comm = WithOwnSlave(World(1).comm(0), evaluate)
+        master = Master(comm, limits=limits)
+        take = master._take
+
+        def taken(batch: Batch | None, rank: int, message: Any) -> None:
+            take(batch, rank, message)
+            if decided != "while it is at it" and inside.wait(PATIENCE) and batch is not None:
+                batch.answer(2, result(2), 1)
+                master._cancel(master._dispatch.forget(2, comm.now()))
+
+        master._take = taken  # type: ignore[method-assign]
+        master.run(1, [1, 2], decide)
+
+    error = finishes(search)
+    stuck.set()
+    assert isinstance(error, RanksLostError)
+    assert error.ranks == (0,)
+    assert "does not end" in str(error)
+    assert [one.index for one in told] == ([1] if decided == "while it is at it" else [1, 2])
+
+
+def test_what_is_still_owed_does_not_grow_with_the_search() -> None:
+    world = World(2)
+    rank = threading.Thread(target=Slave(world.comm(1), result).run)
+    rank.start()
+    master = Master(world.comm(0))
+    first = 1
+    for _ in range(20):
+        master.run(first, list(range(first, first + 10)), lambda one: one.index % 10 == 3)
+        first += 3
+    assert len(master._owed[1]) <= 2 * 10
+    master.close()
+    rank.join()

@@ -4,16 +4,17 @@ import pickle
 
 import pytest
 
-from quantuner.distributed.protocol import Assign, Job, Task
+from quantuner.distributed.protocol import Assign, Job, Pace, Task
 
-JOBS = (Job(Task(3, batch=2), {"index": (3,)}), Job(Task(4, 1, 2, 2), ("whole",), alone=True))
+JOBS = (Job(Task(3, batch=2), {"index": (3,)}), Job(Task(4, 1, 2, 2), ("whole",), alone=True, kind="trains"))
 
 
 @pytest.mark.parametrize("jobs", [JOBS, JOBS[:1]])
-@pytest.mark.parametrize("seconds", [None, 60.0])
-def test_tasks_that_are_given_cross_as_they_are(jobs: tuple[Job, ...], seconds: float | None) -> None:
-    received = pickle.loads(pickle.dumps(Assign(jobs, seconds)))
-    assert received == Assign(jobs, seconds)
+@pytest.mark.parametrize("paces", [{}, {"": Pace(1.0, 60.0), "trains": Pace(600.0, 6000.0)}])
+def test_tasks_that_are_given_cross_as_they_are(jobs: tuple[Job, ...], paces: dict[str, Pace]) -> None:
+    received = pickle.loads(pickle.dumps(Assign(jobs, paces)))
+    assert received == Assign(jobs, paces)
+    assert all(type(pace) is Pace for pace in received.paces.values())
     assert {(type(job), type(job.task), job.alone) for job in received.jobs} <= {(Job, Task, False), (Job, Task, True)}
 
 

@@ -19,7 +19,7 @@ from quantuner.distributed.communicator import RanksLostError
 from quantuner.distributed.executors import Serial, Told
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
-from quantuner.distributed.protocol import Limits, Work
+from quantuner.distributed.protocol import Known, Limits, Work
 from quantuner.distributed.slave import Slave
 from tests.unit.distributed.simulated import Killed, Simulation, Virtual
 
@@ -136,7 +136,8 @@ class Searching:
 
         shares = divided if self.case.seed % 2 else self.case.shares
         work = Work(lambda _: self.case.result(0), shares=shares, combine=combine)
-        known = (self.case.durations[1], *(t.result.seconds for t in self.told))
+        whole = [t.result.seconds for t in self.told if t.result.accuracy is not None]
+        known = Known(self.case.durations[1], {"": whole} if whole else {})
         master = Master(comm, work, Limits(least=30.0), self.losses, known=lambda: known, answered=self.answered)
         try:
             self.search(master)

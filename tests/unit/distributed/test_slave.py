@@ -24,6 +24,7 @@ from quantuner.distributed.protocol import (
     Failed,
     Job,
     Left,
+    Pace,
     Task,
     Work,
 )
@@ -31,6 +32,8 @@ from quantuner.distributed.slave import HELD_SECONDS, Slave
 
 BASE = {"index": 0}
 EPOCH = 9
+QUICK = {"": Pace(HELD_SECONDS / 2, 60.0)}
+"""Trials are known to be so quick that their answers wait for each other."""
 
 
 @dataclass
@@ -217,7 +220,7 @@ def test_between_trials_there_is_nothing_to_break_off() -> None:
 
 
 def test_quick_trials_share_a_message() -> None:
-    comm = world(Assign(tuple(job(index) for index in range(1, 11))))
+    comm = world(Assign(tuple(job(index) for index in range(1, 11)), QUICK))
     evaluation = ending(comm, last=10)
     evaluation.seconds = HELD_SECONDS * 0.3
     assert evaluation.run() == 10
@@ -252,7 +255,7 @@ def test_among_quick_trials_the_master_is_heard_now_and_then() -> None:
 
 
 def test_a_quick_trials_result_does_not_wait_for_a_slow_one_after_it() -> None:
-    comm = world(Assign((job(1), job(2))))
+    comm = world(Assign((job(1), job(2)), QUICK))
     seen: list[list[list[int]]] = []
 
     def evaluate(payload: Any) -> TrialResult:
@@ -273,7 +276,7 @@ def test_a_quick_trials_result_does_not_wait_for_a_slow_one_after_it() -> None:
 
 
 def test_before_a_trial_that_may_end_the_rank_all_results_are_sent() -> None:
-    comm = world(Assign((job(1), job(2), job(3, alone=True))))
+    comm = world(Assign((job(1), job(2), job(3, alone=True)), QUICK))
     sent_before: list[list[list[int]]] = []
 
     def evaluate(payload: Any) -> TrialResult:
@@ -285,6 +288,39 @@ def test_before_a_trial_that_may_end_the_rank_all_results_are_sent() -> None:
     assert Slave(comm, evaluate).run() == 3
     assert sent_before == [[], [], [[1, 2]]]
     assert comm.together == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("paces", [{"": Pace(HELD_SECONDS, 60.0)}, {}], ids=["known to be slow", "not known"])
+def test_before_a_trial_that_may_take_long_all_results_are_sent(paces: dict[str, Pace]) -> None:
+    """It may never call `check`: one that trains, or works on weights."""
+    comm = world(Assign((job(1), job(2)), paces))
+    sent_before: list[list[list[int]]] = []
+
+    def evaluate(payload: Any) -> TrialResult:
+        sent_before.append(comm.together)
+        if payload["index"] == 2:
+            comm.inbox.append(End(EPOCH))
+        return result(payload["index"])
+
+    assert Slave(comm, evaluate).run() == 2
+    assert sent_before == [[], [[1]]]
+
+
+def test_a_trial_of_a_slow_kind_is_known_among_quick_ones() -> None:
+    jobs = (job(1), job(2)._replace(kind="trains"), job(3))
+    comm = world(Assign(jobs, {**QUICK, "trains": Pace(100.0, 1000.0)}))
+    sent_before: list[list[list[int]]] = []
+    watch = Watch()
+
+    def evaluate(payload: Any) -> TrialResult:
+        sent_before.append(comm.together)
+        if payload["index"] == 3:
+            comm.inbox.append(End(EPOCH))
+        return result(payload["index"])
+
+    assert Slave(comm, evaluate, watch).run() == 3
+    assert sent_before == [[], [[1]], [[1]]]
+    assert [one for one in watch.log if one != "stop"] == [60.0, 1000.0, 60.0]
 
 
 def test_nothing_is_held_while_it_waits_for_the_master() -> None:
@@ -347,7 +383,7 @@ class Watch:
 
 
 def test_the_watchdog_runs_inside_trials_alone_with_the_masters_seconds() -> None:
-    comm = world(Assign((job(1),)), Assign((job(2), job(3)), seconds=60.0))
+    comm = world(Assign((job(1),)), Assign((job(2), job(3)), QUICK))
     watch = Watch()
 
     def evaluate(payload: Any) -> TrialResult:
@@ -378,5 +414,5 @@ def test_the_watchdog_stops_where_an_evaluation_raises() -> None:
 
     watch = Watch()
     with pytest.raises(KeyError, match="bug"):
-        Slave(world(Assign((job(1),), seconds=1.0)), broken, watch).run()
+        Slave(world(Assign((job(1),), {"": Pace(0.1, 1.0)})), broken, watch).run()
     assert watch.log == [1.0, "stop"]

@@ -18,6 +18,7 @@ from quantuner.engine.footprint import MEBI
 from quantuner.space import samplers
 from quantuner.space.config import FP32, TuneConfig
 from tests.unit.engine.models import Net, engine_of, images, seeded
+from tests.unit.engine.weight_only.models import options
 
 HELD_OUT = images(16, seed=2)
 
@@ -57,6 +58,35 @@ def test_trials_that_are_compared_by_time_are_converted_and_give_the_same_accura
     engine.timed = True
     assert engine.trial(config).accuracy == switched.accuracy
     assert [issubclass(kind, torch.fx.GraphModule) for kind in kinds] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("recipes", "kind"),
+    [
+        ({}, ""),
+        ({"first_conv_or_matmul_quantization": False}, ""),
+        ({"smooth_quant": True}, "SmoothQuant"),
+        ({"fast_bias_correction": True}, "converted FastBiasCorrection"),
+        ({"smooth_quant": True, "weight_correction": True}, "converted SmoothQuant WeightCorrection"),
+    ],
+)
+def test_trials_are_of_one_kind_where_the_same_is_made_for_them(
+    engine: Engine, recipes: dict[str, Any], kind: str
+) -> None:
+    assert engine.kind(samplers.initial(engine.space).with_recipes(recipes)) == kind
+
+
+def test_trials_that_train_search_for_few_bits_or_are_compared_by_time_are_of_other_kinds() -> None:
+    def kind(approach: str, **chosen: str) -> str:
+        made = engine_of(seeded(Net), approach=approach)
+        made.timed = bool(chosen.pop("timed", ""))
+        first = samplers.initial(made.space)
+        return made.kind(first.having({name: options(**chosen) for name in first}) if chosen else first)
+
+    assert kind("qat") == "converted"
+    assert kind("static", timed="yes") == "converted"
+    assert kind("weight_only", algorithm="RTN") == ""
+    assert kind("weight_only", algorithm="GPTQ") == "GPTQ"
 
 
 def test_ranges_of_another_engine_give_the_same_accuracy(engine: Engine) -> None:

@@ -23,15 +23,17 @@ WHOLE = 19
 
 
 class Judge:
-    """An evaluation function that counts its calls and asks the rule of the moment."""
+    """An evaluation function that asks the rule of the moment, counts its calls and keeps what it found."""
 
     def __init__(self) -> None:
         self.rule: Rule = closeness
         self.calls = 0
+        self.values: list[Any] = []
 
     def __call__(self, model: Any) -> Any:
         self.calls += 1
-        return self.rule(model)
+        self.values.append(self.rule(model))
+        return self.values[-1]
 
 
 def closeness(model: Any) -> float:

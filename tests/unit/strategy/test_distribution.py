@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,14 @@ import torch
 
 from quantuner.api.timeline import Ending, Kind, Span, read
 from quantuner.distributed.differences import Reference
+from quantuner.distributed.protocol import Known
 from quantuner.distributed.timeline import TIMELINE_FILE, Quiet
 from quantuner.engine.metrics import evaluation
 from quantuner.engine.shares import TrialShare
 from quantuner.space import samplers
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import TuneStrategy
-from quantuner.strategy.distribution import work
+from quantuner.strategy.distribution import known, work
 from tests.unit.engine.models import Net, engine_of, images, seeded
 from tests.unit.records import tuning
 from tests.unit.strategy import test_contract
@@ -214,6 +216,47 @@ def test_a_strategys_own_evaluate_is_asked_for_whole_trials(tmp_path: Path) -> N
     strategy = made(engine_with(loader, "topk"), Asked, folder=tmp_path)
     assert work(strategy).combine is None
     assert work(made(strategy.engine, folder=tmp_path)).combine is not None  # type: ignore[arg-type]
+
+
+class RaisingAtTwo(Stepping):
+    """Its own evaluation raises in one trial, and gives no result in another."""
+
+    def evaluate(self, payload: Any) -> Any:
+        options = list(samplers.op_type_wise(self.tuning_space.capabilities))
+        asked = [option.calibrated_with(100).plain()["ops"] for option in options].index(payload["ops"])
+        if asked == 1:
+            raise KeyError("no such layer")
+        return 0.5 if asked == 2 else super().evaluate(payload)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_a_trial_in_which_a_strategys_own_evaluate_raises_has_failed(ranks: int, tmp_path: Path) -> None:
+    loader = labelled("topk")
+    strategy = searched(lambda: made(engine_with(loader, "topk"), RaisingAtTwo, folder=tmp_path), ranks)
+    errors = [trial.error for trial in history_of(strategy).trials]
+    assert len(errors) == 1 + TRIALS
+    assert re.match(r"RaisingAtTwo.evaluate raised at test_distribution.py:\d+ in evaluate: KeyError", errors[2])
+    assert "must return a TrialResult, as super().evaluate does, not float" in errors[3]
+    assert [error for error in errors if error] == errors[2:4]
+
+
+def test_what_was_told_gives_deadlines_by_kind(tmp_path: Path) -> None:
+    """Of a search that goes on: its strategy was told the record."""
+    engine = engine_with(labelled("topk"), "topk")
+    alone = searched(lambda: made(engine, Correcting, folder=tmp_path), 0)
+    told = history_of(alone).trials
+    found = known(alone)
+    assert found.baseline == told[0].seconds
+    assert found.trials == {"": [told[1].seconds], "converted WeightCorrection": [told[3].seconds]}
+    assert known(made(engine, folder=tmp_path)) == Known()
+
+
+class Correcting(TuneStrategy):
+    """Three trials: one that is switched, one that fails, one whose weights are corrected."""
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        one, other, *_ = (o.calibrated_with(100) for o in samplers.op_type_wise(self.tuning_space.capabilities))
+        yield [one, one.calibrated_with(101), other.with_recipes({"weight_correction": True})]
 
 
 # --- real ranks
