@@ -77,16 +77,16 @@ def test_trials_are_of_one_kind_where_the_same_is_made_for_them(
 
 
 def test_trials_that_train_search_for_few_bits_or_are_compared_by_time_are_of_other_kinds() -> None:
-    def kind(approach: str, **chosen: str) -> str:
+    def kind(approach: str, algorithm: str = "", timed: bool = False) -> str:
         made = engine_of(seeded(Net), approach=approach)
-        made.timed = bool(chosen.pop("timed", ""))
+        made.timed = timed
         first = samplers.initial(made.space)
-        return made.kind(first.having({name: options(**chosen) for name in first}) if chosen else first)
+        return made.kind(first.having({name: options(algorithm=algorithm) for name in first}) if algorithm else first)
 
     assert kind("qat") == "converted"
-    assert kind("static", timed="yes") == "converted"
-    assert kind("weight_only", algorithm="RTN") == ""
-    assert kind("weight_only", algorithm="GPTQ") == "GPTQ"
+    assert kind("static", timed=True) == "converted"
+    assert kind("weight_only", "RTN") == ""
+    assert kind("weight_only", "GPTQ") == "GPTQ"
 
 
 def test_ranges_of_another_engine_give_the_same_accuracy(engine: Engine) -> None:
