@@ -143,3 +143,23 @@ def test_a_program_that_changes_a_buffer_has_no_calling() -> None:
     with quiet():
         program = torch.export.export(Counting(), (torch.ones(2),)).run_decompositions({})
     assert calling_of(program) is None
+
+
+class Alike(nn.Module):
+    """Paths that differ in a dot, one of which is called as the input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.fc_weight = nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, p_fc_weight: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(p_fc_weight).relu() @ self.fc.weight * self.fc_weight
+        return y
+
+
+def test_tensors_whose_paths_look_alike_stay_apart(tmp_path: Path) -> None:
+    captured = capture(seeded(Alike), (torch.ones(2, 4),))
+    assert captured.calling is not None
+    inputs = torch.linspace(-1, 1, 8).reshape(2, 4)
+    save(tmp_path / "model", captured.graph, captured, TuneConfig())
+    torch.testing.assert_close(load(tmp_path / "model")(inputs), captured.graph(inputs), rtol=0, atol=0)
