@@ -9,7 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantuner.engine.graphs import attribute
+from quantuner.engine.graphs import attribute, flat_inputs
 
 Values = dict[Node, Any]
 """Nodes' values for one batch."""
@@ -38,7 +38,7 @@ class Program:
 
     def bind(self, inputs: Sequence[Any]) -> Values:
         """The placeholders' values: a dict or a tuple among the inputs has one for each of its leaves."""
-        return dict(zip(self.inputs, self.model.graph.process_inputs(*inputs), strict=True))
+        return dict(zip(self.inputs, flat_inputs(self.model, inputs), strict=True))
 
     def output(self, values: Values) -> Any:
         """What the model returns, once the result's arguments are known."""

@@ -83,8 +83,8 @@ class Switchable:
         What is kept is the memory's own: views of the caller's inputs are left out, and outputs are copied.
         """
         memory = self._memory
-        batch = batch_digest(inputs) if memory.nodes else b""
         bound = self.program.bind(inputs)
+        batch = batch_digest(bound.values()) if memory.nodes else b""  # in the captured order, whatever the dict's
         self.program.check(bound)
         values = bound | memory.known(batch, signatures)
         needed = self.program.needed(values)

@@ -213,6 +213,19 @@ def test_what_did_not_change_is_not_computed_again() -> None:
     assert len(calls) == 3  # other images
 
 
+def test_a_dict_is_known_by_its_keys_in_whatever_order_they_come() -> None:
+    engine = engine_for(Nested, pairs, "static")
+    config = initial(engine.space)
+    model, converted = switchable(engine).model(config), engine.quantized(config)
+    given = pairs(4, 7)
+    turned = {"y": given["y"], "x": given["x"]}
+    other = {"y": given["x"], "x": given["y"]}  # the same tensors in the same places, under other keys
+    assert not equal(converted(given), converted(other))
+    for batch in (given, turned, other):
+        assert equal(model(batch), converted(batch))
+    assert equal(model(turned), model(given))
+
+
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
