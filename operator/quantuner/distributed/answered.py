@@ -48,7 +48,7 @@ class Answered:
         self._kept = _read(self._path, search) if self._path is not None and self._path.exists() else {}
 
     def expect(self, digests: Mapping[int, str]) -> None:
-        """Names the configurations that are to be measured, by their digests."""
+        """Names the configurations that are to be measured, by their digests; results of others are not kept."""
         self._digests = digests
 
     def known(self, indices: Iterable[int]) -> dict[int, Result]:
@@ -63,7 +63,7 @@ class Answered:
 
         A disk that takes nothing more, or a file that is full, costs measurements later on, and not the search now.
         """
-        worth = {index: one for index, one in waiting.items() if _is_worth(one[0])}
+        worth = {index: one for index, one in waiting.items() if index in self._digests and _is_worth(one[0])}
         if not worth:
             return
         self._kept = {index: kept for index, kept in self._kept.items() if index >= told}

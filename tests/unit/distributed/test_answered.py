@@ -45,6 +45,14 @@ def test_each_search_and_configuration_has_its_own(tmp_path: Path) -> None:
     assert answered(tmp_path).known([7])  # looking does not change the file
 
 
+def test_what_nobody_expects_is_not_kept(tmp_path: Path) -> None:
+    one = Answered(tmp_path)
+    one.begin("this")
+    one.keep({7: (RESULT, 3)}, told=5)
+    assert one.known([7]) == {}
+    assert not (tmp_path / ANSWERED_FILE).exists()
+
+
 def test_a_search_that_begins_anew_knows_nothing(tmp_path: Path) -> None:
     answered(tmp_path).keep({7: (RESULT, 3)}, told=5)
     assert answered(tmp_path, anew=True).known([7]) == {}
