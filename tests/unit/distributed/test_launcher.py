@@ -32,12 +32,13 @@ def task():
     judge = made.eval_func
 
     def watched(model):
+        found = judge(model)
         with open(folder / "evaluations", "a") as file:
-            file.write(f"{{os.getpid()}}\\n")
+            file.write(f"{{os.getpid()}} {{found!r}}\\n")
         if (folder / "hangs").exists() and len((folder / "evaluations").read_text().splitlines()) == {BLOCKS_AT}:
             print("under way")
             time.sleep({SECONDS})
-        return judge(model)
+        return found
 
     return dataclasses.replace(made, eval_func=watched)
 """
@@ -96,9 +97,10 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
-def evaluations(code: Path) -> list[int]:
-    """Process ids of those that evaluated, one for each evaluation."""
-    return [int(line) for line in (code / "evaluations").read_text().splitlines()]
+def evaluations(code: Path) -> list[tuple[int, float]]:
+    """Of each evaluation the process and what it found."""
+    lines = (line.split() for line in (code / "evaluations").read_text().splitlines())
+    return [(int(process), float(found)) for process, found in lines]
 
 
 def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next_one_goes_on(
@@ -114,7 +116,7 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     kept = lines_of(api.maps["journal"])
     assert kept == read_lines(tmp_path / "first-pod" / JOURNAL_FILE)
     assert len(History.replay(kept).trials) >= BLOCKS_AT - 2
-    for process in set(evaluations(code)):
+    for process in {process for process, _ in evaluations(code)}:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
 
@@ -126,8 +128,11 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     assert isinstance(found.end, Finished)
     assert [launch.ranks for launch in found.launches] == [2, 2]
     assert lines_of(api.maps["journal"])[: len(kept)] == kept
-    repeated = len(evaluations(code)) - (1 + TRIALS + 1)  # the baseline, the trials, and the winner's verification
-    assert repeated <= begun - len(History.replay(kept).trials)
+    accuracies = [trial.accuracy for trial in found.trials]
+    assert len(set(accuracies[1:])) == TRIALS  # so that an accuracy says which trial was evaluated
+    *again, verified = [accuracy for _, accuracy in evaluations(code)[begun:]]
+    assert set(again) == set(accuracies[len(History.replay(kept).trials) :])  # whichever of them were under way before
+    assert verified == found.end.accuracy
     assert essence(found.trials) == essence(_undisturbed(tmp_path).trials)
 
 
