@@ -16,7 +16,8 @@ def seconds_of_a_lost_rank(launch: LaunchSpans, killed: float) -> float:
     at = killed - launch.began
     trials = [s for s in launch.spans if s.kind in _EVALUATIONS - {Kind.BASELINE}]
     lost = [s for s in trials if s.outcome == Ending.LOST]
-    told = [s for s in trials if s.outcome == Ending.TOLD and s.end > at]
+    dead = {s.rank for s in lost}  # its last result may come after the kill
+    told = [s for s in trials if s.outcome == Ending.TOLD and s.end > at and s.rank not in dead]
     if not told:
         raise ValueError(f"nothing was told after the rank was killed, {at:.2f} s after the launch; kill it earlier")
     ranks = len({s.rank for s in told})

@@ -47,6 +47,16 @@ def test_two_that_go_on_share_what_is_left() -> None:
     assert seconds_of_a_lost_rank(seen, BEGAN + 1.0) == pytest.approx(1.0 + 2.0 / 2)
 
 
+def test_a_dead_rank_whose_last_result_came_after_the_kill_is_none_that_idles() -> None:
+    seen = launch(
+        span(2, 2, 0.0, 1.0),
+        span(2, 3, 1.0, 1.5, Ending.LOST),
+        span(1, 1, 0.0, 2.0),
+        span(1, 3, 2.0, 4.0),
+    )
+    assert seconds_of_a_lost_rank(seen, BEGAN + 0.75) == pytest.approx(0.0)
+
+
 def test_a_rank_that_is_killed_after_the_last_trial_measures_nothing() -> None:
     with pytest.raises(ValueError, match="kill it earlier"):
         seconds_of_a_lost_rank(launch(span(1, 1, 0.0, 1.0)), BEGAN + 2.0)
