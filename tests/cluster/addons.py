@@ -13,6 +13,7 @@ DNS_HEALTH = f"127.0.0.1:{PORTS['dns'][0]}"
 # mpi-operator refuses to start unless the namespace of its lock is there.
 LOCK_NAMESPACE = "mpi-operator"
 
+# As kubeadm has it: names of the cluster are not cached, so that a pod that is back is found at once.
 _COREFILE = f"""\
 .:{DNS_PORT} {{
   bind {NODE_ADDRESS}
@@ -23,7 +24,10 @@ _COREFILE = f"""\
     pods insecure
     ttl 5
   }}
-  cache 5
+  cache 30 {{
+    disable success cluster.local
+    disable denial cluster.local
+  }}
 }}
 """
 

@@ -2,8 +2,8 @@
 
 import argparse
 import logging
+import math
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import yaml
 
 from quantuner.distributed import mpirun
 from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
+from quantuner.distributed.hosts import Host, read_hostfile
 from quantuner.distributed.mirror import Mirror
-from quantuner.distributed.mpirun import Host
-from quantuner.distributed.supervisor import TERMINATED, Launch, Supervisor
+from quantuner.distributed.processes import Launch
+from quantuner.distributed.starts import Limits, Starts
+from quantuner.distributed.supervisor import TERMINATED, Supervisor
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -33,7 +35,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s launcher %(levelname)s %(message)s", stream=sys.stderr)
     args = arguments().parse_args(argv)
-    supervisor = Supervisor(args.workspace, lambda stop: _launch(args, stop))
+    supervisor = Supervisor(args.workspace, _starts(args))
     with supervisor.listening():  # while the journal is restored and flushed, too
         mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result)
         if not mirror.restore(supervisor.terminated):
@@ -45,17 +47,27 @@ def main(argv: list[str] | None = None) -> int:
             mirror.finish()
 
 
-def _launch(args: argparse.Namespace, stop: threading.Event) -> Launch:
+def _starts(args: argparse.Namespace) -> Starts:
+    spec = yaml.safe_load(args.tuning.read_text(encoding="utf-8"))["spec"]
+    return Starts(
+        args.workspace,
+        lambda: _with_rank_0(read_hostfile(args.hostfile), spec),
+        lambda hosts: _launch(args, spec, hosts),
+        _limits(spec.get("tuningCriterion") or {}),
+    )
+
+
+def _launch(args: argparse.Namespace, spec: Mapping[str, Any], hosts: Sequence[Host]) -> Launch:
     program = mpirun.python("-m", "quantuner.run", "--tuning", str(args.tuning), "--workspace", str(args.workspace))
     program.append("--in-pod")
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]
-    spec = yaml.safe_load(args.tuning.read_text(encoding="utf-8"))["spec"]
-    hosts = _with_rank_0(mpirun.read_hostfile(args.hostfile), spec)
-    return mpirun.on_hosts(
-        mpirun.answering(hosts, stop), args.workspace / "hostfile", program, _template_variables(spec)
-    )
+    return mpirun.on_hosts(hosts, args.workspace / "hostfile", program, _template_variables(spec))
+
+
+def _limits(criterion: Mapping[str, Any]) -> Limits:
+    return Limits(criterion.get("maxTrials") or math.inf, criterion.get("timeoutSeconds") or math.inf)
 
 
 def _with_rank_0(hosts: Sequence[Host], spec: Mapping[str, Any]) -> list[Host]:

@@ -12,7 +12,7 @@ from quantuner.controller import build
 from quantuner.controller.mpijob import build_mpijob, clashes, launcher_command
 from quantuner.controller.objects import identify
 from quantuner.controller.settings import Settings
-from quantuner.distributed.supervisor import TERMINATE_SECONDS
+from quantuner.distributed.processes import TERMINATE_SECONDS
 from tests.unit.controller.making import IMAGE, SETTINGS, UID, resource, tuning
 
 SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}

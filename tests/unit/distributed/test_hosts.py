@@ -1,118 +1,170 @@
-"""Ranks on two hosts under a real mpirun: a second host is this computer again, behind what stands for ssh.
+"""Which hosts answer, and when those that did not are back for good."""
 
-Its daemon and ranks are below one process, and end as a pod's processes do: all at once, when the first ends.
-"""
-
-import os
-import shlex
-import signal
+import contextlib
 import socket
-import subprocess
 import threading
-from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from quantuner.api.journal import Finished, History
-from quantuner.distributed import mpirun
-from quantuner.distributed.journal import JOURNAL_FILE, read_lines
-from quantuner.distributed.mpirun import Host
-from quantuner.distributed.supervisor import Launch, Supervisor
+import pytest
 
-REPOSITORY = Path(__file__).parents[3]
-SECONDS = 60
-HOSTS = (Host(socket.gethostname()), Host("127.0.0.2", 2))
-SSH = """#!/bin/sh
-while [ "${1#-}" != "$1" ]; do case "$1" in -p) shift 2 ;; *) shift ;; esac; done
-shift  # the host
-exec setsid sh -c "echo \\$\\$ > FIRST; $*"
-"""
+from quantuner.distributed import hosts
+from quantuner.distributed.hosts import Host, Returning, answering, read_hostfile
+from tests.unit.distributed.sshd import answering_host, port
+
+__all__ = ["port"]
+LAUNCHER, FIRST, SECOND = Host("launcher"), Host("127.0.0.2", 3), Host("127.0.0.3")
+SECONDS = 30.0
+"""Never waited for in a test that passes."""
 
 
-def on_two_hosts(folder: Path, program: str, *arguments: str) -> Launch:
-    """A start of rank 0 here and of two ranks there; the other host's first process is told in `folder/first`."""
-    ssh = folder / "ssh"
-    ssh.write_text(SSH.replace("FIRST", shlex.quote(str(folder / "first"))))
-    ssh.chmod(0o755)
-    launch = mpirun.on_hosts(HOSTS, folder / "hostfile", mpirun.python("-c", program, *arguments))
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    ours = {"PRTE_MCA_plm_ssh_agent": str(ssh), "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"}
-    return Launch(launch.command, {**launch.environment, **root, **ours})
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a slots=1\nb slots=4\n", [Host("a"), Host("b", 4)]),
+        ("\n# none yet\na # this one\n\n  b max_slots=9 slots=2\n", [Host("a"), Host("b", 2)]),
+        ("", []),
+    ],
+)
+def test_hosts_of_a_hostfile_in_order(tmp_path: Path, text: str, found: list[Host]) -> None:
+    (tmp_path / "hostfile").write_text(text)
+    assert read_hostfile(tmp_path / "hostfile") == found
 
 
-def test_hosts_are_filled_one_after_the_other_and_rank_0_is_on_the_first(tmp_path: Path) -> None:
-    program = "import os; print(*(os.environ[f'OMPI_COMM_WORLD_{name}'] for name in ('RANK', 'LOCAL_RANK', 'SIZE')))"
-    launch = on_two_hosts(tmp_path, program)
-    environment = {**os.environ, **launch.environment}
-    done = subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["0 0 3", "1 0 3", "2 1 3"]
+def test_the_port_is_that_of_the_image() -> None:
+    config = Path(__file__).parents[3] / "images" / "tuner" / "sshd_config"
+    assert f"Port {hosts.SSH_PORT}" in config.read_text().splitlines()
 
 
-RANK = """
-import pathlib, sys, time
-from quantuner.api.journal import Finished, Outcome
-from quantuner.distributed.communicator import MpiWorld
-from quantuner.distributed.journal import JournalFolder
-from tests.unit.records import launched, told
-comm, folder = MpiWorld(), pathlib.Path(sys.argv[1])
-journal = JournalFolder(folder) if comm.rank == 0 else None
-if journal is None and not (folder / "again").exists():
-    time.sleep(600)
-elif journal is not None:
-    journal.append(launched(ranks=comm.size))
-    if journal.history.trials:
-        journal.append(Finished(outcome=Outcome.EXHAUSTED, best=0, accuracy=0.9, artifact="", time=""))
-    else:
-        journal.append(told(0, 0.9))
-        (folder / "pipe").write_text("they search")
-        time.sleep(600)
-"""
+def test_a_host_answers_when_its_sshd_greets(port: int) -> None:
+    with answering_host(FIRST.name, port):
+        assert answering([LAUNCHER, FIRST], threading.Event(), SECONDS) == [LAUNCHER, FIRST]
 
 
-def test_a_drained_worker_is_a_loss_at_once_and_the_search_goes_on(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-
-    def drain() -> None:
-        (tmp_path / "pipe").read_text()
-        _end_with_all_below(int((tmp_path / "first").read_text()))
-
-    count = 0
-
-    def launch(_: threading.Event) -> Launch:
-        nonlocal count
-        count += 1
-        if count > 1:
-            (tmp_path / "again").touch()
-        return on_two_hosts(tmp_path, RANK, str(tmp_path))
-
-    drainer = threading.Thread(target=drain, daemon=True)
-    drainer.start()
-    assert Supervisor(tmp_path, launch, relay=False).run() == 0
-    drainer.join(SECONDS)
-    found = History.replay(read_lines(tmp_path / JOURNAL_FILE))
-    assert count == 2
-    assert [one.ranks for one in found.launches] == [3, 3]
-    assert len(found.trials) == 1
-    assert isinstance(found.end, Finished)
+def test_a_host_that_is_silent_is_left_out_when_patience_ends(port: int) -> None:
+    with answering_host(SECOND.name, port), socket.create_server((FIRST.name, port)):
+        assert answering([LAUNCHER, FIRST, SECOND], threading.Event(), 0) == [LAUNCHER, SECOND]
 
 
-def _end_with_all_below(process: int) -> None:
-    """As the kernel ends the processes of a PID namespace when its first one ends."""
-    children = _children()
-    ending = [process]
-    for one in ending:
-        ending += children[one]
-    for one in ending:
-        os.kill(one, signal.SIGKILL)
+def test_a_host_that_comes_back_is_waited_for(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        later = threading.Timer(0.3, lambda: stack.enter_context(answering_host(FIRST.name, port)))
+        later.start()
+        assert answering([LAUNCHER, FIRST], threading.Event(), SECONDS) == [LAUNCHER, FIRST]
+        later.join()
 
 
-def _children() -> dict[int, list[int]]:
-    """By parent, field 4 of /proc/PID/stat; the name before it may hold anything but a closing bracket."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found[int(fields[1])].append(int(stat.parent.name))
-    return found
+def test_nobody_is_waited_for_by_one_that_is_told_to_stop(port: int) -> None:
+    stop = threading.Event()
+    stop.set()
+    assert answering([LAUNCHER, FIRST], stop, SECONDS) == [LAUNCHER]
+
+
+def test_hosts_are_asked_at_once(port: int) -> None:
+    """Each is greeted when the other has been asked, too."""
+
+    def greet(servers: list[socket.socket]) -> None:
+        connections = [server.accept()[0] for server in servers]
+        for connection in connections:
+            with connection:
+                connection.sendall(b"SSH-2.0-test\r\n")
+
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((host.name, port))) for host in (FIRST, SECOND)]
+        thread = threading.Thread(target=greet, args=(servers,))
+        thread.start()
+        assert answering([LAUNCHER, FIRST, SECOND], threading.Event(), 0) == [LAUNCHER, FIRST, SECOND]
+        thread.join()
+
+
+def test_the_first_host_is_this_one_and_needs_no_sshd() -> None:
+    assert answering([Host("nowhere.invalid")], threading.Event(), SECONDS) == [Host("nowhere.invalid")]
+
+
+# --- hosts that a launch goes on without
+
+
+def always() -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def waiting(
+    returning: Returning, *absent: Host, is_worth_it: Callable[[], bool] = always
+) -> Iterator[tuple[list[bool], threading.Event]]:
+    """Waits for these hosts beside the block; what came of it is in the list when `ended` was set, or before."""
+    found: list[bool] = []
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: found.append(returning.await_steady(absent, ended, is_worth_it)))
+    thread.start()
+    try:
+        yield found, ended
+    finally:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+def greeted(count: threading.Semaphore, times: int) -> None:
+    for _ in range(times):
+        assert count.acquire(timeout=SECONDS)
+
+
+def test_a_host_that_answers_for_a_while_is_back(port: int) -> None:
+    with answering_host(FIRST.name, port) as count, waiting(Returning(steady=0.05, away=0.01), FIRST) as (found, _):
+        greeted(count, 2)
+    assert found == [True]
+
+
+def test_a_host_that_stays_away_is_not_waited_for_when_the_ranks_have_ended(port: int) -> None:
+    with waiting(Returning(steady=0.0, away=0.01), FIRST) as (found, ended):
+        ended.set()
+    assert found == [False]
+
+
+def test_a_host_that_comes_and_goes_is_not_back(port: int) -> None:
+    """It would have been, with what it answered before it was away."""
+    steady = Returning(steady=SECONDS, away=0.01)
+    with waiting(steady, FIRST) as (found, ended):
+        for _ in range(2):
+            with answering_host(FIRST.name, port) as count:
+                greeted(count, 2)
+        ended.set()
+    assert found == [False]
+
+
+def test_each_return_asks_for_twice_the_while(port: int) -> None:
+    returning = Returning(steady=0.05, away=0.01)
+    with answering_host(FIRST.name, port):
+        for _ in range(3):
+            assert returning.await_steady([FIRST], threading.Event(), always)
+    assert returning.steady == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "back"),
+    [
+        pytest.param([11.0], True, id="one"),
+        pytest.param([9.0], False, id="one that has just come"),
+        pytest.param([11.0, 9.0], False, id="another one is coming"),
+        pytest.param([11.0, 12.0], True, id="both"),
+        pytest.param([21.0, 1.0], True, id="the other comes and goes"),
+    ],
+)
+def test_those_that_come_together_are_started_together(seconds: list[float], back: bool) -> None:
+    assert Returning(steady=10.0).are_back(seconds) == back
+
+
+def test_ranks_are_not_ended_where_it_is_not_worth_it(port: int) -> None:
+    asked = threading.Semaphore(0)
+
+    def no() -> bool:
+        asked.release()
+        return False
+
+    with (
+        answering_host(FIRST.name, port),
+        waiting(Returning(steady=0.0, away=0.01), FIRST, is_worth_it=no) as (found, ended),
+    ):
+        greeted(asked, 2)
+        ended.set()
+    assert found == [False]

@@ -1,5 +1,6 @@
 """Ranks are started until the journal has ended, whatever their exit codes say. The ranks are small real programs."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,8 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError
 from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
-from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATE_SECONDS, TERMINATED, Launch, Supervisor
+from quantuner.distributed.processes import TERMINATE_SECONDS, Launch
+from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATED, Supervisor
 from tests.unit.records import TIME, launched, told
 
 END = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
@@ -53,7 +55,7 @@ def history(folder: Path) -> History:
 def supervise(folder: Path, *launches: Launch) -> tuple[int, int]:
     """Exit code, and how often ranks were started."""
     asked = Launches(*launches)
-    return Supervisor(folder, asked, relay=False).run(), asked.count
+    return Supervisor(folder, asked, relay=False, pause=0).run(), asked.count
 
 
 @pytest.mark.parametrize("code", [0, 1, 137])
@@ -170,9 +172,6 @@ journal.flush()
     assert supervise(tmp_path, launch) == (0, 1)
 
 
-# --- told to stop
-
-
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
     """A rank opens it to say that it runs."""
@@ -191,6 +190,85 @@ def terminating(pipe: Path, number: signal.Signals) -> threading.Thread:
     thread = threading.Thread(target=send)
     thread.start()
     return thread
+
+
+def test_launches_that_tell_nothing_are_further_and_further_apart(tmp_path: Path) -> None:
+    fruitless = python("open(sys.argv[1], 'a').write(f'{time.monotonic()} ')", str(tmp_path / "starts"))
+    assert Supervisor(tmp_path, Launches(fruitless), relay=False, pause=0.3).run() == 0
+    first, second, third = map(float, (tmp_path / "starts").read_text().split())
+    assert second - first > 0.3
+    assert third - second > 0.6
+
+
+def test_one_that_pauses_ends_when_it_is_told_to(tmp_path: Path, pipe: Path) -> None:
+    def launch(stop: threading.Event) -> Launch:
+        return python("open(sys.argv[1], 'w').write('runs')", str(pipe))
+
+    sender = terminating(pipe, signal.SIGTERM)
+    assert Supervisor(tmp_path, launch, relay=False, pause=600).run() == TERMINATED
+    sender.join()
+
+
+# --- hosts that are back
+
+BETWEEN_RECORDS = """
+import signal
+def end(number, frame):
+    open(sys.argv[2], 'a').write(sys.argv[3])
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1], 'w').write('runs')
+while True:
+    signal.pause()
+"""
+"""Ranks that tell what they are telling when they are told to end."""
+
+
+def outgrown(pipe: Path, folder: Path, *records: Record) -> Launch:
+    """Ranks for which more hosts are back as soon as they run."""
+    lines = "".join(f"{encode(record)}\n" for record in records)
+    launch = python(BETWEEN_RECORDS, str(pipe), str(folder / JOURNAL_FILE), lines)
+
+    def larger(ended: threading.Event) -> bool:
+        return pipe.read_text() == "runs"
+
+    return dataclasses.replace(launch, larger=larger)
+
+
+def test_ranks_that_could_be_more_tell_what_they_are_telling_and_are_started_anew(tmp_path: Path, pipe: Path) -> None:
+    fewer = outgrown(pipe, tmp_path, launched(), told(0, 0.9))
+    assert supervise(tmp_path, fewer, telling(tmp_path, launched(), told(1, 0.5), END)) == (0, 2)
+    assert [trial.index for trial in history(tmp_path).trials] == [0, 1]
+
+
+def test_a_launch_that_was_ended_for_a_larger_one_is_no_failure(tmp_path: Path, pipe: Path) -> None:
+    silent = python("sys.exit(1)")
+    order = [silent, outgrown(pipe, tmp_path), silent, outgrown(pipe, tmp_path), outgrown(pipe, tmp_path)]
+    end = telling(tmp_path, launched(), told(0, 0.9), END)
+    assert supervise(tmp_path, *order, end) == (0, len(order) + 1)
+    assert history(tmp_path).failures == 0
+
+
+def test_it_does_not_hide_those_that_fail(tmp_path: Path, pipe: Path) -> None:
+    silent = python("sys.exit(1)")
+    order = [silent, silent, outgrown(pipe, tmp_path), silent]
+    assert supervise(tmp_path, *order) == (0, len(order))
+    assert isinstance(history(tmp_path).end, Failed)
+
+
+def test_who_waits_for_hosts_hears_that_the_ranks_have_ended(tmp_path: Path) -> None:
+    heard: list[bool] = []
+
+    def larger(ended: threading.Event) -> bool:
+        heard.append(ended.wait(TERMINATE_SECONDS))
+        return False
+
+    end = telling(tmp_path, launched(), told(0, 0.9), END)
+    assert supervise(tmp_path, dataclasses.replace(end, larger=larger)) == (0, 1)
+    assert heard == [True]
+
+
+# --- told to stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -251,17 +329,7 @@ def test_a_signal_that_comes_while_ranks_are_being_started_ends_them(tmp_path: P
 
 
 def test_ranks_that_finish_when_told_to_stop_have_finished(tmp_path: Path, pipe: Path) -> None:
-    program = """
-import signal
-def end(number, frame):
-    open(sys.argv[2], 'a').write(sys.argv[3])
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-open(sys.argv[1], 'w').write('runs')
-while True:
-    signal.pause()
-"""
     sender = terminating(pipe, signal.SIGTERM)
-    launch = python(program, str(pipe), str(tmp_path / JOURNAL_FILE), encode(END) + "\n")
+    launch = python(BETWEEN_RECORDS, str(pipe), str(tmp_path / JOURNAL_FILE), encode(END) + "\n")
     assert supervise(tmp_path, launch) == (0, 1)
     sender.join()

@@ -1,0 +1,129 @@
+"""The processes of one launch: mpirun, and whatever ranks it leaves behind."""
+
+import collections
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantuner.distributed.journal import await_writer
+
+logger = logging.getLogger(__name__)
+
+TAIL_LINES = 15
+TERMINATE_SECONDS = 10.0  # for the ranks to end; the pod's grace period leaves as much again for the journal
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of all ranks."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Added to this process's own."""
+    larger: Callable[[threading.Event], bool] | None = None
+    """Waits for a moment at which it is better to start anew, on more hosts, and then returns True; returns False
+    when the event is set. None where there are all that could be."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a launch ended. Exit codes prove nothing."""
+
+    code: int
+    tail: Sequence[str]
+    """The last lines of the ranks' output."""
+    outgrown: bool
+    """Whether it was ended to be started anew on more hosts."""
+
+
+class Processes:
+    """Started when made. `end` may be called by any thread and by a signal's handler."""
+
+    def __init__(self, launch: Launch, folder: Path, *, relay: bool) -> None:
+        """`folder` has the journal that rank 0 writes; `relay` shows the ranks' output."""
+        logger.info("starting %s", " ".join(launch.command))
+        self._folder, self._relay, self._larger = folder, relay, launch.larger
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._ending = threading.RLock()  # a handler may interrupt a handler
+        self._killer: threading.Timer | None = None
+        self._over = threading.Event()
+        self._outgrown = False
+        self._process = subprocess.Popen(
+            launch.command,
+            env={**os.environ, **launch.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that a Ctrl-C reaches this process first, which then ends the ranks
+        )
+
+    def end(self) -> None:
+        """Tells the ranks to end, and kills those that have not after TERMINATE_SECONDS. Does not wait for it."""
+        with self._ending:
+            if self._killer is None and self._process.poll() is None:
+                self._process.terminate()
+                self._killer = threading.Timer(TERMINATE_SECONDS, self._kill)
+                self._killer.start()
+
+    def wait(self) -> Ended:
+        """Returns when no process is left; once."""
+        reader = threading.Thread(target=self._read, name="rank-output")
+        watcher = threading.Thread(target=self._end_when_larger, name="larger-launch")
+        reader.start()
+        watcher.start()
+        code = self._process.wait()
+        self._over.set()
+        with self._ending:
+            if self._killer is not None:
+                self._killer.cancel()
+        self._end_leftovers()  # before the reader ends, since they may hold the pipe that it reads
+        reader.join(TERMINATE_SECONDS)
+        watcher.join()
+        return Ended(code, list(self._tail), self._outgrown)
+
+    def _end_when_larger(self) -> None:
+        if self._larger is not None and self._larger(self._over):
+            self._outgrown = True
+            self.end()
+
+    def _end_leftovers(self) -> None:
+        """Ends ranks that mpirun has left behind, as it does when it loses a host: rank 0 would keep the journal."""
+        session = self._process.pid
+        _signal(session, signal.SIGTERM)
+        if not await_writer(self._folder, TERMINATE_SECONDS):
+            logger.warning("rank 0 does not end by itself after mpirun has; it is killed")
+        _signal(session, signal.SIGKILL)
+        await_writer(self._folder, TERMINATE_SECONDS)
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def _read(self) -> None:
+        """Keeps the end of the ranks' output, and passes it on where asked."""
+        if self._process.stdout is None:
+            raise TypeError("the ranks were started without a pipe for their output")
+        with self._process.stdout as lines:
+            for line in lines:
+                self._tail.append(line.rstrip("\n"))
+                if self._relay:
+                    sys.stderr.write(line)
+                    sys.stderr.flush()
+
+
+def _signal(session: int, number: signal.Signals) -> None:
+    """To every process of a session; where the system has no /proc, to none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        process = int(folder.name)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.getsid(process) == session:
+                os.kill(process, number)
