@@ -32,7 +32,23 @@ class _Rank:
     tasks: deque[Task] = field(default_factory=deque)
     """Sent and not answered, in order; the first is being evaluated."""
     since: float = 0.0
-    """When the first became the first."""
+    """When the first became the first; of a rank that has something to leave, when it began that."""
+    begun: Task | None = None
+    """The last one that it has said it begins."""
+    leaving: Task | None = None
+    """What it was told to leave when it had begun it. It may be deep in it, and is busy until it answers that."""
+    limit: float | None = None
+    """Seconds that it may still be at that; None where that is not known."""
+
+    @property
+    def idle(self) -> bool:
+        return not self.tasks and self.leaving is None
+
+    def leave(self, task: Task, limit: float | None) -> None:
+        """Takes note that the first task no longer matters."""
+        both = (limit,) if self.leaving is None else (limit, self.limit)
+        known = [one for one in both if one is not None]
+        self.leaving, self.limit = task, max(known) if len(known) == len(both) else None
 
 
 @dataclass
@@ -112,6 +128,7 @@ class Dispatcher:
 
         `seconds` is what it took; `whole` whether it ran to its end, so that others may take as long.
         """
+        self.left(rank, task, now)
         if rank in self._holders.get(task, ()):
             self._remove(rank, task)
             self._ranks[rank].since = now  # whatever it answered, it begins another now
@@ -123,6 +140,22 @@ class Dispatcher:
         orders = Orders()
         self._take_back(task, now, orders)
         return orders
+
+    def begins(self, rank: int, task: Task, now: float) -> None:
+        """A rank says that it begins a task."""
+        held = self._ranks.get(rank)
+        if held is not None:
+            held.begun = task
+            if held.tasks and held.tasks[0] == task:
+                held.since = now
+
+    def left(self, rank: int, task: Task, now: float) -> None:
+        """A rank is no longer at a task that it may have been told to leave, and begins another."""
+        held = self._ranks.get(rank)
+        if held is not None and held.leaving is not None:
+            held.since = now
+            if held.leaving == task:
+                held.leaving = None
 
     def _spend(self, task: Task, seconds: float, whole: bool) -> None:
         """A trial took what its shares took together: a search that divides every one still knows when one is stuck."""
@@ -136,8 +169,8 @@ class Dispatcher:
     def _take_back(self, task: Task, now: float, orders: Orders) -> None:
         for rank in sorted(self._holders.get(task, ())):
             held = self._ranks[rank]
-            if held.tasks[0] == task:  # the next one has not been at work as long as this one
-                held.since = now
+            if held.tasks[0] == task:
+                held.leave(task, self.deadline(task.index))
             self._remove(rank, task)
             orders.cancel(rank, [task])
 
@@ -164,6 +197,8 @@ class Dispatcher:
         orders = Orders()
         for rank, held in self._ranks.items():
             orders.cancel(rank, held.tasks)
+            if held.tasks:
+                held.leave(held.tasks[0], self.deadline(held.tasks[0].index))
             held.tasks.clear()
         self._holders.clear()
         self._open.clear()
@@ -174,27 +209,28 @@ class Dispatcher:
     def lost(self, rank: int, now: float) -> tuple[Task | None, bool, Orders]:
         """Takes a rank away; what it had goes to others.
 
-        Returns the task that is blamed, None where the rank had none; whether it has failed by that; and who need
-        not go on with it. The first of a rank's tasks is blamed. As quick trials are answered together, that may be
-        the wrong one: all of them go on alone, and only one that was alone fails.
+        Returns the task that it was at, None where that was none of these; whether the trial has failed by that; and
+        who need not go on with it. That is the first of a rank's tasks, but not where the rank had not yet left what
+        it was told to. A trial is blamed only where the rank has said that it begins it: else, as with quick ones,
+        which are answered together, the rank may have been at another or at none. All of its tasks go on alone, so
+        that it is certain at the next loss.
         """
         tasks = list(self._ranks[rank].tasks) if rank in self._ranks else []
         for task in tasks:
             self._remove(rank, task)
-        self._ranks.pop(rank, None)
-        if not tasks:
-            return None, False, Orders()
-        blamed = tasks[0]
-        self._blame[blamed.index] += 1
-        for task in tasks:
             self._alone.add(task.index)
             if task in self._open and not self.holders(task):
                 heapq.heappush(self._waiting, task)
-        failed = self._blame[blamed.index] >= LOSSES
-        return blamed, failed, self.forget(blamed.index, now) if failed else Orders()
+        held = self._ranks.pop(rank, None)
+        if not tasks or held is None or held.leaving is not None:
+            return None, False, Orders()
+        at, certain = tasks[0], held.begun == tasks[0]
+        self._blame[at.index] += certain
+        failed = certain and self._blame[at.index] >= LOSSES
+        return at, failed, self.forget(at.index, now) if failed else Orders()
 
     def blame(self, index: int) -> int:
-        """Ranks that were lost with a trial."""
+        """Ranks that were certainly lost with a trial."""
         return self._blame.get(index, 0)
 
     def is_alone(self, task: Task) -> bool:
@@ -235,21 +271,27 @@ class Dispatcher:
         pace = self._durations.pace(self.kind(index))
         return None if pace is None else pace.deadline
 
+    def _patience(self, held: _Rank) -> float | None:
+        """Seconds that a rank may be at what it is at; None where it is idle, or that is not known."""
+        if held.leaving is not None:
+            return held.limit
+        return self.deadline(held.tasks[0].index) if held.tasks else None
+
     def _due(self, held: _Rank) -> float | None:
         """When a rank is given up, if it answers nothing."""
-        limit = self.deadline(held.tasks[0].index) if held.tasks else None
+        limit = self._patience(held)
         return None if limit is None else held.since + limit + self.limits.grace
 
     def overdue(self, now: float) -> dict[int, float]:
         """Ranks that have been at one task for longer than it may take, and how long that is."""
         due = {rank: self._due(held) for rank, held in self._ranks.items()}
         late = [rank for rank, at in due.items() if at is not None and now >= at]
-        return {rank: self.deadline(self._ranks[rank].tasks[0].index) or 0.0 for rank in late}
+        return {rank: self._patience(self._ranks[rank]) or 0.0 for rank in late}
 
     def wake(self) -> float | None:
         """When something is due though nothing happens: a rank is given up, or a slow trial given to a second one."""
         times = [self._due(held) for held in self._ranks.values()]
-        if any(not held.tasks for held in self._ranks.values()):
+        if any(held.idle for held in self._ranks.values()):
             times += [self._slow(held) for held in self._single()]
         return min((at for at in times if at is not None), default=None)
 
@@ -272,7 +314,7 @@ class Dispatcher:
         """Gives out what waits: to idle ranks first, then ahead; ranks that stay idle take over from others."""
         orders = Orders()
         self._divide()
-        idle = [rank for rank, held in self._ranks.items() if not held.tasks]
+        idle = [rank for rank, held in self._ranks.items() if held.idle]
         while idle and self._waiting:
             self._give(idle.pop(0), heapq.heappop(self._waiting), now, orders)
         self._supply(now, orders)
@@ -292,7 +334,7 @@ class Dispatcher:
         """Where fewer trials wait than ranks are idle, each is divided, so that none of these has nothing to do."""
         if not self._waiting:
             return
-        idle = sum(not held.tasks for held in self._ranks.values())
+        idle = sum(held.idle for held in self._ranks.values())
         if idle < 2 * len(self._waiting):
             return
         divisible = [t for t in self._waiting if t.parts == 1 and t.index not in self._alone]
@@ -316,8 +358,8 @@ class Dispatcher:
                 hungry.append(rank)
 
     def _shares_out(self, held: _Rank) -> bool:
-        """A rank with a task that may end it gets nothing behind it."""
-        return not (held.tasks and held.tasks[0].index in self._alone)
+        """A rank with a task that may end it gets nothing behind it, and one that has to leave one first does that."""
+        return held.leaving is None and not (held.tasks and held.tasks[0].index in self._alone)
 
     def _depth(self) -> int:
         """Tasks for a rank: the one that it evaluates, and those that keep it busy for `ahead` seconds."""

@@ -32,7 +32,10 @@ class Losses:
         return dict(self._known)
 
     def record(self, index: int, count: int) -> None:
-        """Keeps how many it were. A disk that takes nothing more costs a rank later on, and not the search now."""
+        """Keeps how many it were, 0 where it is not certain that one was.
+
+        A disk that takes nothing more costs a rank later on, and not the search now.
+        """
         self._known[index] = count
         if self._path is None:
             return
@@ -54,7 +57,7 @@ def _read(path: Path) -> dict[int, int]:
 def _counts(read: Any) -> dict[int, int]:
     if not isinstance(read, dict):
         raise ValueError(f"it must hold an object of trials and numbers of ranks, not {read!r}")
-    wrong = {index: count for index, count in read.items() if type(count) is not int or count < 1}
+    wrong = {index: count for index, count in read.items() if type(count) is not int or count < 0}
     if wrong:
-        raise ValueError(f"a trial has lost at least 1 rank where it is named, not {wrong}")
+        raise ValueError(f"a trial has lost 0 ranks or more, not {wrong}")
     return {int(index): count for index, count in read.items()}

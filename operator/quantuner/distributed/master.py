@@ -22,6 +22,7 @@ from quantuner.distributed.protocol import (
     Answer,
     Assign,
     Base,
+    Begins,
     Broken,
     Cancel,
     Done,
@@ -206,6 +207,10 @@ class Master:
         if isinstance(message, Broken):
             self._owed.pop(rank, None)  # nobody waits for it at the end
             raise RuntimeError(f"the slave beside the master has ended: {message.error}")
+        if isinstance(message, Begins):
+            if message.epoch == self._epoch:
+                self._dispatch.begins(rank, message.task, self._comm.now())
+            return
         if not isinstance(message, Done):
             raise RuntimeError(f"rank {rank} sent {message!r}, which is no message of the protocol")
         if message.epoch != self._epoch or rank not in self._owed:  # of an earlier search, or of a rank given up
@@ -221,6 +226,7 @@ class Master:
         """Whether it is the task's first result."""
         task, value = answer.task, answer.value
         if batch is None or isinstance(value, Abandoned):
+            self._dispatch.left(rank, task, self._comm.now())
             return False
         seconds = None if isinstance(value, Failed) else answer.seconds
         orders = self._dispatch.answered(rank, task, self._comm.now(), seconds, whole=_ran_to_its_end(value))
@@ -289,12 +295,9 @@ class Master:
 def _settle(owed: deque[Task], task: Task) -> bool:
     """Takes an answered task off what a rank owes; False where it does not owe it.
 
-    A rank answers in order: what was given before the task has been cancelled, and is not answered any more.
+    A rank answers all in order, what was cancelled too.
     """
-    while owed:
-        if owed.popleft() == task:
-            return True
-    return False
+    return bool(owed) and owed.popleft() == task
 
 
 def _ran_to_its_end(value: Any) -> bool:

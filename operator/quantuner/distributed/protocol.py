@@ -75,7 +75,7 @@ def _assign(tasks: Any, payloads: Any, alone: Any, kinds: Any, paces: Any) -> As
 
 @dataclass(frozen=True)
 class Cancel:
-    """Master to slave: forget these; one that is being evaluated may be broken off without an answer."""
+    """Master to slave: forget these; each is answered in its turn, by `Abandoned` where it was not evaluated."""
 
     tasks: tuple[Task, ...]
 
@@ -85,6 +85,14 @@ class End:
     """Master to slave: no task follows; leave the loop, a trial under way as soon as it can be left."""
 
     epoch: int
+
+
+@dataclass(frozen=True)
+class Begins:
+    """Slave to master: all before is answered, and this task begins now. Said of what is alone, or not quick."""
+
+    epoch: int
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,8 @@ class Answer(NamedTuple):
 @dataclass(frozen=True)
 class Abandoned:
     """In place of a result: it did not matter any more."""
+
+    begun: bool = True
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from quantuner.api.errors import AbandonedError
@@ -16,6 +16,7 @@ from quantuner.distributed.protocol import (
     Answer,
     Assign,
     Base,
+    Begins,
     Cancel,
     Done,
     End,
@@ -49,7 +50,8 @@ class Slave:
         self._comm, self._work, self._watchdog = comm, work_of(work), watchdog
         self._base: Any = None
         self._epoch = 0
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job | Task] = deque()
+        """A task alone is one that is only to be answered: it was cancelled, and the master awaits word in order."""
         self._paces: Mapping[str, Pace] = {}
         self._answers: list[Answer] = []
         self._sent = self._heard = 0.0
@@ -71,7 +73,7 @@ class Slave:
             elif self._comm.now() - self._heard >= HELD_SECONDS:
                 self._hear()
             if self._jobs and not self._ended:
-                self._evaluate(self._jobs.popleft())
+                self._do(self._jobs.popleft())
         self._comm.send(Left(self._epoch), to=0)
         return self.count
 
@@ -97,17 +99,24 @@ class Slave:
             self._jobs.extend(message.jobs)
             self._paces = message.paces
         elif isinstance(message, Cancel):
-            self._jobs = deque(job for job in self._jobs if job.task not in message.tasks)
+            self._jobs = deque(_without(job, message.tasks) for job in self._jobs)
             self._cancelled = self._cancelled or self._current in message.tasks
         elif isinstance(message, End):
             self._ended, self._epoch = True, message.epoch
         else:
             raise TypeError(f"the master sent {message!r}, which is no message of the protocol")
 
+    def _do(self, job: Job | Task) -> None:
+        if isinstance(job, Job):
+            self._evaluate(job)
+        else:
+            self._answers.append(Answer(job, Abandoned(begun=False), 0.0, self._comm.now()))
+
     def _evaluate(self, job: Job) -> None:
         pace = self._paces.get(job.kind)
         if job.alone or pace is None or pace.typical >= HELD_SECONDS:  # it may not call `check` for hours
             self._answer()
+            self._comm.send(Begins(self._epoch, job.task), to=0)
         self._current, self._cancelled = job.task, False
         payload = apply(self._base, job.payload)
         if self._watchdog is not None and pace is not None:
@@ -146,3 +155,7 @@ class Slave:
             self._comm.send(Done(self._epoch, now, tuple(self._answers)), to=0)
             self._answers.clear()
         self._sent = now
+
+
+def _without(job: Job | Task, cancelled: Collection[Task]) -> Job | Task:
+    return job.task if isinstance(job, Job) and job.task in cancelled else job

@@ -29,6 +29,9 @@ class Spans:
 
     def answered(self, rank: int, answer: Answer, sent: float, *, counts: bool) -> None:
         """`sent` is when, on the slave's clock; `counts`: it is the task's first result."""
+        if isinstance(answer.value, Abandoned) and not answer.value.begun:
+            self._twice.discard((rank, answer.task))
+            return
         end = self._observer.now() - (sent - answer.ready)
         start = max(end - answer.seconds, self._since.get(rank, 0.0))  # its clock is another one
         self._tell(rank, answer.task, start, max(start, end), _ending(answer.value, counts))

@@ -59,6 +59,8 @@ class Simulation:
         self._ranks = [Rank(n, boxes={s: deque() for s in range(size)}) for n in range(size)]
         self._last: dict[tuple[int, int], float] = {}
         self._back = threading.Semaphore(0)
+        self.lost: set[int] = set()
+        """Ranks that crashed or hang."""
 
     # --- what tests arrange
 
@@ -72,10 +74,12 @@ class Simulation:
         if victim.ended:
             return
         victim.killed = True
+        self.lost.add(rank)
         self._resume(victim)
         self.at(self.time + self.random.uniform(0.001, 0.5), lambda: self._notice(rank))
 
     def hang(self, rank: int) -> None:
+        self.lost.add(rank)
         self._ranks[rank].hung = True
 
     def run(self, programs: Sequence[Callable[[Virtual], Any]]) -> Any:

@@ -204,9 +204,79 @@ def test_what_follows_a_trial_that_was_taken_back_has_its_whole_time() -> None:
     d.offer([2, 3])
     d.plan(3.0)  # and more behind it
     assert [task.index for task in d._ranks[1].tasks] == [1, 2]
-    d.answered(2, trial(1), 64.0, 1.0)
+    d.answered(2, trial(1), 50.0, 1.0)
+    assert d.overdue(64.0) == {}
+    d.left(1, trial(1), 64.0)
     assert d.overdue(66.0) == {}
     assert d.overdue(64.0 + 65.0) == {1: 60.0, 2: 60.0}
+
+
+def told_to_leave(*kinds: str) -> Dispatcher:
+    """Rank 1 was told to leave trial 1, of the first kind, which it had begun at 0 s; the trial after is in the next
+    batch. What trains takes 1,000 s, all else one."""
+    d = Dispatcher([1, 2, 3], Limits(), kind=lambda index: kinds[index - 1])
+    d.expect(Known(1.0, {"": [1.0], "trains": [1000.0]}))
+    d.offer([1])
+    d.plan(0.0)
+    d.forget_all()
+    d.offer([2])
+    return d
+
+
+def test_a_rank_is_given_nothing_before_it_has_left_what_it_was_told_to() -> None:
+    d = told_to_leave("", "")
+    assert given_out(d.plan(1.0)) == {2: [2]}
+    d.answered(2, trial(2, batch=2), 2.0, 1.0)
+    d.left(1, trial(1), 2.0)
+    d.offer([3, 4, 5])
+    assert set(given_out(d.plan(2.0))) == {1, 2, 3}
+
+
+def test_a_rank_that_is_deep_in_what_it_was_told_to_leave_has_that_trials_time() -> None:
+    """Training is not left before it ends, and the quick trial after it would be over in a second."""
+    d = told_to_leave("trains", "")
+    d.plan(1.0)
+    d.answered(2, trial(2, batch=2), 2.0, 1.0)
+    assert d.overdue(10_004.0) == {}
+    assert d.wake() == 10_005.0
+    assert d.overdue(10_005.0) == {1: 10_000.0}
+
+
+def test_a_rank_that_never_answers_is_given_up_however_often_others_take_over() -> None:
+    d = dispatcher(2, 1)
+    d.plan(0.0)
+    for index in range(1, 26):
+        d.plan(3.0 * index)
+        d.answered(2, trial(index, index), 3.0 * index, 1.0)
+        d.forget_all()
+        d.offer([index + 1])
+        assert d.overdue(3.0 * index) == ({} if 3.0 * index < 65.0 else {1: 60.0})
+
+
+def test_no_trial_is_blamed_for_a_rank_that_had_not_left_another() -> None:
+    d = dispatcher(2, 2)
+    d.plan(0.0)
+    d._ranks[1].tasks.append(trial(3))  # as one that is given ahead
+    d._open.add(trial(3))
+    d._holders[trial(3)].add(1)
+    d.forget(1, 1.0)
+    assert d.lost(1, 2.0) == (None, False, Orders())
+    assert d.blame(3) == 0
+    d.answered(2, trial(2), 3.0, 1.0)
+    assert given_out(d.plan(3.0)) == {2: [3]}
+
+
+def test_a_rank_may_have_two_trials_to_leave() -> None:
+    d = dispatcher(1, 2)
+    d.plan(0.0)
+    d.forget(1, 1.0)
+    d.forget(2, 1.0)
+    d.offer([3])
+    d.left(1, trial(1), 5.0)
+    assert not d.plan(5.0).assigned
+    assert d.overdue(69.0) == {}
+    d.left(1, trial(2), 70.0)
+    assert given_out(d.plan(70.0)) == {1: [3]}
 
 
 def test_a_trial_that_may_end_a_rank_is_never_duplicated() -> None:
@@ -305,6 +375,7 @@ def test_a_kind_of_trials_has_no_deadline_before_one_of_it_ran_to_its_end() -> N
 def test_what_a_lost_rank_had_goes_to_others_and_each_alone() -> None:
     d = dispatcher(2, 4)
     d.plan(0.0)
+    d.begins(1, trial(1), 0.0)
     assert d.lost(1, 1.0) == (trial(1), False, Orders())
     assert d.blame(1) == 1
     assert d.blame(3) == 0
@@ -323,17 +394,40 @@ def test_what_a_lost_rank_had_goes_to_others_and_each_alone() -> None:
 def test_a_trial_fails_with_the_second_rank_lost_while_it_is_alone() -> None:
     d = dispatcher(3, 1)
     d.plan(0.0)
+    d.begins(1, trial(1), 0.0)
     assert d.lost(1, 0.0) == (trial(1), False, Orders())
     d.plan(0.0)
+    d.begins(2, trial(1), 0.0)
     task, failed, _ = d.lost(2, 0.0)
     assert (task, failed) == (trial(1), True)
     assert not d.plan(0.0).assigned
     assert d.blame(1) == 2
 
 
+def test_a_trial_is_not_blamed_for_ranks_that_never_said_that_they_began_it() -> None:
+    """They may have been lost before it came to them, or behind another, whose answer was lost with them."""
+    d = dispatcher(4, 1)
+    for rank in (1, 2, 3):
+        d.plan(0.0)
+        d.begins(rank, trial(9), 0.0)
+        assert d.lost(rank, 0.0) == (trial(1), False, Orders())
+    assert d.blame(1) == 0
+    assert d.is_alone(trial(1))
+    assert given_out(d.plan(0.0)) == {4: [1]}
+
+
+def test_a_ranks_time_runs_from_when_it_began() -> None:
+    d = dispatcher(2, 1)
+    d.plan(0.0)
+    d.begins(1, trial(1), 30.0)
+    assert d.overdue(94.0) == {}
+    assert d.overdue(95.0) == {1: 60.0}
+
+
 def test_losses_of_earlier_launches_count() -> None:
     d = dispatcher(2, 1, blame={1: 1})
     d.plan(0.0)
+    d.begins(1, trial(1), 0.0)
     assert d.lost(1, 0.0)[1]
 
 
@@ -365,6 +459,7 @@ def test_a_failed_trial_is_taken_from_whoever_else_has_it() -> None:
     d = dispatcher(3, 1, shares=2)
     d.plan(0.0)
     d._blame[1], d._alone = 1, {1}
+    d.begins(1, d._ranks[1].tasks[0], 0.0)
     _, failed, orders = d.lost(1, 0.0)
     assert failed
     assert taken_back(orders) == {2: [1]}
@@ -439,6 +534,12 @@ class Events(RuleBasedStateMachine):
         self.parts.pop(task.index, None)
         self.planned()
 
+    @precondition(lambda self: any(one.tasks for one in self.d._ranks.values()))
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        rank = data.draw(st.sampled_from([rank for rank, one in self.d._ranks.items() if one.tasks]))
+        self.d.begins(rank, self.d._ranks[rank].tasks[0], self.now)
+
     @precondition(lambda self: len(self.d.ranks) > 1)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -491,8 +592,12 @@ class Events(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_while_somebody_is_idle(self) -> None:
-        idle = any(not one.tasks for one in self.d._ranks.values())
+        idle = any(one.idle for one in self.d._ranks.values())
         assert not (idle and self.d._waiting)
+
+    @invariant()
+    def whoever_has_something_to_leave_still_owes_an_answer(self) -> None:
+        assert {(r, one.leaving) for r, one in self.d._ranks.items() if one.leaving} <= set(self.sent)
 
     @invariant()
     def a_rank_was_sent_what_it_is_thought_to_have(self) -> None:

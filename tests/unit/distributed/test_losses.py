@@ -14,8 +14,9 @@ def test_what_is_recorded_is_known_to_the_next_launch(tmp_path: Path) -> None:
     losses.record(7, 1)
     losses.record(3, 1)
     losses.record(7, 2)
-    assert losses.known == {7: 2, 3: 1}
-    assert Losses(tmp_path).known == {7: 2, 3: 1}
+    losses.record(5, 0)  # a rank may have been lost with it
+    assert losses.known == {7: 2, 3: 1, 5: 0}
+    assert Losses(tmp_path).known == {7: 2, 3: 1, 5: 0}
 
 
 def test_another_search_begins_with_none(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_search_without_a_folder_keeps_them_for_itself() -> None:
         b'{"seven": 1}',
         b'{"7": "1"}',
         b'{"7": true}',
-        b'{"7": 0}',
+        b'{"7": -1}',
         b'{"7": 1.5}',
     ],
 )

@@ -14,7 +14,7 @@ from quantuner.distributed.communicator import RanksLostError
 from quantuner.distributed.executors import Tell, Told
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
-from quantuner.distributed.protocol import Broken, Limits
+from quantuner.distributed.protocol import Begins, Broken, Limits, Task
 from quantuner.distributed.slave import Slave
 from tests.unit.distributed.in_memory import World
 
@@ -166,7 +166,8 @@ def test_whoever_waits_for_it_is_told_that_it_has_ended() -> None:
         assert finishes(quiesce) == "returned"
     finally:
         done.set()
-    assert inner.receive() == (0, Broken("KeyError: 'bug'"))
+    begins = Begins(master._epoch, Task(1, batch=1))
+    assert [inner.receive(), inner.receive()] == [(0, begins), (0, Broken("KeyError: 'bug'"))]
 
 
 def test_a_search_does_not_go_on_beside_a_slave_that_was_given_up() -> None:

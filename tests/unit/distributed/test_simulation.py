@@ -16,6 +16,7 @@ import pytest
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import RanksLostError
+from quantuner.distributed.dispatch import LOSSES
 from quantuner.distributed.executors import Serial, Told
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
@@ -91,6 +92,8 @@ class Searching:
     losses: Losses = field(default_factory=Losses)
     answered: Answered = field(default_factory=Answered)
     started: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    died: Counter[int] = field(default_factory=Counter)
+    """Trial to the ranks that were lost while they were at it."""
     spared: int = 0
     """Trials that a launch took from the one before it, though they were not told."""
 
@@ -107,11 +110,15 @@ class Searching:
         index = payload["index"]
         assert payload == self.case.payload(index), "the payload has changed on its way"
         self.started[index, part, parts] += 1
-        if index in self.case.killers:
-            comm.die()
-        for _ in range(4):  # batches
-            comm.sleep(self.case.durations[index] / parts / 4)
-            slave.check()
+        try:
+            if index in self.case.killers:
+                comm.die()
+            for _ in range(4):  # batches
+                comm.sleep(self.case.durations[index] / parts / 4)
+                slave.check()
+        except Killed:
+            self.died[index] += comm.rank in comm.world.lost
+            raise
         return self.case.result(index)
 
     def slave(self, comm: Virtual) -> int:
@@ -199,7 +206,7 @@ def check(seed: int) -> Searching:
     expected = serial(case)
     assert [told.index for told in searching.told] == [index for index, _ in expected]
     for told, (index, result) in zip(searching.told, expected, strict=True):
-        if index in case.killers or (told.result != result and searching.losses.known.get(index, 0) > 1):
+        if index in case.killers or (told.result != result and searching.died[index] >= LOSSES):
             assert told.result.accuracy is None
             assert "ranks were lost with this trial" in told.result.error
         else:

@@ -18,6 +18,7 @@ from quantuner.distributed.protocol import (
     Answer,
     Assign,
     Base,
+    Begins,
     Cancel,
     Done,
     End,
@@ -144,12 +145,21 @@ def ending(comm: Scripted, last: int) -> Evaluation:
     return evaluation
 
 
-def test_a_trial_that_is_cancelled_before_it_begins_is_left_out() -> None:
+def test_a_trial_that_is_cancelled_before_it_begins_is_left_out_and_answered_in_its_turn() -> None:
     comm = world(Assign((job(1), job(2), job(3))), Cancel((Task(2),)))
     evaluation = ending(comm, last=3)
     assert evaluation.run() == 2
     assert evaluation.begun == [1, 3]
-    assert set(comm.answers) == {Task(1), Task(3)}
+    assert comm.answers == {Task(1): result(1), Task(2): Abandoned(begun=False), Task(3): result(3)}
+    assert [answer.task.index for message in comm.messages for answer in message] == [1, 2, 3]
+
+
+def test_an_idle_rank_answers_what_was_cancelled_before_it_began() -> None:
+    comm = world(Assign((job(1),)), Cancel((Task(1),)))
+    slave = Slave(comm, lambda _: result(1))
+    with pytest.raises(AssertionError, match="never comes"):
+        slave.run()
+    assert comm.answers == {Task(1): Abandoned(begun=False)}
 
 
 def test_a_trial_that_is_cancelled_while_it_runs_is_broken_off() -> None:
@@ -175,7 +185,7 @@ def test_another_trials_cancelling_does_not_break_off_the_present_one() -> None:
     evaluation = ending(comm, last=1)
     evaluation.during = {1: [Cancel((Task(2), Task(1, batch=7)))]}
     assert evaluation.run() == 1
-    assert comm.answers == {Task(1): result(1)}
+    assert comm.answers[Task(1)] == result(1)
 
 
 def test_breaking_off_passes_through_an_evaluation_that_catches_every_exception() -> None:
@@ -304,6 +314,18 @@ def test_before_a_trial_that_may_take_long_all_results_are_sent(paces: dict[str,
 
     assert Slave(comm, evaluate).run() == 2
     assert sent_before == [[], [[1]]]
+
+
+@pytest.mark.parametrize(
+    ("paces", "alone", "said"), [(QUICK, False, []), (QUICK, True, [1, 2]), ({"": Pace(1.0, 60.0)}, False, [1, 2])]
+)
+def test_a_rank_says_what_it_begins_unless_that_is_quick(paces: dict[str, Pace], alone: bool, said: list[int]) -> None:
+    """So that what a lost rank was at is certain; and before it, that it has answered all else."""
+    comm = world(Assign((job(1, alone), job(2, alone)), paces))
+    ending(comm, last=2).run()
+    assert [message.task.index for message in comm.sent if isinstance(message, Begins)] == said
+    if said:
+        assert [type(message) for message in comm.sent] == [Begins, Done, Begins, Done, Left]
 
 
 def test_a_trial_of_a_slow_kind_is_known_among_quick_ones() -> None:

@@ -84,6 +84,12 @@ def test_a_share_says_which(seen: Seen, spans: Spans) -> None:
     assert [(span.kind, span.part) for span in seen.spans] == [(Kind.PART, "2/3")]
 
 
+def test_what_was_not_begun_is_no_span(seen: Seen, spans: Spans) -> None:
+    spans.given(1)
+    spans.answered(1, Answer(Task(4), Abandoned(begun=False), seconds=0.0, ready=7.0), 7.0, counts=False)
+    assert not seen.spans
+
+
 def test_only_the_second_rank_has_a_duplicate_and_only_that_time(seen: Seen, spans: Spans) -> None:
     spans.given(1)
     spans.given(2)
