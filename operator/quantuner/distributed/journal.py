@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from quantuner.api.errors import JournalError
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import History, Record, decode, encode
 
 JOURNAL_FILE = "journal.jsonl"
@@ -32,7 +33,7 @@ class JournalFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = folder / JOURNAL_FILE
         self.best = folder / BEST_FILE
-        self._file = self.journal.open("a", encoding="utf-8")
+        self._file = self.journal.open("ab", buffering=0)  # what a full disk refused is not written later
         try:
             self._lock()
             self.history = History.replay(_repair(self.journal))
@@ -50,18 +51,44 @@ class JournalFolder:
             ) from error
 
     def append(self, record: Record) -> None:
-        """Makes the record durable. Raises `JournalError`, and writes nothing, where it contradicts the history."""
+        """Makes the record durable.
+
+        Raises `JournalError` where it contradicts the history, `SearchError` where the disk does not take it. Neither
+        leaves any of it behind.
+        """
         with uninterrupted():
             self.history.apply(record)
-            self._file.write(encode(record) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                self._write(f"{encode(record)}\n".encode())
+            except OSError as error:
+                with contextlib.suppress(OSError):  # the next writer cuts it off
+                    self._file.truncate(size)
+                self.history = History.replay(read_lines(self.journal))
+                raise _not_written(self.journal, error) from error
+
+    def _write(self, data: bytes) -> None:
+        while data:  # a disk that is nearly full takes a part
+            data = data[self._file.write(data) :]
+        os.fsync(self._file.fileno())
 
     def describe_best(self, description: Mapping[str, Any]) -> None:
-        replace_text(self.best, yaml.safe_dump(dict(description), sort_keys=False))
+        """Keeps it in the file beside the journal. Raises `SearchError` where the disk does not take it."""
+        try:
+            replace_text(self.best, yaml.safe_dump(dict(description), sort_keys=False))
+        except OSError as error:
+            raise _not_written(self.best, error) from error
 
     def close(self) -> None:
         self._file.close()
+
+
+def _not_written(path: Path, error: OSError) -> SearchError:
+    return SearchError(
+        Failure.WRITE_FAILED,
+        f"{path} cannot be written: {error.strerror}; give its disk room and start the search again: it goes on after "
+        "the last trial told",
+    )
 
 
 @contextlib.contextmanager

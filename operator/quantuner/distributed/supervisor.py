@@ -61,7 +61,10 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def run(self) -> int:
-        """0 when the journal has ended, finished or failed; TERMINATED when told to stop before that."""
+        """0 when the journal has ended, finished or failed; TERMINATED when told to stop before that.
+
+        Raises `SearchError` where the journal cannot be written, not even that the search has failed.
+        """
         with self.listening():
             return self._until_ended()
 
@@ -105,19 +108,17 @@ class Supervisor:
             self._processes.end()
 
     def _give_up(self, code: int, tail: Sequence[str]) -> None:
-        """Ends the journal, whose writer is gone."""
-        journal = JournalFolder(self._folder)
+        """Ends the journal, whose writer is gone. Raises `SearchError` where it cannot be written."""
         last = next((line for line in reversed(tail) if line.strip()), "no output")
-        journal.append(
-            Failed(
-                reason=Failure.RANKS_LOST,
-                message=f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code {code}); "
-                f"last line: {last.strip()[:300]}. Look for out-of-memory kills and hosts that do not answer",
-                traceback="\n".join(tail),
-                time=utc_now(),
-            )
+        lost = Failed(
+            reason=Failure.RANKS_LOST,
+            message=f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code {code}); "
+            f"last line: {last.strip()[:300]}. Look for out-of-memory kills and hosts that do not answer",
+            traceback="\n".join(tail),
+            time=utc_now(),
         )
-        journal.close()
+        with contextlib.closing(JournalFolder(self._folder)) as journal:
+            journal.append(lost)
 
 
 def _fruitless(before: int, lines: int, ended: Ended) -> int:

@@ -1,10 +1,13 @@
 """The journal on disk: what was appended survives its writer, a torn line was never told, other damage is refused."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantuner.api.errors import JournalError
+from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Record, encode
 from quantuner.distributed.journal import (
     BEST_FILE,
@@ -156,6 +159,42 @@ def test_what_was_appended_survives_the_sudden_death_of_its_writer(tmp_path: Pat
         assert writer.stdout.readline() == "told\n"
         os.kill(writer.pid, signal.SIGKILL)
     assert [trial.accuracy for trial in reopened(tmp_path).history.trials] == [0.9, 0.8]
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow over `size` bytes inside of the block, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 20])
+def test_a_full_disk_takes_no_part_of_a_record_and_the_search_goes_on_when_there_is_room(
+    tmp_path: Path, room: int
+) -> None:
+    path = written(tmp_path, RECORDS[:-1])
+    before = path.read_bytes()
+    journal = JournalFolder(tmp_path)
+    with room_for(len(before) + room), pytest.raises(SearchError, match=r"journal.jsonl cannot be written: .*; give"):
+        journal.append(RECORDS[-1])
+    assert path.read_bytes() == before
+    assert len(journal.history.trials) == 2
+    journal.append(RECORDS[-1])
+    journal.close()
+    assert len(reopened(tmp_path).history.trials) == 3
+
+
+def test_a_full_disk_keeps_the_best_configuration_before(tmp_path: Path) -> None:
+    journal = JournalFolder(tmp_path)
+    journal.describe_best({"trial": 1})
+    with room_for(8), pytest.raises(SearchError, match=r"best.yaml cannot be written: "):
+        journal.describe_best({"trial": 2})
+    assert yaml.safe_load((tmp_path / BEST_FILE).read_text()) == {"trial": 1}
+    journal.close()
 
 
 def test_a_record_is_told_whole_by_a_process_that_is_told_to_stop_meanwhile(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import JournalError
+from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.processes import TERMINATE_SECONDS, Launch
@@ -101,6 +102,19 @@ def test_launches_without_a_trial_are_given_up(tmp_path: Path) -> None:
     assert end.reason == Failure.RANKS_LOST
     assert end.message.startswith(f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code 3)")
     assert "last line: the last words." in end.message
+
+
+def test_a_disk_that_does_not_even_take_the_end_is_an_error_that_names_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL_FILE
+    path.write_text(f"{encode(launched())}\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
+    try:
+        with pytest.raises(SearchError, match=r"journal.jsonl cannot be written: "):
+            supervise(tmp_path, telling(tmp_path, code=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == f"{encode(launched())}\n"
 
 
 def test_every_told_trial_gives_new_patience(tmp_path: Path) -> None:
