@@ -7,10 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
 
@@ -37,7 +36,6 @@ from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
 from quantuner.strategy.reporting import report
 
-T = TypeVar("T")
 logger = logging.getLogger("quantuner.run")
 
 
@@ -50,6 +48,17 @@ class Order:
     code: Path | None
     threads: int | None
     """None leaves the number to the machines."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a rank has before it meets the others."""
+
+    strategy: TuneStrategy
+    seconds: float
+    """That loading and capturing took."""
+    code: str
+    """Digest of the task's modules, those that calibrating imported included."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -124,19 +133,15 @@ def _search(
     tuning = order.tuning
     use_threads(meet(comm, order.threads))  # before the task's code, which may train its model
     began = timeline.now()
-    strategy, loading = agreed(comm, lambda: _timed(lambda: _strategy(order)))
-    if journal is not None:
-        strategy.keep_ranges(args.workspace)
-    with observed(timeline, Kind.SETUP):
-        strategy.share_setup(comm)
-    hosts, seconds = zip(*(comm.gather((host, loading)) or [("", 0.0)]), strict=True)
+    loaded = agreed(comm, lambda: _loaded(order, args.workspace, journal, timeline))
+    strategy = loaded.strategy
+    strategy.share_setup(comm)
+    hosts, seconds = zip(*(comm.gather((host, loaded.seconds)) or [("", 0.0)]), strict=True)
     _observe_loading(timeline, began, hosts, seconds)
-    # Again, since calibrating may have imported more of the task's modules on rank 0.
-    strategy.identity.code = on_rank_0(comm, lambda: code_digest(tuning.task, order.code))
     if journal is None:
         strategy.slave_worker_handle(comm)
         return None
-    strategy.recorder, strategy.observer = journal, timeline
+    strategy.identity.code = loaded.code
     anew = not journal.history.launches
     strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
     strategy.folder = (args.output or args.workspace) / "model"
@@ -151,10 +156,20 @@ def _search(
     return finished
 
 
-def _timed(step: Callable[[], T]) -> tuple[T, float]:
-    """What a step gives, and the seconds that it took on this rank."""
+def _loaded(order: Order, workspace: Path, journal: JournalFolder | None, timeline: Timeline | Quiet) -> Loaded:
+    """A rank's own part; rank 0, which has the journal, calibrates and measures the baseline while others load."""
     began = time.monotonic()
-    return step(), time.monotonic() - began
+    strategy = _strategy(order)
+    seconds = time.monotonic() - began
+    if journal is None:
+        return Loaded(strategy, seconds, strategy.identity.code)
+    strategy.recorder, strategy.observer = journal, timeline
+    strategy.keep_ranges(workspace)
+    strategy.head_start.calibrate()
+    # Calibrating may have imported more of the task's modules, and so may the baseline, which a resumed search leaves.
+    code = code_digest(order.tuning.task, order.code)
+    strategy.head_start.measure()
+    return Loaded(strategy, seconds, code)
 
 
 def _observe_loading(timeline: Timeline | Quiet, began: float, hosts: Sequence[str], seconds: Sequence[float]) -> None:

@@ -176,7 +176,8 @@ def test_what_rank_0_did_is_recorded(tmp_path: Path) -> None:
     run.main([*prepared(tmp_path), "--serial"])
     [launch] = timeline(tmp_path)
     assert (launch.ranks, len(launch.hosts)) == (1, 1)
-    did = {span.kind: span for span in launch.spans if span.kind in (Kind.SETUP, Kind.BASELINE, Kind.VERIFY)}
+    spans = sorted(launch.spans, key=lambda span: span.start)
+    did = {span.kind: span for span in spans if span.kind in (Kind.SETUP, Kind.BASELINE, Kind.VERIFY)}
     assert list(did) == [Kind.SETUP, Kind.BASELINE, Kind.VERIFY]
     assert did[Kind.SETUP].end <= did[Kind.BASELINE].start <= did[Kind.BASELINE].end <= did[Kind.VERIFY].start
     assert did[Kind.VERIFY].index == 1
@@ -236,6 +237,17 @@ def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     assert run.main([*arguments, "--serial"]) == 0
     assert failure(tmp_path).reason == Failure.JOURNAL_MISMATCH
     assert "of another search: the resource was 'other' and is now" in failure(tmp_path).message
+
+
+def test_what_the_baseline_imports_does_not_make_a_resumed_search_another_one(tmp_path: Path) -> None:
+    (tmp_path / "user_late.py").write_text("")
+    arguments = [*prepared(tmp_path, top="def float(value): import user_late; return value.item()"), "--serial"]
+    run.main(arguments)
+    cut_after_the_baseline(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("user_")]:
+        del sys.modules[name]
+    assert run.main(arguments) == 0
+    assert isinstance(history(tmp_path).end, Finished)
 
 
 SHUFFLED = "[torch.rand(4, 4, generator=torch.Generator().manual_seed(int.from_bytes(os.urandom(4))))]"
@@ -309,6 +321,36 @@ def test_the_users_strategy_that_asks_one_by_one_tells_the_same_on_ranks_as_in_o
     assert found[2] == found[1]
 
 
+SLOW_RANK_1 = """
+import time
+from pathlib import Path
+
+MEASURED = Path(__file__).with_name("measured")
+
+def float(value):
+    if RANK == "0":
+        MEASURED.touch()
+    return value.item()
+
+patience = time.monotonic() + 60
+while RANK == "1" and not MEASURED.exists():
+    assert time.monotonic() < patience, "rank 0 does not measure its baseline while this rank loads"
+    time.sleep(0.01)
+"""
+
+
+def test_rank_0_measures_the_baseline_while_others_load(tmp_path: Path) -> None:
+    """Rank 1 has not loaded before rank 0 has measured."""
+    done = ranks(tmp_path, 2, top=SLOW_RANK_1)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(history(tmp_path).end, Finished), history(tmp_path).end
+    [launch] = timeline(tmp_path)
+    [baseline] = [span for span in launch.spans if span.kind == Kind.BASELINE]
+    [loading] = [span for span in launch.spans if (span.rank, span.kind) == (1, Kind.SETUP)]
+    assert (baseline.rank, baseline.outcome) == (0, Ending.TOLD)
+    assert loading.start < baseline.start < loading.end
+
+
 def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="if RANK == '1': raise OSError('no data on this host')")
     assert done.returncode == 0, done.stderr
@@ -354,6 +396,7 @@ def test_ranks_that_differ_do_not_search(tmp_path: Path, prepare: dict[str, str]
     done = ranks(tmp_path, 3, **prepare)
     assert done.returncode == 0, done.stderr
     assert failure(tmp_path).reason == Failure.RANKS_DIFFER
+    assert not history(tmp_path).trials
     assert failure(tmp_path).message.startswith(f"rank 1 on {socket.gethostname()} differs from rank 0 on ")
     assert re.search(says, failure(tmp_path).message), failure(tmp_path).message
 

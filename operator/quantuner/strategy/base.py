@@ -32,6 +32,7 @@ from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.distribution import master, slave
 from quantuner.strategy.evaluating import evaluated
+from quantuner.strategy.head_start import HeadStart
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -113,6 +114,8 @@ class TuneStrategy(Spaced):
         """Results that wait for earlier ones; set it before the search to keep them through relaunches."""
         self.artifact_name = ""
         """How the record names that folder; empty takes its path."""
+        self.head_start = HeadStart(self)
+        """What rank 0 does of the next search before it meets the other ranks."""
         self.identity = Identity.of(self.tuning)
         """What its record calls this search."""
         self.comm: Communicator | None = None
@@ -288,12 +291,21 @@ class TuneStrategy(Spaced):
     def share_setup(self, comm: Communicator) -> None:
         """Compares the ranks' models, data and code, and gives all rank 0's precisions and calibrated ranges.
 
-        All ranks call it. Raises `SearchError` on every rank where these differ, a rank is not fast at a precision
-        that rank 0 offers, or calibration fails.
+        All ranks call it; rank 0 first takes what is left of its `head_start`, and so has the baseline. Raises
+        `SearchError` on every rank where they differ, a rank is not fast at a precision that rank 0 offers, or
+        calibrating or measuring fails.
         """
-        self.identity.hosts = same_everywhere(comm, agreed(comm, self._facts))
+        self.identity.hosts = same_everywhere(comm, agreed(comm, lambda: self._ready(comm)))
         self._share_precisions(comm)
-        self.engine.use_ranges(on_rank_0(comm, self.engine.calibrate))
+        self.engine.use_ranges(on_rank_0(comm, self.head_start.calibrate))
+
+    def _ready(self, comm: Communicator) -> dict[str, str]:
+        """This rank's facts, once it can compute."""
+        facts = self._facts()
+        if comm.rank == 0:
+            self.head_start.calibrate()
+            self.head_start.measure()
+        return facts
 
     def _facts(self) -> dict[str, str]:
         """What must be the same on every rank, besides its libraries and CPU."""
@@ -343,12 +355,13 @@ class TuneStrategy(Spaced):
         if self.trials_count:
             self.state = self._nothing_told()  # the record tells it again
         self._elapsed_before = told[-1].elapsed if told else 0.0
-        self._started = time.monotonic()
+        self._started = time.monotonic() - self.head_start.seconds
         try:
             launch(self)
             self.end = Search(self, executor, self.recorder).run(self.folder)
             return self.end
         finally:
+            self.head_start = HeadStart(self)
             executor.close()
 
     def deploy_config(self) -> Path:

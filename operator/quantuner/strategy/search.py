@@ -88,9 +88,7 @@ class Search:
     def _baseline(self) -> None:
         known = self.recorder.history.baseline
         if known is None:
-            with observed(self.strategy.observer, Kind.BASELINE):
-                result = self.strategy.engine.baseline()
-            told = Told(names.BASELINE_TRIAL, result, rank=0, running=0)
+            told = Told(names.BASELINE_TRIAL, self.strategy.head_start.baseline(), rank=0, running=0)
             size, elapsed = self.strategy.engine.size(TuneConfig()), _rounded(self.strategy.elapsed())
             known = _trial(told, BASELINE_DIGEST, "fp32 baseline", size=size, elapsed=elapsed)
             self.recorder.append(known)
