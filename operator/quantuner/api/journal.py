@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -229,7 +229,7 @@ def line_key(number: int) -> str:
     return f"{number:06d}"
 
 
-def lines_of(data: dict[str, str] | None) -> list[str]:
+def lines_of(data: Mapping[str, str] | None) -> list[str]:
     """Journal lines of a ConfigMap's data, in order; stops before the first gap."""
     found = data or {}
     lines: list[str] = []

@@ -1,6 +1,7 @@
 """First process of the launcher pod: restores the journal, supervises mpirun, mirrors the journal to the cluster."""
 
 import argparse
+import contextlib
 import logging
 import math
 import sys
@@ -12,6 +13,7 @@ import yaml
 
 from quantuner.distributed import mpirun
 from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
+from quantuner.distributed.held import SupersededError
 from quantuner.distributed.hosts import Host, read_hostfile
 from quantuner.distributed.mirror import Mirror
 from quantuner.distributed.processes import Launch
@@ -37,14 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     supervisor = Supervisor(args.workspace, _starts(args))
     with supervisor.listening():  # while the journal is restored and flushed, too
-        mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result)
+        mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result, supervisor.stop)
         if not mirror.restore(supervisor.terminated):
             return TERMINATED
         mirror.start()
         try:
             return supervisor.run()
         finally:
-            mirror.finish()
+            with contextlib.suppress(SupersededError):  # the mirror has said so, and stopped the supervisor
+                mirror.finish()
 
 
 def _starts(args: argparse.Namespace) -> Starts:

@@ -1,14 +1,18 @@
 """Keeps the ConfigMaps of a search equal to its files, through any absence of the API server."""
 
 import logging
+import socket
 import threading
 import time
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from quantuner.api.journal import line_key, lines_of
 from quantuner.api.names import ANSWERED_KEY, BEST_KEY
 from quantuner.distributed.answered import ANSWERED_FILE
 from quantuner.distributed.configmap import ApiRefusedError, ApiUnavailableError, ConfigMaps
+from quantuner.distributed.held import Held, SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
 
 logger = logging.getLogger(__name__)
@@ -22,13 +26,23 @@ LINES_PER_PATCH = 500
 class Mirror:
     """Copies new journal lines, the best configuration and results that wait to be told to the cluster.
 
-    From a thread of its own.
+    From a thread of its own. Of two mirrors of one search, the one that was restored later is heard.
     """
 
-    def __init__(self, folder: Path, configmaps: ConfigMaps, journal: str, result: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        configmaps: ConfigMaps,
+        journal: str,
+        result: str,
+        superseded: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`superseded` is called, by that thread, where another mirror has taken over."""
         self._journal_file, self._best_file = folder / JOURNAL_FILE, folder / BEST_FILE
         self._answered_file = folder / ANSWERED_FILE
-        self._configmaps, self._journal, self._result = configmaps, journal, result
+        writer = f"{socket.gethostname()} {uuid.uuid4().hex[:8]}"
+        self._journal, self._result = Held(configmaps, journal, writer), Held(configmaps, result, writer)
+        self._superseded = superseded
         self._sent = 0
         self._best_sent: str | None = None
         self._answered_sent: str | None = None
@@ -38,7 +52,7 @@ class Mirror:
         self._error: Exception | None = None
 
     def restore(self, stop: threading.Event | None = None) -> bool:
-        """Writes the files from the cluster, unless the pod's own are ahead. Before `start`.
+        """Takes the ConfigMaps and writes the files from them, unless the pod's own are ahead. Before `start`.
 
         Waits for the server; returns False where `stop` is set before it has answered.
         """
@@ -57,11 +71,11 @@ class Mirror:
         self._sent, self._best_sent, self._answered_sent = len(lines), best, answered
         return True
 
-    def _patiently(self, name: str, stop: threading.Event) -> dict[str, str] | None:
+    def _patiently(self, held: Held, stop: threading.Event) -> Mapping[str, str] | None:
         delay = INTERVAL_SECONDS
         while not stop.is_set():
             try:
-                return self._configmaps.data(name)
+                return held.take()
             except ApiUnavailableError as error:
                 logger.warning("the journal cannot be restored yet: %s", error)
                 stop.wait(delay)
@@ -84,6 +98,8 @@ class Mirror:
             while True:
                 last = self._stop.wait(delay)
                 try:
+                    if last:
+                        self._look_again()
                     self._flush()
                 except ApiUnavailableError as error:
                     logger.warning("journal not flushed, kept in %s: %s", self._journal_file, error)
@@ -94,20 +110,30 @@ class Mirror:
                 delay = INTERVAL_SECONDS
                 if last:
                     return
+        except SupersededError as error:
+            logger.error("%s", error)
+            self._error = error
+            self._superseded()
         except Exception as error:  # handed to the main thread, which raises it when the search ends
             logger.error("the journal no longer reaches the cluster, and goes on in %s: %s", self._journal_file, error)
             self._error = error
+
+    def _look_again(self) -> None:
+        """Before the last time: somebody may have deleted what was sent, and the operator created it anew, empty."""
+        self._sent = min(self._sent, len(lines_of(self._journal.look())))
+        result = self._result.look()
+        self._best_sent, self._answered_sent = result.get(BEST_KEY), result.get(ANSWERED_KEY)
 
     def _flush(self) -> None:
         """The best configuration first, so that a reader of the journal finds it."""
         lines = read_lines(self._journal_file)
         best, answered = _text(self._best_file), _text(self._answered_file)
         if best is not None and best != self._best_sent:
-            self._configmaps.add(self._result, {BEST_KEY: best})
+            self._result.add({BEST_KEY: best})
             self._best_sent = best
         while self._sent < len(lines):
             upto = min(len(lines), self._sent + LINES_PER_PATCH)
-            kept = self._configmaps.add(self._journal, {line_key(i): lines[i] for i in range(self._sent, upto)})
+            kept = self._journal.add({line_key(i): lines[i] for i in range(self._sent, upto)})
             # Somebody may have deleted the ConfigMap, and the operator created it anew: then all is sent again.
             self._sent = upto if line_key(0) in kept else 0
         if answered is not None and answered != self._answered_sent and self._sends_answered:
@@ -116,7 +142,7 @@ class Mirror:
     def _send_answered(self, answered: str) -> None:
         """Last, and no reason to end: without it, a new pod measures some trials again."""
         try:
-            self._configmaps.add(self._result, {ANSWERED_KEY: answered})
+            self._result.add({ANSWERED_KEY: answered})
             self._answered_sent = answered
         except ApiRefusedError as error:
             logger.warning("results that wait to be told no longer reach the cluster: %s", error)

@@ -103,6 +103,10 @@ class Supervisor:
         return self._processes.wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """As SIGTERM does; from any thread."""
         self.terminated.set()
         if self._processes is not None:
             self._processes.end()

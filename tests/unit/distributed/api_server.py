@@ -5,10 +5,12 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections import deque
+from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from quantuner.distributed.configmap import WRITER
 
 WAIT_SECONDS = 30.0  # never waited for in a test that passes
 TOKEN = "secret-token"
@@ -53,9 +55,12 @@ class ApiServer:
     def __init__(self, pem: Path, port: int = 0) -> None:
         self.maps: dict[str, dict[str, str]] = {}
         self.faults: deque[int | str] = deque()
-        """A status code (200 serves the request), "hang up", or "half an answer"."""
+        """A status code (200 serves the request), "hang up", "half an answer", or the text of a 200."""
         self.patches: list[tuple[str, list[str]]] = []
-        """Name and keys of every patch that was applied."""
+        """Name and keys of every patch that was applied to data."""
+        self.writers: dict[str, str] = {}
+        """By name, where one has written."""
+        self._versions: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._pem = pem
         self._start(port)
@@ -89,6 +94,18 @@ class ApiServer:
         with self._changed:
             assert self._changed.wait_for(lambda: not self.faults, WAIT_SECONDS), f"still to come: {self.faults}"
 
+    def create_anew(self, name: str) -> None:
+        """As the operator does when somebody has deleted it."""
+        with self._changed:
+            self.maps[name] = {}
+            self.writers.pop(name, None)
+            self._versions[name] += 100
+
+    def touch(self, name: str) -> None:
+        """Somebody changes a label."""
+        with self._changed:
+            self._versions[name] += 1
+
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int | str, dict[str, Any]]:
         with self._changed:
             self._changed.notify_all()
@@ -102,17 +119,29 @@ class ApiServer:
                 return 404, {"kind": "Status", "message": f'configmaps "{name}" not found'}
             if method == "PATCH":
                 assert headers["Content-Type"] == "application/merge-patch+json"
-                self._merge(name, json.loads(body)["data"])
-            return 200, {"kind": "ConfigMap", "metadata": {"name": name}, "data": self.maps[name] or None}
+                patch = json.loads(body)
+                if patch["metadata"]["resourceVersion"] != str(self._versions[name]):
+                    return 409, {"kind": "Status", "message": "the object has been modified"}
+                self._merge(name, patch["metadata"]["annotations"], patch["data"])
+            return 200, {"kind": "ConfigMap", "metadata": self._metadata(name), "data": self.maps[name] or None}
 
-    def _merge(self, name: str, data: dict[str, str | None]) -> None:
+    def _metadata(self, name: str) -> dict[str, Any]:
+        writer = self.writers.get(name)
+        annotations = {"annotations": {WRITER: writer}} if writer else {}
+        return {"name": name, "resourceVersion": str(self._versions[name]), **annotations}
+
+    def _merge(self, name: str, annotations: dict[str, str], data: dict[str, str | None]) -> None:
         """RFC 7396: null removes a key, another value sets it, what is not named stays."""
-        self.patches.append((name, list(data)))
+        before = dict(self.maps[name]), self.writers.get(name)
+        self.writers[name] = annotations[WRITER]
+        if data:
+            self.patches.append((name, list(data)))
         for key, value in data.items():
             if value is None:
                 self.maps[name].pop(key, None)
             else:
                 self.maps[name][key] = value
+        self._versions[name] += (self.maps[name], self.writers[name]) != before
 
 
 def _handler_of(api: ApiServer) -> type[BaseHTTPRequestHandler]:
@@ -127,7 +156,10 @@ def _handler_of(api: ApiServer) -> type[BaseHTTPRequestHandler]:
             if status == "half an answer":
                 self._reply(200, text[: len(text) // 2], len(text))
                 return
-            self._reply(int(status), text, len(text))
+            if isinstance(status, str):
+                self._reply(200, status.encode(), len(status.encode()))
+                return
+            self._reply(status, text, len(text))
 
         def _reply(self, status: int, text: bytes, length: int) -> None:
             self.send_response(status)

@@ -10,6 +10,7 @@ from quantuner.api.names import ANSWERED_KEY
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import ANSWERED_FILE, Answered
 from quantuner.distributed.configmap import ApiRefusedError, ConfigMaps
+from quantuner.distributed.held import SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder
 from quantuner.distributed.mirror import LINES_PER_PATCH, Mirror
 from tests.unit.distributed.api_server import ApiServer
@@ -132,9 +133,68 @@ def test_a_journal_that_somebody_deleted_is_sent_again_whole(api: ApiServer, mir
     lines = searched(folder, range(3))
     mirror.start()
     api.wait_until("journal", len(lines))
-    api.maps["journal"].clear()  # deleted, and created anew by the operator
+    api.create_anew("journal")
     lines = searched(folder, range(3, 5))
     mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+@pytest.mark.parametrize("deleted", [["journal"], ["result"], ["journal", "result"]])
+def test_what_somebody_deleted_after_the_last_line_is_there_at_the_end(
+    api: ApiServer, mirror: Mirror, folder: Path, deleted: list[str]
+) -> None:
+    mirror.restore()
+    lines = searched(folder, range(3))
+    mirror.start()
+    api.wait_until("journal", len(lines))
+    for name in deleted:
+        api.create_anew(name)
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert api.maps["result"] == {"best.yaml": (folder / BEST_FILE).read_text()}
+
+
+def test_a_page_instead_of_an_answer_is_an_absence(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    lines = searched(folder, range(3))
+    api.faults.append("<html>sign in first</html>")
+    mirror.restore()
+    api.faults.append("<html>sign in first</html>")
+    mirror.start()
+    api.wait_until_faults_are_over()
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+def test_a_change_by_somebody_else_hinders_nobody(api: ApiServer, mirror: Mirror, folder: Path) -> None:
+    mirror.restore()
+    api.touch("journal")
+    api.touch("result")
+    lines = searched(folder, range(3))
+    mirror.start()
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+
+
+def test_of_two_launchers_the_later_one_writes_and_the_other_one_is_told(
+    api: ApiServer, folder: Path, tmp_path: Path, configmaps: ConfigMaps, caplog: pytest.LogCaptureFixture
+) -> None:
+    told_to_stop = threading.Event()
+    first = Mirror(folder, configmaps, "journal", "result", told_to_stop.set)
+    first.restore()
+    first.start()
+    lines = searched(folder, range(2))
+    api.wait_until("journal", len(lines))
+    anew = tmp_path / "another pod"
+    second = Mirror(anew, configmaps, "journal", "result")
+    second.restore()
+    searched(folder, range(2, 5))
+    assert told_to_stop.wait(30)
+    with pytest.raises(SupersededError, match=r"ConfigMap result is now written by .*; this one ends"):
+        first.finish()
+    assert "another launcher of this search was started" in caplog.text
+    second.start()
+    lines = searched(anew, range(2, 3))
+    second.finish()
     assert lines_of(api.maps["journal"]) == lines
 
 
