@@ -19,7 +19,6 @@ from quantuner.api.journal import NOT_KEPT, Failed, Finished, History
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.timestamps import utc_now
-from quantuner.api.validation import admit
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
@@ -186,6 +185,9 @@ def _artifact_name(args: argparse.Namespace, tuning: Tuning) -> str:
 
 
 def _read(args: argparse.Namespace, journal: JournalFolder | None) -> Order:
+    # On rank 0 alone: it is a twentieth of what a rank imports, and after a loss all wait for the last one.
+    from quantuner.api.validation import admit
+
     body = admit(yaml.safe_load(args.tuning.read_text(encoding="utf-8")))
     tuning = Tuning.from_body(body)
     threads = threads_of(tuning, journal.history if journal else History())

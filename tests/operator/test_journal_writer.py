@@ -74,6 +74,6 @@ def test_a_change_by_somebody_else_and_a_journal_created_anew_hinder_no_launcher
 def test_what_was_changed_since_it_was_read_is_not_written_over(kube: Kube, configmaps: ConfigMaps) -> None:
     read = configmaps.read(JOURNAL)
     kube.run("patch", "configmap", JOURNAL, "--type=merge", "-p", json.dumps({"data": {"000000": "theirs"}}))
-    with pytest.raises(ConflictError, match="409 .*the object has been modified"):
+    with pytest.raises(ConflictError, match=r"409 .*the object has been modified"):
         configmaps.write(JOURNAL, {"000000": "ours"}, writer="us", version=read.version)
     assert configmaps.read(JOURNAL).data == {"000000": "theirs"}
