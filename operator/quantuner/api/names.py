@@ -36,11 +36,12 @@ def journal_configmap(tuning: str) -> str:
 
 
 def result_configmap(tuning: str) -> str:
-    """Holds the full configuration of the best trial, key `best.yaml`, and results that wait to be told, key
-    `answered.jsonl`; patched by the launcher."""
+    """Holds the full configuration of the best trial, key `best.yaml`, results that wait to be told, key
+    `answered.jsonl`, and ranks lost with trials, key `losses.json`; patched by the launcher."""
     return f"{tuning}-result"
 
 
 TUNING_KEY = "tuning.yaml"
 BEST_KEY = "best.yaml"
 ANSWERED_KEY = "answered.jsonl"
+LOSSES_KEY = "losses.json"

@@ -158,10 +158,12 @@ def replace_text(path: Path, text: str) -> None:
 
 def read_lines(path: Path) -> list[str]:
     """The whole lines of a journal that somebody else may be writing."""
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return []
     # Split at newlines alone: a line may hold other characters that str.splitlines takes for an end.
-    return _whole(path.read_bytes()).decode(errors="replace").split("\n")[:-1]
+    return _whole(data).decode(errors="replace").split("\n")[:-1]
 
 
 def _whole(data: bytes) -> bytes:

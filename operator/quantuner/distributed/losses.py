@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantuner.api.names import LOSSES_KEY
 from quantuner.distributed.journal import replace_text
 
 logger = logging.getLogger(__name__)
 
-LOSSES_FILE = "losses.json"
+LOSSES_FILE = LOSSES_KEY
 
 
 class Losses:

@@ -9,22 +9,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from quantuner.api.journal import line_key, lines_of
-from quantuner.api.names import ANSWERED_KEY, BEST_KEY
+from quantuner.api.names import BEST_KEY
 from quantuner.distributed.answered import ANSWERED_FILE
 from quantuner.distributed.configmap import ApiRefusedError, ApiUnavailableError, ConfigMaps
 from quantuner.distributed.held import Held, SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
+from quantuner.distributed.losses import LOSSES_FILE
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.3  # how far status may lag behind the search; also what coalesces fast trials into one patch
 RETRY_LIMIT_SECONDS = 15.0
 FINISH_RETRY_SECONDS = 2.0
+FINISH_READS = 3  # at the end, of a file that cannot be read
 LINES_PER_PATCH = 500
+BESIDE = (ANSWERED_FILE, LOSSES_FILE)
+"""Files, and keys of the result ConfigMap, that a new pod can go on without: it then evaluates some trials again."""
 
 
 class Mirror:
-    """Copies new journal lines, the best configuration and results that wait to be told to the cluster.
+    """Copies new journal lines, the best configuration, results that wait to be told and losses to the cluster.
 
     From a thread of its own. Of two mirrors of one search, the one that was restored later is heard.
     """
@@ -38,15 +42,15 @@ class Mirror:
         superseded: Callable[[], None] = lambda: None,
     ) -> None:
         """`superseded` is called, by that thread, where another mirror has taken over."""
+        self._folder = folder
         self._journal_file, self._best_file = folder / JOURNAL_FILE, folder / BEST_FILE
-        self._answered_file = folder / ANSWERED_FILE
         writer = f"{socket.gethostname()} {uuid.uuid4().hex[:8]}"
         self._journal, self._result = Held(configmaps, journal, writer), Held(configmaps, result, writer)
         self._superseded = superseded
         self._sent = 0
         self._best_sent: str | None = None
-        self._answered_sent: str | None = None
-        self._sends_answered = True
+        self._beside_sent: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="journal-mirror")
         self._error: Exception | None = None
@@ -60,15 +64,15 @@ class Mirror:
         journal, result = self._patiently(self._journal, stop), self._patiently(self._result, stop)
         if journal is None or result is None:
             return False
-        lines, best, answered = lines_of(journal), result.get(BEST_KEY), result.get(ANSWERED_KEY)
+        lines, best, beside = lines_of(journal), result.get(BEST_KEY), _beside(result)
         if len(read_lines(self._journal_file)) < len(lines):
             self._journal_file.parent.mkdir(parents=True, exist_ok=True)
             self._journal_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             if best is not None:
                 self._best_file.write_text(best, encoding="utf-8")
-            if answered is not None:
-                replace_text(self._answered_file, answered)
-        self._sent, self._best_sent, self._answered_sent = len(lines), best, answered
+            for name, text in beside.items():
+                replace_text(self._folder / name, text)
+        self._sent, self._best_sent, self._beside_sent = len(lines), best, beside
         return True
 
     def _patiently(self, held: Held, stop: threading.Event) -> Mapping[str, str] | None:
@@ -94,7 +98,7 @@ class Mirror:
 
     def _loop(self) -> None:
         try:
-            delay = INTERVAL_SECONDS
+            delay, unread = INTERVAL_SECONDS, 0
             while True:
                 last = self._stop.wait(delay)
                 try:
@@ -106,6 +110,14 @@ class Mirror:
                     delay = min(2 * delay, RETRY_LIMIT_SECONDS)
                     if last:  # the stop event no longer waits, and a pod that is being ended has little time
                         time.sleep(FINISH_RETRY_SECONDS)
+                    continue
+                except OSError as error:
+                    unread += last
+                    if unread == FINISH_READS:
+                        raise
+                    logger.warning("journal not flushed this time: %s", error)
+                    if last:
+                        time.sleep(INTERVAL_SECONDS)
                     continue
                 delay = INTERVAL_SECONDS
                 if last:
@@ -122,12 +134,12 @@ class Mirror:
         """Before the last time: somebody may have deleted what was sent, and the operator created it anew, empty."""
         self._sent = min(self._sent, len(lines_of(self._journal.look())))
         result = self._result.look()
-        self._best_sent, self._answered_sent = result.get(BEST_KEY), result.get(ANSWERED_KEY)
+        self._best_sent, self._beside_sent = result.get(BEST_KEY), _beside(result)
 
     def _flush(self) -> None:
         """The best configuration first, so that a reader of the journal finds it."""
         lines = read_lines(self._journal_file)
-        best, answered = _text(self._best_file), _text(self._answered_file)
+        best = _text(self._best_file)
         if best is not None and best != self._best_sent:
             self._result.add({BEST_KEY: best})
             self._best_sent = best
@@ -136,18 +148,27 @@ class Mirror:
             kept = self._journal.add({line_key(i): lines[i] for i in range(self._sent, upto)})
             # Somebody may have deleted the ConfigMap, and the operator created it anew: then all is sent again.
             self._sent = upto if line_key(0) in kept else 0
-        if answered is not None and answered != self._answered_sent and self._sends_answered:
-            self._send_answered(answered)
+        for name in BESIDE:
+            self._send_beside(name, _text(self._folder / name))
 
-    def _send_answered(self, answered: str) -> None:
-        """Last, and no reason to end: without it, a new pod measures some trials again."""
+    def _send_beside(self, name: str, text: str | None) -> None:
+        """Last, and no reason to end."""
+        if text is None or text == self._beside_sent.get(name) or name in self._refused:
+            return
         try:
-            self._result.add({ANSWERED_KEY: answered})
-            self._answered_sent = answered
+            self._result.add({name: text})
+            self._beside_sent[name] = text
         except ApiRefusedError as error:
-            logger.warning("results that wait to be told no longer reach the cluster: %s", error)
-            self._sends_answered = False
+            logger.warning("%s no longer reaches the cluster: %s", name, error)
+            self._refused.add(name)
+
+
+def _beside(result: Mapping[str, str]) -> dict[str, str]:
+    return {name: result[name] for name in BESIDE if name in result}
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:  # not written yet, or gone since
+        return None

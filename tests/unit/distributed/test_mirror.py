@@ -1,17 +1,20 @@
 """What a search tells reaches the cluster, through any absence of the API server; a new pod goes on from there."""
 
+import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from quantuner.api.journal import encode, line_key, lines_of
-from quantuner.api.names import ANSWERED_KEY
+from quantuner.api.names import ANSWERED_KEY, LOSSES_KEY
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import ANSWERED_FILE, Answered
 from quantuner.distributed.configmap import ApiRefusedError, ConfigMaps
 from quantuner.distributed.held import SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, JournalFolder
+from quantuner.distributed.losses import LOSSES_FILE, Losses
 from quantuner.distributed.mirror import LINES_PER_PATCH, Mirror
 from tests.unit.distributed.api_server import ApiServer
 from tests.unit.records import launched, told
@@ -296,4 +299,61 @@ def test_a_server_that_refuses_what_waits_has_the_journal_all_the_same(
     mirror.finish()
     assert lines_of(api.maps["journal"]) == lines
     assert ANSWERED_KEY not in api.maps["result"]
-    assert caplog.text.count("no longer reach the cluster") == 1
+    assert caplog.text.count("answered.jsonl no longer reaches the cluster") == 1
+
+
+def test_a_new_pod_knows_which_trials_took_ranks_with_them(
+    api: ApiServer, folder: Path, tmp_path: Path, configmaps: ConfigMaps
+) -> None:
+    first = Mirror(folder, configmaps, "journal", "result")
+    first.restore()
+    searched(folder, range(2))
+    Losses(folder).record(3, 1)
+    first.start()
+    first.finish()
+    assert api.maps["result"][LOSSES_KEY] == (folder / LOSSES_FILE).read_text()
+    anew = tmp_path / "another pod"
+    second = Mirror(anew, configmaps, "journal", "result")
+    second.restore()
+    assert Losses(anew).known == {3: 1}
+    before = len(api.patches)
+    second.start()
+    second.finish()
+    assert api.patches[before:] == []
+
+
+# --- files that cannot be read
+
+
+@pytest.fixture
+def warned() -> Iterator[threading.Event]:
+    """Set when the mirror has logged that it tries again."""
+    event, handler = threading.Event(), logging.Handler()
+    handler.addFilter(lambda record: event.set() if "not flushed this time" in record.getMessage() else None)
+    logger = logging.getLogger("quantuner.distributed.mirror")
+    logger.addHandler(handler)
+    yield event
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("name", [JOURNAL_FILE, BEST_FILE, ANSWERED_FILE, LOSSES_FILE])
+def test_a_file_that_cannot_be_read_once_is_read_the_next_time(
+    api: ApiServer, mirror: Mirror, folder: Path, name: str, warned: threading.Event
+) -> None:
+    mirror.restore()
+    (folder / name).mkdir(parents=True)  # no file, for now: reading fails
+    mirror.start()
+    assert warned.wait(30)
+    (folder / name).rmdir()
+    lines = searched(folder, range(3))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert api.maps["result"][BEST_FILE] == (folder / BEST_FILE).read_text()
+
+
+def test_a_file_that_cannot_be_read_at_the_end_either_is_an_error(mirror: Mirror, folder: Path) -> None:
+    mirror.restore()
+    (folder / BEST_FILE).mkdir(parents=True)
+    mirror.start()
+    with pytest.raises(IsADirectoryError):
+        mirror.finish()
