@@ -25,6 +25,7 @@ from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
+from quantuner.engine.allocation import freed_memory_kept
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
@@ -79,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     form = f"%(asctime)s rank {comm.rank} %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     try:
-        code = _run(comm, comm.host, args)
+        with freed_memory_kept():
+            code = _run(comm, comm.host, args)
     except BaseException:
         # The ranks no longer agree on what comes next: end them all, and let the supervisor resume.
         logger.exception("this rank cannot go on")

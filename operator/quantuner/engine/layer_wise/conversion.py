@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import Quantization
 from quantuner.engine import artifact, recipes
+from quantuner.engine.allocation import release
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Range, Ranges, calibration_inputs, first_inputs
 from quantuner.engine.capture import Captured, op_nodes
@@ -108,7 +108,7 @@ class LayerWise:
                     weight = StoredInt8(self.weights.read(module, "weight"), config)
                 bias = None if module.bias is None else self.weights.read(module, "bias")
                 stored[name] = Linear(weight, bias)
-                _release()
+                release()
             for name, linear in stored.items():
                 self.model.set_submodule(name, linear)
             for other in self.model.modules():
@@ -165,13 +165,6 @@ def _range(name: str, observer: Any) -> Range:
             "correct the calibration data or the model",
         )
     return Range(low, high, observer.histogram.detach().clone())
-
-
-def _release() -> None:
-    """Gives freed memory back to the system, where the C library can: what lies between blocks in use it would keep."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
 
 
 class _Read(Mapping[str, torch.Tensor]):
