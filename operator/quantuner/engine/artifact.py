@@ -22,6 +22,7 @@ from quantuner.engine.programs import assembled, is_flat
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import any_length
+from quantuner.engine.serialization import quickly
 from quantuner.space.config import TuneConfig
 
 MODEL_FILE = "model.pt2"
@@ -53,7 +54,8 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     """As `save`, of a program that there is already. Raises what `write_with` raises."""
 
     def write_program(staging: Path) -> None:
-        torch.export.save(program, staging / MODEL_FILE)
+        with quickly():
+            torch.export.save(program, staging / MODEL_FILE)
         inspect(staging / MODEL_FILE)  # what is saved can be loaded
 
     write_with(folder, config, write_program)
@@ -144,8 +146,13 @@ def load(folder: Path) -> GraphModule:
 def load_program(folder: Path) -> torch.export.ExportedProgram:
     """The saved program; no code that it holds runs. Raises what `verify` and `inspect` raise."""
     verify(Path(folder))
+    return load_verified(folder)
+
+
+def load_verified(folder: Path) -> torch.export.ExportedProgram:
+    """As `load_program`, of a folder whose sums are known to be right."""
     inspect(Path(folder) / MODEL_FILE)
-    with quiet():
+    with quiet(), quickly():
         return torch.export.load(Path(folder) / MODEL_FILE)
 
 

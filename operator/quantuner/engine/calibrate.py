@@ -5,7 +5,6 @@ float32 (8 KiB) for each op; one more for each op and calibration size is kept. 
 64 MiB. Activations are never kept.
 """
 
-import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.batches import model_inputs, samples_in
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.entrypoint import users_code
+from quantuner.engine.graphs import copied
 from quantuner.engine.operators import inputs_of, range_names
 from quantuner.engine.pt2e import (
     HistogramObserver,
@@ -97,7 +97,7 @@ def calibrate(
     Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or is not finite.
     """
     with quiet():
-        observed = prepare_pt2e(copy.deepcopy(captured.graph), _Collector())
+        observed = prepare_pt2e(copied(captured.graph), _Collector())
     left, seen = sorted(set(sizes)), 0
     found: Calibration = {}
     for inputs in calibration_inputs(loader, left[-1], len(captured.example_inputs)):

@@ -144,7 +144,7 @@ def digest_of(ops: tuple[Op, ...], model: torch.nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
             if tensor.dim()
             else repr(tensor.item()).encode()
         )

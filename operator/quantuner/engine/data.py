@@ -45,7 +45,7 @@ class Contents:
         return self._sha.hexdigest()[:16]
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
     """Bytes that are equal for equal batches: kinds, shapes and contents, in order."""
     if isinstance(value, Mapping):
         yield f"mapping of {len(value)}".encode()

@@ -59,6 +59,29 @@ def drop_unused(model: GraphModule) -> None:
     model.recompile()
 
 
+def copied(model: GraphModule) -> GraphModule:
+    """A copy with nodes of its own that reads the model's tensors: it may get others in their place, but none of them
+    may be written to.
+    """
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in _tensors(model)})
+
+
+def own_tensors(model: GraphModule, of: GraphModule) -> None:
+    """Replaces those that `model` still shares with `of`, whose copy it is; one that it has twice stays one."""
+    shared = {id(tensor) for tensor in _tensors(of)}
+    copies: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) in shared:
+                    held[name] = copies.setdefault(id(tensor), copy.deepcopy(tensor))  # type: ignore[assignment]
+
+
+def _tensors(model: GraphModule) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
 class _Nothing(Quantizer):  # type: ignore[misc]
     """Annotates nothing: what is left of preparing is that batch norms are folded."""
 
@@ -70,9 +93,9 @@ class _Nothing(Quantizer):  # type: ignore[misc]
 
 
 def folded(model: GraphModule) -> GraphModule:
-    """A copy with batch norms folded into the ops before them: weights and outputs as those of a quantized model."""
+    """As `copied`, batch norms folded into the ops before them: weights and outputs as those of a quantized model."""
     with quiet(), torch.no_grad():
-        result: GraphModule = prepare_pt2e(copy.deepcopy(model), _Nothing())
+        result: GraphModule = prepare_pt2e(copied(model), _Nothing())
     return result
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from quantuner.engine.quiet import quiet
 
@@ -18,6 +18,8 @@ with quiet():
         PerChannelMinMaxObserver,
         PlaceholderObserver,
     )
+    from torchao.quantization.pt2e.constant_fold import ConstantFolder, replace_node_with_constant
+    from torchao.quantization.pt2e.quantize_pt2e import _quant_node_constraint as _is_quantize
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e as _convert_pt2e
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e as _prepare_pt2e
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e as _prepare_qat_pt2e
@@ -69,7 +71,37 @@ def convert_pt2e(prepared: GraphModule, *, store: bool = True) -> GraphModule:
     With `store`, what can be computed beforehand is stored: int8 weights instead of fp32 ones. All of it is in memory
     at once.
     """
-    return _without_norms(partial(_convert_pt2e, fold_quantize=store), prepared)
+    return _without_norms(partial(_converted, store=store), prepared)
+
+
+def _converted(prepared: GraphModule, *, store: bool) -> GraphModule:
+    model: GraphModule = _convert_pt2e(prepared, fold_quantize=False)
+    if store:
+        _store_quantized(model)
+    return model
+
+
+class _Folder(ConstantFolder):  # type: ignore[misc]
+    """torchao's, which makes fp32 weights of the int8 ones, too, only to drop them."""
+
+    def _deduce_value(self, node: Node) -> Any:
+        return self.unknown_value if self.is_impure(node) else super()._deduce_value(node)
+
+
+def _store_quantized(model: GraphModule) -> None:
+    """What torchao's `constant_fold` does where it converts: quantized weights are computed and replace fp32 ones."""
+    folder = _Folder(model, skip_constructors=True)
+    folder.run()
+    for node, value in folder.node_replacements.items():
+        if _is_quantize(node):
+            replace_node_with_constant(model, node, value)
+    for node in model.graph.find_nodes(op="get_attr"):
+        if not node.users:
+            if hasattr(model, node.target):
+                delattr(model, node.target)
+            model.graph.erase_node(node)
+    model.graph.eliminate_dead_code()
+    model.recompile()
 
 
 def prepare_qat_pt2e(model: GraphModule, quantizer: Quantizer) -> GraphModule:

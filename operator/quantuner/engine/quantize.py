@@ -1,6 +1,5 @@
 """A configuration made into a quantized model: torchao's prepare and convert around fixed ranges."""
 
-import copy
 import types
 from typing import Any
 
@@ -9,14 +8,14 @@ from torch.fx import GraphModule, Node
 
 from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
-from quantuner.engine.graphs import attribute
+from quantuner.engine.clipping import Clipping
+from quantuner.engine.graphs import attribute, copied, own_tensors
 from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.percentile import holding, percent_of
 from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import (
     FakeQuantize,
     FixedQParamsQuantizationSpec,
-    HistogramObserver,
     MinMaxObserver,
     PerChannelMinMaxObserver,
     PlaceholderObserver,
@@ -82,7 +81,7 @@ def activation_observer(scheme: str, quant_max: int, bins: int = 0) -> Any:
         "quant_max": quant_max,
         "eps": EPS,
     }
-    return HistogramObserver(bins=bins, **arguments) if bins else MinMaxObserver(**arguments)
+    return Clipping(bins=bins, **arguments) if bins else MinMaxObserver(**arguments)
 
 
 def weight_observer(config: OpConfig, axis: int) -> Any:
@@ -177,11 +176,12 @@ def quantize(captured: Captured, activations: Activations, config: TuneConfig) -
     It is called like the user's model, and takes `.eval()` and `.train()` without effect.
     """
     with quiet(), torch.no_grad():
-        prepared = prepare_pt2e(copy.deepcopy(captured.graph), ConfigQuantizer(config, activations))
+        prepared = prepare_pt2e(copied(captured.graph), ConfigQuantizer(config, activations))
         _observe_weights(prepared)
         converted: GraphModule = convert_pt2e(prepared)
         cast_ops(converted, config)  # after the batch norms are folded in
         store_weights(converted)
+    own_tensors(converted, captured.graph)  # who has the model may change it
     return callable_like_a_module(converted)
 
 

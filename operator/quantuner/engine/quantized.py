@@ -63,7 +63,7 @@ def load(folder: str | Path, model: torch.nn.Module | None = None) -> QuantizedM
         return _into(model, path)
     if model is not None:
         raise ValueError(f"{path} holds a whole program; leave model out")
-    program, config = artifact.load_program(path), artifact.load_config(path)
+    program, config = artifact.load_verified(path), artifact.load_config(path)
     return QuantizedModel(artifact.module_of(program), config, lambda target: artifact.write(target, program, config))
 
 

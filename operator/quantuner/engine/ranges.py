@@ -38,7 +38,8 @@ class InputsDigest:
         self._sha.update(str(shape).encode())
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided:
-                self._sha.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode() + tensor_bytes(leaf))
+                self._sha.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
+                self._sha.update(tensor_bytes(leaf))
             elif leaf is None or isinstance(leaf, (bool, int, float, str)):
                 self._sha.update(repr(leaf).encode())
             else:
@@ -50,10 +51,10 @@ class InputsDigest:
         return self._sha.hexdigest()[:16] if self._whole else None
 
 
-def tensor_bytes(tensor: torch.Tensor) -> bytes:
-    """All bytes of a dense tensor, wherever it is."""
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """All bytes of a dense tensor, wherever it is; not copied where they lie in order on the CPU."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return plain.reshape(-1).view(torch.uint8).numpy().data
 
 
 def calibrated_digest(captured: Captured, sizes: Sequence[int], conditions: Sequence[object]) -> str:
@@ -67,9 +68,11 @@ def calibrated_digest(captured: Captured, sizes: Sequence[int], conditions: Sequ
             sha.update(f"{name} {module.code}".encode())
         for key, value in sorted(vars(module).items()):
             if isinstance(value, torch.Tensor):  # constants that are no buffers
-                sha.update(f"{name} {key}".encode() + tensor_bytes(value))
+                sha.update(f"{name} {key}".encode())
+                sha.update(tensor_bytes(value))
     for name, tensor in [*captured.graph.named_parameters(), *captured.graph.named_buffers()]:
-        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + tensor_bytes(tensor))
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor_bytes(tensor))
     return sha.hexdigest()[:16]
 
 

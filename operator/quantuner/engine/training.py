@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,7 +88,9 @@ def train_quantized(
     convert_pt2e; its own folding during training takes every batch norm's eps for 1e-5.
     """
     with quiet():
-        prepared = prepare_qat_pt2e(folded(captured.graph), ConfigQuantizer(config, activations, training=True))
+        prepared = prepare_qat_pt2e(
+            copy.deepcopy(folded(captured.graph)), ConfigQuantizer(config, activations, training=True)
+        )
         cast_ops(prepared, config)  # gradients pass through casts
         for parameter in prepared.parameters():
             parameter.requires_grad_(True)

@@ -11,11 +11,13 @@ from quantuner.engine.capture import capture
 from quantuner.engine.graphs import (
     attribute,
     constant,
+    copied,
     drop_unused,
     flat_inputs,
     folded,
     limited,
     over_channels,
+    own_tensors,
     per_channel,
     replace_attribute,
     run_together,
@@ -221,3 +223,36 @@ def test_no_batch_is_asked_for_beyond_the_limit() -> None:
     batches = iter([(torch.zeros(4),), (torch.zeros(4),)])
     list(limited(batches, 4))
     assert len(list(batches)) == 1
+
+
+# --- copies
+
+
+def test_a_copy_has_its_own_nodes_and_the_models_tensors() -> None:
+    model = net()
+    with quiet():
+        copy = copied(model)
+    assert {*map(id, copy.parameters())} == {*map(id, model.parameters())}
+    assert {*map(id, copy.buffers())} == {*map(id, model.buffers())}
+    before = [node.name for node in model.graph.nodes]
+    weight, path = next(iter(model.parameters())), next(iter(dict(model.named_parameters())))
+    replace_attribute(copy, path, weight * 2)
+    copy.graph.erase_node(copy.graph.output_node())
+    assert attribute(model, path) is weight
+    assert [node.name for node in model.graph.nodes] == before
+
+
+def test_own_tensors_are_equal_and_a_shared_one_stays_one() -> None:
+    held, graph = nn.Module(), torch.fx.Graph()
+    held.first = held.second = nn.Parameter(torch.randn(3))
+    held.register_buffer("other", torch.arange(2))
+    graph.output(tuple(graph.get_attr(name) for name in ("first", "second", "other")))
+    model = GraphModule(held, graph)
+    copy = copied(model)
+    own_tensors(copy, model)
+    first, second, other = (attribute(copy, name) for name in ("first", "second", "other"))
+    assert first is second
+    assert first is not attribute(model, "first")
+    assert torch.equal(first, attribute(model, "first"))
+    assert other is not attribute(model, "other")
+    assert torch.equal(other, attribute(model, "other"))

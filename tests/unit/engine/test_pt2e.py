@@ -1,5 +1,6 @@
 """torchao's steps, with batch norms that cannot be folded kept out of a search that would take most of a minute."""
 
+import copy
 import gc
 from typing import Any
 
@@ -8,9 +9,13 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import qat_utils
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e as torchaos
 
+from quantuner.engine.pt2e import convert_pt2e, prepare_pt2e
+from quantuner.engine.quantize import Activations, ConfigQuantizer, _observe_weights
+from quantuner.engine.quiet import quiet
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import engine_of, images, seeded
+from tests.unit.engine.models import Net, engine_of, images, seeded
 
 
 def first_of_all() -> nn.Module:
@@ -36,6 +41,24 @@ def test_torchao_does_not_search_for_norms_that_are_not_there(approach: str, mon
         torch.testing.assert_close(quantized(images()), model(images()), rtol=0.1, atol=0.05)
     norms = [node for node in quantized.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
     assert len(norms) == 1
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_it_is_torchaos_conversion_to_the_bit(approach: str) -> None:
+    engine = engine_of(seeded(Net), approach=approach)
+    engine.calibrate()
+    activations = Activations(next(iter(engine.calibrate().values())))
+    found = []
+    for convert in (convert_pt2e, torchaos):
+        with quiet(), torch.no_grad():
+            quantizer = ConfigQuantizer(initial(engine.space), activations)
+            prepared = prepare_pt2e(copy.deepcopy(engine.captured.graph), quantizer)
+            _observe_weights(prepared)
+            found.append(convert(prepared))
+    ours, theirs = found
+    assert ours.code == theirs.code
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    assert all(torch.equal(ours.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
 
 
 def graphs_in_memory() -> int:

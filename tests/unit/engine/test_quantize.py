@@ -204,3 +204,12 @@ def test_kl_clips_what_is_rare() -> None:
     activations = seen(0.0, 10.0, histogram)
     clipped, whole = (activations.qparams("op", "asym", algorithm)[0] for algorithm in ("kl", "minmax"))
     assert clipped == pytest.approx(whole / 2, rel=0.1)
+
+
+def test_who_has_a_quantized_model_may_change_it(net: Calibrated) -> None:
+    before = {name: tensor.clone() for name, tensor in net.captured.graph.state_dict().items()}
+    for config in (TuneConfig({op.name: FP32 for op in net.captured.ops}), configured(net, Mode.STATIC)):
+        with torch.no_grad():
+            for tensor in quantize(net.captured, Activations(net.ranges), config).state_dict().values():
+                tensor.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.captured.graph.state_dict().items())
