@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.metadata
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +14,27 @@ from torch.fx import GraphModule
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.spec import CORRECTIONS, INT8_RECIPES, Quantization
+from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
-from quantuner.api.trial import Limit, TrialResult
 from quantuner.engine import artifact, recipes
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
+from quantuner.engine.checks import check, check_not_empty, judge_of
 from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
-from quantuner.engine.entrypoint import failed_trial
-from quantuner.engine.evaluate import evaluate, listening
-from quantuner.engine.footprint import MEBI, Footprint
-from quantuner.engine.judging import judged_by
-from quantuner.engine.metrics import Bounded, Evaluation
+from quantuner.engine.evaluate import evaluate
+from quantuner.engine.footprint import MEBI
+from quantuner.engine.measuring import Measuring, bytes_of
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
-from quantuner.engine.shares import TrialShare
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Trained, Training, train_quantized
 from quantuner.engine.variants import Variants
 from quantuner.engine.weight_only.conversion import store_weights
-from quantuner.space.capability import BY_TYPE, Mode, Op, OpCapability, capability_of
+from quantuner.space.capability import Mode, OpCapability
 from quantuner.space.config import OpConfig, TuneConfig
 from quantuner.space.constraints import constrain
 from quantuner.space.cost import WORD, modelled_latency, weight_bits
@@ -49,7 +42,6 @@ from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
 
-SHARES = 8  # of an evaluation of which it is not known how many batches it has: the record knew the baseline
 SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
@@ -84,7 +76,7 @@ def cpu_kind() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-class Engine:
+class Engine(Measuring):
     """Answers what a search asks about one model. Holds the model; is not shared between threads."""
 
     def __init__(
@@ -96,24 +88,21 @@ class Engine:
         """
         self.quantization = quantization
         self.objectives = tuple(objectives)
-        _check(task, quantization)
-        self.judge = _judge(task)
-        """Model to accuracy."""
+        check(task, quantization)
+        self.judge = judge_of(task)
         device = device_of(quantization.device)
         self.task = task = on_device(task, device)
         seen = first_inputs(task.calib_dataloader, inputs_wanted(task.model), SHAPES_SEEN)
         self.captured = self._captured(task.example_inputs or seen[0], seen)
         self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
-        _check_not_empty(self.captured.ops, quantization)
+        check_not_empty(self.captured.ops, quantization)
         self.recipe_ops = recipe_ops(self.captured.ops)
         """Fallback recipe to the names of its ops."""
         self.algorithms: Algorithms | None = None
         """Who fills the scheduler for a trial: a strategy; None applies the configuration's own recipes."""
         self.timed = False
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
-        self.between_batches: Callable[[], None] | None = None
-        """Called before each batch of a trial; raises what is to break it off."""
         self.saved: QuantizedModel | None = None
         """The model that was saved last, as it was loaded again."""
         self.saved_seconds = 0.0
@@ -124,7 +113,7 @@ class Engine:
         self.probes = Probes(self)
         self._training, self._trained = Training(task.train_func), Trained()
         self._variants = Variants(self)
-        self._bytes = _bytes_of(task.model)
+        self._bytes = bytes_of(task.model)
 
     def _captured(self, example_inputs: tuple[Any, ...], others: Sequence[tuple[Any, ...]]) -> Captured:
         return capture(self.task.model, example_inputs, others)
@@ -217,95 +206,7 @@ class Engine:
         """
         self._training, self._trained = Training(function, hooks), Trained()
 
-    # --- measuring
-
-    def baseline(self) -> TrialResult:
-        """Measures the user's own fp32 model, in evaluation mode as every trial. Raises what `evaluate` raises."""
-        model = copy.deepcopy(self.task.model).eval()  # a copy: the user's is not changed
-        measured = self.measure(model)
-        return replace(measured, rows=self.judge.rows) if isinstance(self.judge, Evaluation) else measured
-
-    def measure(
-        self, model: Any, config: TuneConfig | None = None, judge: Callable[[Any], float] | None = None
-    ) -> TrialResult:
-        """Evaluates a model, and what was configured to be measured of it. Raises what `evaluate` raises.
-
-        `judge` evaluates instead of the task's function.
-        """
-        with Footprint("footprint" in self.objectives) as footprint:
-            accuracy, seconds = evaluate(model, judge or self.judge)
-        known = {"performance": seconds, "accuracy": accuracy, "footprint": footprint.mebi}
-        known["modelsize"] = _bytes_of(model) / MEBI if config is None else self.size(config)
-        return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
-
-    def trial(self, config: TuneConfig, limit: Limit | None = None) -> TrialResult:
-        """Quantizes and measures; what fails in it is the trial's result, not an error of the search.
-
-        Where a limit is given and a built-in metric judges, a trial that is proven to be worse is abandoned.
-        """
-        started = time.monotonic()
-        judge = self.judge
-        bounded = Bounded(judge, limit) if limit is not None and isinstance(judge, Evaluation) else None
-        try:
-            model = self._for_evaluation(config)
-            with listening(model, self.between_batches):
-                measured = self.measure(model, config, bounded)
-        except Exception as error:  # one configuration that fails must not end a search of thousands
-            return failed_trial(
-                error, "the trial", time.monotonic() - started, None if bounded is None else bounded.bound
-            )
-        abandoned = bounded is not None and bounded.abandoned
-        return replace(measured, is_bound=abandoned, seconds=time.monotonic() - started)
-
-    def shares(self, config: TuneConfig) -> int:
-        """Into how many shares a trial can be divided, one a batch; 1 where it cannot.
-
-        The accuracy must be made of sums over rows, and the model be switched: to convert, correct or train it on
-        every rank would cost more than is divided, and objectives that trials are compared by are those of one rank.
-        """
-        judge = self.judge
-        if not (isinstance(judge, Evaluation) and judge.divisible and self._is_switched(config)):
-            return 1
-        return max(1, SHARES if judge.batches is None else judge.batches)
-
-    def trial_part(self, config: TuneConfig, part: int, parts: int) -> TrialShare:
-        """Quantizes, and evaluates one share of the batches. Raises what fails in it: the whole trial then says why."""
-        started = time.monotonic()
-        judge = self._divided_judge()
-        model = self._for_evaluation(config)
-        with Footprint("footprint" in self.objectives) as footprint, listening(model, self.between_batches):
-            evaluating = time.monotonic()
-            with torch.no_grad():
-                share = judge.share(model, part, parts)
-            ended = time.monotonic()
-        return TrialShare(share, ended - started, ended - evaluating, footprint.mebi)
-
-    def trial_of_parts(
-        self, config: TuneConfig, shares: Sequence[TrialShare], limit: Limit | None = None
-    ) -> TrialResult:
-        """What `trial` gives, the accuracy to the bit, of all shares in order; seconds are those of all ranks.
-
-        Uses nothing that changes while another thread evaluates. Raises `ValueError` where shares are of other data
-        than each other or than the limit's rows, so that only a whole trial tells.
-        """
-        accuracy, rows = self._divided_judge().together([one.share for one in shares])
-        if limit is not None and rows != limit.rows:
-            raise ValueError(f"eval_dataloader gave {rows} rows, and {limit.rows} for the baseline")
-        if not math.isfinite(accuracy):
-            raise ValueError(f"the accuracy is {accuracy}, which is no finite number")
-        known = {
-            "performance": sum(one.evaluation_seconds for one in shares),
-            "accuracy": accuracy,
-            "footprint": max(one.footprint for one in shares),
-            "modelsize": self.size(config),
-        }
-        seconds = sum(one.seconds for one in shares)
-        return TrialResult(accuracy=accuracy, objectives={o: known[o] for o in self.objectives}, seconds=seconds)
-
-    def _divided_judge(self) -> Evaluation:
-        if not (isinstance(self.judge, Evaluation) and self.judge.divisible):
-            raise ValueError("only an evaluation by built-in metrics can be divided")
-        return self.judge
+    # --- models
 
     def save(self, config: TuneConfig, folder: Path) -> float:
         """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
@@ -317,8 +218,6 @@ class Engine:
     def load(self, folder: Path) -> QuantizedModel:
         """What `save` or a `quantized_model` wrote, of this model. Raises what `quantized.load` raises."""
         return load(folder)
-
-    # --- models
 
     def quantized(self, config: TuneConfig) -> GraphModule:
         """A new model, quantized as `config` says, recipes and training included."""
@@ -411,58 +310,6 @@ class Engine:
 def _wanted(quantization: Quantization) -> tuple[Mode, ...]:
     """Precisions that the user asks for."""
     return in_order(set(quantization.precisions) - set(quantization.excluded_precisions))
-
-
-def _check(task: Task, quantization: Quantization) -> None:
-    """Raises `SearchError` for a task that cannot be tuned, or not in this way."""
-    if not isinstance(task.model, torch.nn.Module):
-        raise SearchError(
-            Failure.TASK_INVALID, f"Task.model must be a torch.nn.Module, not {type(task.model).__name__}"
-        )
-    if isinstance(task.calib_dataloader, Iterator):
-        raise SearchError(
-            Failure.TASK_INVALID,
-            f"calib_dataloader is a {type(task.calib_dataloader).__name__}, which can be read once only; give a "
-            "list or a DataLoader, which every pass reads anew",
-        )
-    recipes_of_int8 = [name for name in INT8_RECIPES if quantization.recipes.get(name)]
-    if quantization.approach == "weight_only" and recipes_of_int8:
-        raise SearchError(
-            Failure.CONFIGURATION_INVALID,
-            f"quantization.recipes: {' and '.join(recipes_of_int8)} would do nothing, since approach weight_only has "
-            "no int8 activations or weights; leave it out, or constrain the weight's algorithm to AWQ or GPTQ",
-        )
-    corrections = [name for name in CORRECTIONS if quantization.recipes.get(name)]
-    if quantization.approach == "qat" and corrections:
-        raise SearchError(
-            Failure.CONFIGURATION_INVALID,
-            f"quantization.recipes: {' and '.join(corrections)} would take back what training (approach qat) has "
-            "learnt; leave it out, or choose another approach",
-        )
-
-
-def _judge(task: Task) -> Callable[[Any], float]:
-    try:
-        return judged_by(task.eval_func, task.eval_dataloader, task.eval_metric)
-    except ValueError as error:
-        raise SearchError(Failure.TASK_INVALID, f"Task: {error}") from error
-
-
-def _check_not_empty(ops: Sequence[Op], quantization: Quantization) -> None:
-    """Raises `SearchError` where the approach has a mode for none of the model's ops, whatever the user allows."""
-    approach = quantization.approach
-    if not any(capability_of(op, approach).quantized_modes for op in ops):
-        types = [type_ for type_ in BY_TYPE if capability_of(Op("", type_), approach).quantized_modes]
-        raise SearchError(
-            Failure.NOTHING_TO_QUANTIZE,
-            f"quantization.approach: {approach} quantizes {', '.join(types)}, and the model has only "
-            f"{', '.join(sorted({op.type for op in ops}))}; choose another approach",
-        )
-
-
-def _bytes_of(model: torch.nn.Module) -> int:
-    """Of parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 def _saved(config: OpConfig) -> float:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from quantuner.api.errors import AbandonedError
 from quantuner.api.trial import Limit
-from quantuner.engine.engine import SHARES, Engine
+from quantuner.engine.engine import Engine
+from quantuner.engine.measuring import SHARES
 from quantuner.engine.metrics import Evaluation, evaluation
 from quantuner.engine.modulewise.engine import ModulewiseEngine
 from quantuner.engine.shares import Share, sums
