@@ -23,7 +23,7 @@ from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
 from quantuner.distributed.losses import Losses
-from quantuner.engine.allocation import freed_memory_kept
+from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.judging import judged_by
@@ -90,7 +90,7 @@ def fit(
             **({"eval_func": _nothing_judges} if untuned else judge),
         )
 
-    with freed_memory_kept():
+    with freed_memory_kept(), objects_set_aside():
         strategy = _together(comm, prepared)
         if strategy.eval_func is _nothing_judges:
             strategy.engine.ensure_calibrated()

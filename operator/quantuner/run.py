@@ -25,7 +25,7 @@ from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
-from quantuner.engine.allocation import freed_memory_kept
+from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     form = f"%(asctime)s rank {comm.rank} %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     try:
-        with freed_memory_kept():
+        with freed_memory_kept(), objects_set_aside():
             code = _run(comm, comm.host, args)
     except BaseException:
         # The ranks no longer agree on what comes next: end them all, and let the supervisor resume.

@@ -1,15 +1,17 @@
 """Memory is kept within a search and given back after it. Each in a process of its own, whose allocation it is."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
 import quantuner
-from quantuner.engine.allocation import _of_glibc
+from quantuner.engine.allocation import _of_glibc, objects_set_aside
 
-pytestmark = pytest.mark.skipif(_of_glibc("mallopt") is None, reason="only glibc is told how to allocate")
+of_glibc = pytest.mark.skipif(_of_glibc("mallopt") is None, reason="only glibc is told how to allocate")
 
 OPERATOR = str(Path(quantuner.__file__).parents[1])
 FAULTS = """
@@ -38,6 +40,7 @@ def _printed(code: str, **environment: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@of_glibc
 def test_pages_are_cleared_once_while_it_lasts_and_given_back_then() -> None:
     within, held, after = _printed("""
 with freed_memory_kept():
@@ -54,9 +57,30 @@ print(within, held, int(open("/proc/self/statm").read().split()[1]))
     assert held - after > pages_of_one // 2
 
 
+@of_glibc
 def test_who_sets_an_allocation_variable_keeps_it() -> None:
     (within,) = _printed(
         "with freed_memory_kept(): print(of_ten_tensors())",
         MALLOC_MMAP_THRESHOLD_=str(2**20),
     )
     assert within > 5 * 48 * 2**20 // 4096
+
+
+class Cycle:
+    """Only Python's search for garbage finds one that nobody holds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_is_looked_for_among_new_objects_alone() -> None:
+    assert gc.get_freeze_count() == 0
+    with objects_set_aside():
+        aside = gc.get_freeze_count()
+        made = weakref.ref(Cycle())
+        gc.collect()
+        assert made() is None
+        with objects_set_aside():
+            pass
+        assert gc.get_freeze_count() == aside > 0
+    assert gc.get_freeze_count() == 0
