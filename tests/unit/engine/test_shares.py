@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantuner.api.errors import AbandonedError
@@ -61,6 +61,7 @@ def shared(judge: Evaluation, model: Any, parts: int) -> list[Share]:
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@settings(deadline=None)  # the first call of an operator may take long
 @given(count=st.integers(1, 17), seed=st.integers(0, 2**16))
 def test_all_shares_together_are_the_whole_to_the_bit(metric: Any, count: int, seed: int) -> None:
     loader = uneven(count, seed)
