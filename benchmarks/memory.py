@@ -1,6 +1,7 @@
 """Peak memory of a search against that of one evaluation of the fp32 model, each in a process of its own.
 
-What is resident counts, the interpreter and torch included. The last line is one JSON object.
+What is resident counts, the interpreter and torch included, and the peak of the process that loads the saved model, as
+if both came at once. The last line is one JSON object.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def _peak(what: str, name: str) -> int:
     else:
         problem = PROBLEMS[name]()
         problem.evaluate(problem.model)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024
 
 
 def _alone(what: str, name: str) -> int:

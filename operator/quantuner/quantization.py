@@ -26,6 +26,7 @@ from quantuner.distributed.losses import Losses
 from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
+from quantuner.engine.fresh import FreshProcess
 from quantuner.engine.judging import judged_by
 from quantuner.engine.layer_wise.conversion import LayerWise
 from quantuner.engine.quantized import QuantizedModel, load
@@ -69,17 +70,16 @@ def fit(
     together and `SearchError` for what stops a search; under `mpirun` always `SearchError`, on every rank.
     """
     comm = world()
+    judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
+    untuned = all(given is None for given in judge.values())
     if conf.recipes.get("layer_wise_quant"):
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
-        judged = any(given is not None for given in (eval_func, eval_dataloader, eval_metric))
-        judge = judged_by(eval_func, eval_dataloader, eval_metric) if judged else None
-        return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judge))
+        judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
+        return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
 
     def prepared() -> TuneStrategy:
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         batches = _calibration(model, calib_dataloader, calib_func)
-        judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
-        untuned = all(given is None for given in judge.values())
         chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
         return chosen(
             model,
@@ -90,11 +90,14 @@ def fit(
             **({"eval_func": _nothing_judges} if untuned else judge),
         )
 
-    with freed_memory_kept(), objects_set_aside():
+    with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
+        if comm.rank == 0 and not untuned:
+            fresh.start()  # it imports torch while this rank captures
         strategy = _together(comm, prepared)
-        if strategy.eval_func is _nothing_judges:
+        if untuned:
             strategy.engine.ensure_calibrated()
             return strategy.engine.quantized_model(strategy.best_config)
+        strategy.engine.fresh = fresh
         return _searched(strategy, comm)
 
 

@@ -29,6 +29,7 @@ from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import write_report
 from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
+from quantuner.engine.fresh import FreshProcess
 from quantuner.engine.modulewise.engine import engine_of
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.meeting import meet, threads_of
@@ -131,11 +132,24 @@ def _search(
 ) -> Finished | None:
     with observed(timeline, Kind.SETUP):
         order: Order = on_rank_0(comm, lambda: _read(args, journal))
-    tuning = order.tuning
     use_threads(meet(comm, order.threads))  # before the task's code, which may train its model
-    began = timeline.now()
+    with FreshProcess() as fresh:
+        return _searched(comm, host, args, order, journal, timeline, fresh)
+
+
+def _searched(
+    comm: Communicator,
+    host: str,
+    args: argparse.Namespace,
+    order: Order,
+    journal: JournalFolder | None,
+    timeline: Timeline | Quiet,
+    fresh: FreshProcess,
+) -> Finished | None:
+    tuning, began = order.tuning, timeline.now()
     loaded = agreed(comm, lambda: _loaded(order, args.workspace, journal, timeline))
     strategy = loaded.strategy
+    strategy.engine.fresh = fresh
     strategy.share_setup(comm)
     hosts, seconds = zip(*(comm.gather((host, loaded.seconds)) or [("", 0.0)]), strict=True)
     _observe_loading(timeline, began, hosts, seconds)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from quantuner.config import (
     TuningCriterion,
 )
 from quantuner.distributed.journal import read_history
+from quantuner.engine.fresh import FreshModel
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.ranges import RANGES_FILE
 from quantuner.quantization import fit, load
@@ -83,6 +85,19 @@ def test_the_model_keeps_the_accuracy_that_was_asked_for(workspace: Path) -> Non
     end = read_history(workspace / "journal.jsonl").end
     assert isinstance(end, Finished)
     assert end.accuracy == accuracy(model)
+
+
+def test_the_winner_is_measured_in_a_fresh_process() -> None:
+    processes = set()
+
+    def judge(model: Any) -> float:
+        if isinstance(model, FreshModel):
+            processes.add(os.getpid())
+            assert outputs(model) == outputs(model.model)
+        return accuracy(model)
+
+    found(trained(), PostTrainingQuantConfig(), calibration(), eval_func=judge)
+    assert processes == {os.getpid()}  # the judge, its data and its state stay here
 
 
 def test_the_workspace_has_model_configuration_and_what_a_deployment_needs(workspace: Path) -> None:

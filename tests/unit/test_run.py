@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from quantuner import run
@@ -103,6 +104,28 @@ def test_a_search_with_the_users_own_strategy(tmp_path: Path) -> None:
     report = yaml.safe_load((tmp_path / "workspace" / "model" / "report.json").read_text())
     assert (report["trial"], report["accuracy"], report["outcome"]) == (1, end.accuracy, "target-met")
     assert report["model"] == history(tmp_path).launches[0].model
+
+
+TINY = """
+torch.set_flush_denormal(True)
+
+class Tiny(nn.Module):
+    def forward(self, x):
+        return x * 1e-40 * 1e20 * 1e20
+"""
+
+
+def test_a_winner_that_computes_otherwise_in_a_fresh_process_is_none(tmp_path: Path) -> None:
+    arguments = [*prepared(tmp_path, top=TINY), "--serial"]
+    (module,) = tmp_path.glob("user_*.py")
+    module.write_text(module.read_text().replace("nn.Linear(4, 2)", "nn.Linear(4, 2), Tiny()"))
+    try:
+        run.main(arguments)
+    finally:
+        torch.set_flush_denormal(False)
+    assert [trial.accuracy for trial in history(tmp_path).trials] == [0.0, 0.0]
+    assert failure(tmp_path).reason == Failure.VERIFICATION_FAILED
+    assert "leave torch's global settings alone" in failure(tmp_path).message
 
 
 def test_a_journal_that_has_ended_is_not_added_to(tmp_path: Path) -> None:

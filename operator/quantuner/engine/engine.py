@@ -24,6 +24,7 @@ from quantuner.engine.checks import check, check_not_empty, judge_of
 from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI
+from quantuner.engine.fresh import FreshModel, FreshProcess
 from quantuner.engine.measuring import Measuring, bytes_of
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import quantize
@@ -105,6 +106,8 @@ class Engine(Measuring):
         """Whether trials are compared by measured objectives: each is then converted as a whole, and nothing kept."""
         self.saved: QuantizedModel | None = None
         """The model that was saved last, as it was loaded again."""
+        self.fresh: FreshProcess | None = None
+        """Where a saved model is loaded and computes; None: in this process."""
         self.saved_seconds = 0.0
         """Wall seconds of its evaluation, not compiled to int8 kernels."""
         self.kept_ranges = KeptRanges()
@@ -209,11 +212,22 @@ class Engine(Measuring):
     # --- models
 
     def save(self, config: TuneConfig, folder: Path) -> float:
-        """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it."""
+        """Saves the quantized model, loads it again, and returns the loaded model's accuracy; `saved` holds it.
+
+        It computes in the fresh process, where there is one. Raises what `evaluate` and `FreshProcess` raise.
+        """
         artifact.save(folder, self.quantized(config), self.captured, config)
+        if self.fresh is not None:
+            self.fresh.load(folder / artifact.MODEL_FILE)
         self.saved = self.load(folder)
-        accuracy, self.saved_seconds = evaluate(self.saved.model, self.judge)
+        model = self.saved.model if self.fresh is None else FreshModel(self.saved.model, self.fresh)
+        accuracy, self.saved_seconds = evaluate(model, self.judge)
         return accuracy
+
+    def expect_saving(self) -> None:
+        """Has the fresh process begin, where there is one: it takes seconds to import torch."""
+        if self.fresh is not None:
+            self.fresh.start()
 
     def load(self, folder: Path) -> QuantizedModel:
         """What `save` or a `quantized_model` wrote, of this model. Raises what `quantized.load` raises."""

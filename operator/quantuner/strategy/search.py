@@ -196,6 +196,7 @@ class Search:
         )
         self._describe(self._best(trial))  # before the trial, so that a reader of the journal finds it there
         self.recorder.append(trial)
+        engine.expect_saving()  # not before: setup, and so a relaunch, would take longer
         self._last_traceback = told.result.traceback or self._last_traceback
         self._take(config, trial)
         return self._decide()
@@ -257,8 +258,8 @@ class Search:
             raise SearchError(
                 Failure.VERIFICATION_FAILED,
                 f"trial {best.index} had accuracy {best.accuracy!r}, but its saved and reloaded model has "
-                f"{accuracy!r}; make eval_func deterministic (fixed data, no sampling), and give all "
-                "pods nodes of one CPU kind (template.nodeSelector)",
+                f"{accuracy!r}; make eval_func deterministic (fixed data, no sampling), leave torch's "
+                "global settings alone, and give all pods nodes of one CPU kind (template.nodeSelector)",
             )
         return Finished(
             outcome=outcome,

@@ -1,0 +1,55 @@
+"""A program that loads a saved model with torch alone, and computes with it what the process that began it asks for.
+
+It is run by its path, so that nothing of Quantuner is imported. Its standard output is not used; it ends with the
+connection.
+"""
+
+import logging
+import pickle
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def main(descriptor: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both: the other one closes the connection
+    logging.disable(logging.WARNING)
+    import torch  # seconds, in which the other process does its own work
+
+    with Connection(descriptor) as asking, torch.no_grad():
+        model: Any = None
+        while (request := _received(asking)) is not None:
+            try:
+                answer: Any = None
+                if isinstance(request, dict):
+                    model = _loaded(**request)
+                else:
+                    inputs, named = request
+                    answer = model(*inputs, **named)
+                said = pickle.dumps((True, answer))
+            except Exception as error:  # whatever it is, it is told to who asked
+                said = pickle.dumps((False, "".join(traceback.format_exception(error))))
+            asking.send_bytes(said)
+
+
+def _received(asking: Connection) -> Any:
+    """What is asked for next; None where the other process has ended, or wants no more."""
+    try:
+        return pickle.loads(asking.recv_bytes())  # noqa: S301 (of the process that began this one)
+    except (EOFError, OSError):
+        return None
+
+
+def _loaded(file: str, threads: int, precision: str) -> Any:
+    import torch
+    import torch.ao.quantization.fx._decomposed  # registers the operators of rounding
+
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    return torch.export.load(file).module()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

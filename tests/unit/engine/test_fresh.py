@@ -1,0 +1,106 @@
+"""A saved model in a process of its own: it computes what one loaded here does, and knows nothing of this process."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine import artifact
+from quantuner.engine.engine import Engine
+from quantuner.engine.fresh import FreshModel, FreshProcess
+from quantuner.space.samplers import initial
+from tests.unit.engine.models import Net, engine_of, images, seeded
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    made = engine_of(seeded(Net))
+    made.calibrate()
+    return made
+
+
+@pytest.fixture(scope="module")
+def file(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    engine.save(initial(engine.space), folder)
+    return folder / artifact.MODEL_FILE
+
+
+@pytest.fixture
+def process() -> Iterator[FreshProcess]:
+    with FreshProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def model(file: Path, process: FreshProcess) -> FreshModel:
+    process.load(file)
+    return FreshModel(artifact.load(file.parent), process)
+
+
+def test_it_computes_what_the_one_loaded_here_does(model: FreshModel) -> None:
+    batch = images(seed=1, count=7)[2:6]  # a part of a larger tensor
+    assert torch.equal(model.eval()(batch), model.model(batch))
+
+
+def test_it_is_another_process(model: FreshModel, process: FreshProcess) -> None:
+    process.close()
+    with pytest.raises(SearchError, match="ended by signal 9"):
+        model(images(seed=1))
+
+
+def test_the_engine_measures_what_it_saves_there(engine: Engine, process: FreshProcess, tmp_path: Path) -> None:
+    here = engine.save(initial(engine.space), tmp_path / "model")
+    engine.fresh = process
+    try:
+        assert [engine.save(initial(engine.space), tmp_path / name) for name in ("model", "other")] == [here, here]
+        process.close()
+        with pytest.raises(SearchError, match="ended by signal 9"):
+            engine.save(initial(engine.space), tmp_path / "model")
+    finally:
+        engine.fresh = None
+
+
+def test_settings_of_this_process_are_not_those_of_the_other(model: FreshModel) -> None:
+    batch = images(seed=1)
+    torch.set_flush_denormal(True)
+    try:
+        assert torch.full((1,), 1e-40).mul(1.0).item() == 0.0
+        assert torch.equal(model(batch), model.model(batch))
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_what_the_model_raises_is_told(model: FreshModel) -> None:
+    with pytest.raises(SearchError, match="loaded in a process of its own, raises") as raised:
+        model(torch.zeros(2, 99, 3, 3))
+    assert raised.value.reason is Failure.VERIFICATION_FAILED
+    assert "Traceback" in raised.value.traceback
+    assert model(images(seed=1)) is not None
+
+
+def test_a_file_that_cannot_be_loaded_is_told(process: FreshProcess, tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_text("no program")
+    process.load(tmp_path / "model.pt2")
+    with pytest.raises(SearchError, match="raises"):
+        process.loaded()
+
+
+def test_a_process_that_was_killed_is_told_of(model: FreshModel, process: FreshProcess) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(SearchError, match=r"ended by signal 9; .* give rank 0 more"):
+        model(images(seed=1))
+
+
+def test_it_ends_with_the_process_that_began_it() -> None:
+    code = "import os; from quantuner.engine.fresh import FreshProcess; FreshProcess().start(); os._exit(0)"
+    # The other process has the same standard error: its end is the end of the file.
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert done.stderr == ""
