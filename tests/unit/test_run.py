@@ -163,6 +163,16 @@ def test_what_was_measured_and_not_told_is_not_measured_again(tmp_path: Path) ->
     assert failure(tmp_path).reason == Failure.VERIFICATION_FAILED  # it was not what the model really has
 
 
+def test_what_was_measured_without_a_time_limit_is_not_told_in_a_search_that_has_one(tmp_path: Path) -> None:
+    """Its seconds are those of another way to evaluate, and decide who wins."""
+    run.main([*prepared(tmp_path), "--serial"])
+    interrupt_and_keep(tmp_path / "workspace", told=0, waiting=1)
+    limited: dict[str, Any] = {"tuningCriterion": {"strategy": "userown", "timeoutSeconds": 600}}
+    assert run.main([*prepared(tmp_path, **limited), "--serial"]) == 0
+    assert isinstance(history(tmp_path).end, Finished)
+    assert history(tmp_path).trials[1].accuracy != KEPT_ACCURACY
+
+
 def test_a_search_anew_measures_all(tmp_path: Path) -> None:
     arguments = [*prepared(tmp_path), "--serial"]
     run.main(arguments)

@@ -17,7 +17,7 @@ def interrupt_and_keep(folder: Path, told: int, waiting: int) -> list[Trial]:
     journal = folder / JOURNAL_FILE
     history = read_history(journal)
     answered = Answered(folder)
-    answered.begin(digest(history.launches[0].identity))
+    answered.begin(digest(history.launches[0].measuring))
     answered.expect({waiting: history.trials[waiting].digest})
     result = TrialResult(accuracy=KEPT_ACCURACY, objectives=history.trials[waiting].objectives, seconds=60.0)
     answered.keep({waiting: (result, KEPT_RANK)}, told=told + 1)

@@ -94,6 +94,12 @@ class Launched:
         """What must not change between results."""
         return [getattr(self, name) for name in _IDENTITY]
 
+    @property
+    def measuring(self) -> list[Any]:
+        """What decides a result, whatever is measured beside the accuracy included: with a time limit, which may change
+        between launches, models are converted as a whole so that their seconds compare."""
+        return [*self.identity, self.selection]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:

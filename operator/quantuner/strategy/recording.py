@@ -81,7 +81,7 @@ def launch(strategy: TuneStrategy) -> None:
         strategy.recorder.append(launched)
     except JournalError as error:
         raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
-    strategy.answered.begin(digest(launched.identity))
+    strategy.answered.begin(digest(launched.measuring))
 
 
 def kept_in(folder: Path, known: History) -> JournalFolder:
