@@ -9,6 +9,7 @@ import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import Communicator, world
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
 from quantuner.distributed.losses import Losses
+from quantuner.distributed.timeline import Timeline
 from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
@@ -149,12 +151,12 @@ def _calibration(
 
 def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | None:
     strategy.comm = comm
-    journal = _together(comm, lambda: _kept(strategy) if comm.rank == 0 else None)
+    kept = _together(comm, lambda: _kept(strategy, comm.size) if comm.rank == 0 else None)
     try:
         found = comm.broadcast(_together(comm, lambda: _found(strategy)))
     finally:
-        if journal is not None:
-            journal.close()
+        if kept is not None:
+            kept.close()
     if found is None:
         return None
     saved = comm.broadcast(
@@ -183,7 +185,21 @@ def _found(strategy: TuneStrategy) -> dict[str, Any] | None:
     return winner
 
 
-def _kept(strategy: TuneStrategy) -> JournalFolder:
+@dataclass(frozen=True)
+class _Kept:
+    """The record of a search, of rank 0."""
+
+    strategy: TuneStrategy
+    journal: JournalFolder
+    timeline: Timeline
+
+    def close(self) -> None:
+        self.timeline.hosts(self.strategy.identity.hosts)
+        self.timeline.close()
+        self.journal.close()
+
+
+def _kept(strategy: TuneStrategy, ranks: int) -> _Kept:
     """Has the search recorded in the workspace, after what is known of it there and elsewhere."""
     try:
         strategy.setup_resume(options().resume_from)
@@ -200,7 +216,8 @@ def _kept(strategy: TuneStrategy) -> JournalFolder:
         strategy.setup_resume(journal.history)
     else:
         strategy.recorder = journal
-    return journal
+    timeline = strategy.observer = Timeline(workspace, ranks, anew=anew)
+    return _Kept(strategy, journal, timeline)
 
 
 def _new_folder() -> Path:

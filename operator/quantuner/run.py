@@ -103,16 +103,17 @@ def _run(comm: Communicator, host: str, args: argparse.Namespace) -> int:
             journal.append(end)
     finally:
         timeline.close()
-        if args.output is not None:
-            timeline.copy_to(args.output)
         if journal is not None:
             journal.close()
     return 0
 
 
 def _timeline(comm: Communicator, args: argparse.Namespace, journal: JournalFolder) -> Timeline:
-    """One left by another search, whose journal somebody moved away, is not added to."""
-    return Timeline(args.workspace, comm.size, anew=not journal.history.launches)
+    """Beside the journal, and with the model, since the workspace may end with its pod.
+
+    One left by another search, whose journal somebody moved away, is not added to.
+    """
+    return Timeline(args.workspace, comm.size, anew=not journal.history.launches, beside=args.output)
 
 
 def _end_of(

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from quantuner import options
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, History
+from quantuner.api.timeline import Kind, read
 from quantuner.config import (
     AccuracyCriterion,
     PostTrainingQuantConfig,
@@ -106,6 +108,17 @@ def test_the_workspace_has_model_configuration_and_what_a_deployment_needs(works
     assert yaml.safe_load((workspace / "best.yaml").read_text())["config"] == model.q_config
     deploy = yaml.safe_load((workspace / "deploy.yaml").read_text())
     assert (deploy["approach"], deploy["device"], deploy["tuning"]) == ("static", "cpu", model.q_config)
+
+
+def test_the_workspace_says_when_what_was_done(workspace: Path) -> None:
+    limits = TuningCriterion("basic", max_trials=1)
+    for _ in range(2):
+        found(trained(), PostTrainingQuantConfig(tuning_criterion=limits), calibration(), eval_func=accuracy)
+    first, again = read((workspace / "timeline.jsonl").read_text().splitlines())
+    assert [span.kind for span in first.spans] == [Kind.SETUP, Kind.BASELINE, Kind.TRIAL, Kind.VERIFY]
+    assert first.hosts == again.hosts == (socket.gethostname(),)
+    assert [span.kind for span in again.spans] == [Kind.SETUP, Kind.VERIFY]  # the journal knows the rest
+    assert None not in (first.ended, again.ended)
 
 
 LOADING = """

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from quantuner.api.timeline import SPANS_LIMIT, Ending, Kind, Span, encode_mark, encode_span
-from quantuner.distributed.journal import replace_text
 
 if TYPE_CHECKING:  # the executors of ranks tell observers themselves
     from quantuner.distributed.executors import Executor, Tell, Told
@@ -77,14 +76,11 @@ class Quiet:
     def close(self) -> None:
         pass
 
-    def copy_to(self, folder: Path) -> None:
-        pass
-
 
 class Timeline:
-    """Appends a launch to `timeline.jsonl` in a folder.
+    """Appends a launch to `timeline.jsonl` in a folder, and in a second one that outlives it.
 
-    What cannot be written is logged once, and then nothing is recorded any more. Spans are written at most four
+    What cannot be written is logged once, and then nothing more is recorded there. Spans are written at most four
     times a second and at `close`, the ones after the file's limit not at all.
     """
 
@@ -94,28 +90,36 @@ class Timeline:
         ranks: int,
         *,
         anew: bool = False,
+        beside: Path | None = None,
         limit: int = SPANS_LIMIT,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """The launch begins now. `anew` forgets those before; `limit` counts the lines of the file."""
-        self.path = folder / TIMELINE_FILE
+        """The launch begins now. `anew` forgets those before; what one folder has lost of them comes from `beside`.
+        `limit` counts the lines of a file.
+        """
         self._clock, self._began = clock, clock()
         self._lines: list[str] = []
         self._spans: list[Span] = []
         self._written_at = self._began - FLUSH_SECONDS
-        self._file: TextIO | None = None
-        self._room = limit
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            before = b"" if anew or not self.path.exists() else self.path.read_bytes()
-            self._room = max(0, limit - before.count(b"\n"))
-            self._file = self.path.open("w" if anew else "a", encoding="utf-8")
-            if before and not before.endswith(b"\n"):
-                self._lines.append("")  # ends the line inside which the writer before died
-        except OSError as error:
-            self._give_up(error)
+        self._files: list[TextIO] = []
+        paths = [one / TIMELINE_FILE for one in (folder, beside) if one is not None]
+        before = b"" if anew else max(map(_content, paths), key=len)
+        self._room = max(0, limit - before.count(b"\n"))
+        for path in paths:
+            self._open(path, before, anew=anew)
+        if before and not before.endswith(b"\n"):
+            self._lines.append("")  # ends the line inside which the writer before died
         self._mark("launch", began=round(wall(), 3), ranks=ranks)
+
+    def _open(self, path: Path, before: bytes, *, anew: bool) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not anew and _content(path) != before:
+                path.write_bytes(before)
+            self._files.append(path.open("w" if anew else "a", encoding="utf-8"))
+        except OSError as error:
+            _warn(path, error)
 
     def now(self) -> float:
         return self._clock() - self._began
@@ -125,11 +129,11 @@ class Timeline:
         self._mark("hosts", names=list(names))
 
     def span(self, span: Span) -> None:
-        if self._file is None or self._room < 0:
+        if not self._files or self._room < 0:
             return
         self._room -= 1
         if self._room < 0:
-            logger.warning("the timeline is full, and what follows is not recorded: %s", self.path)
+            logger.warning("the timeline is full, and what follows is not recorded: %s", self._files[0].name)
             self._mark("full")
             return
         self._spans.append(span)
@@ -138,20 +142,11 @@ class Timeline:
 
     def close(self) -> None:
         """Records that the launch has ended. Idempotent."""
-        if self._file is None:
+        if not self._files:
             return
         self._mark("end", at=round(self.now(), 6))
-        self._let_go()
-
-    def copy_to(self, folder: Path) -> None:
-        """Keeps a copy in another folder, once closed: the first may end with its pod."""
-        copy = folder / TIMELINE_FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and copy.resolve() != self.path.resolve():
-                replace_text(copy, self.path.read_text(encoding="utf-8"))
-        except OSError as error:
-            logger.warning("the timeline is not kept in %s: %s", folder, error)
+        while self._files:
+            self._let_go(self._files[0])
 
     def _mark(self, op: str, **fields: object) -> None:
         self._take_spans()
@@ -163,23 +158,30 @@ class Timeline:
         self._spans.clear()
 
     def _write(self) -> None:
-        if self._file is None:
-            return
         self._take_spans()
         self._written_at = self._clock()
-        try:
-            self._file.write("\n".join([*self._lines, ""]))
-            self._file.flush()
-        except OSError as error:
-            self._give_up(error)
+        for file in [*self._files]:
+            try:
+                file.write("\n".join([*self._lines, ""]))
+                file.flush()
+            except OSError as error:
+                _warn(file.name, error)
+                self._let_go(file)
         self._lines.clear()
 
-    def _give_up(self, error: OSError) -> None:
-        logger.warning("no timeline is recorded, the search goes on: %s: %s", self.path, error)
-        self._let_go()
+    def _let_go(self, file: TextIO) -> None:
+        self._files.remove(file)
+        with contextlib.suppress(OSError):  # what it still holds could not be written a moment ago
+            file.close()
 
-    def _let_go(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(OSError):  # what it still holds could not be written a moment ago
-                file.close()
+
+def _content(path: Path) -> bytes:
+    """What launches before have left; nothing where that cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _warn(path: Path | str, error: OSError) -> None:
+    logger.warning("no timeline is recorded in %s, the search goes on: %s", path, error)

@@ -27,8 +27,16 @@ def recorded(folder: Path) -> list[LaunchSpans]:
     return read((folder / TIMELINE_FILE).read_text().splitlines())
 
 
-def opened(folder: Path, clock: Clock, *, anew: bool = False, limit: int = 100, began: float = 1e9) -> Timeline:
-    return Timeline(folder, 3, anew=anew, limit=limit, clock=clock, wall=lambda: began)
+def opened(
+    folder: Path,
+    clock: Clock,
+    *,
+    anew: bool = False,
+    beside: Path | None = None,
+    limit: int = 100,
+    began: float = 1e9,
+) -> Timeline:
+    return Timeline(folder, 3, anew=anew, beside=beside, limit=limit, clock=clock, wall=lambda: began)
 
 
 def test_a_launch_with_its_hosts_spans_and_end(tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: 
     timeline.hosts(["a"])
     timeline.close()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "no timeline is recorded, the search goes on" in caplog.text
+    assert f"no timeline is recorded in {tmp_path / TIMELINE_FILE}, the search goes on" in caplog.text
 
 
 def test_a_full_disk_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,6 +121,36 @@ def test_a_full_disk_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     timeline.close()
     assert len(caplog.records) == 1
     assert os.strerror(errno.ENOSPC) in caplog.text
+
+
+def test_a_launch_after_the_pod_is_lost_adds_to_what_the_volume_has(tmp_path: Path) -> None:
+    pod, volume = tmp_path / "pod", tmp_path / "volume"
+    clock = Clock()
+    first = opened(pod, clock, anew=True, beside=volume, began=1e9)
+    clock.seconds += FLUSH_SECONDS
+    first.span(trial(1))  # and then the pod is gone
+    second = opened(tmp_path / "new pod", clock, beside=volume, began=2e9)
+    second.span(trial(2))
+    second.close()
+    assert [(launch.began, launch.spans) for launch in recorded(volume)] == [(1e9, [trial(1)]), (2e9, [trial(2)])]
+    assert recorded(tmp_path / "new pod") == recorded(volume)
+    first.close()
+
+
+def test_a_volume_that_was_away_gets_what_it_has_missed(tmp_path: Path) -> None:
+    pod, volume = tmp_path / "pod", tmp_path / "volume"
+    opened(pod, Clock(), anew=True, began=1e9).close()
+    opened(pod, Clock(), beside=volume, began=2e9).close()
+    assert [launch.began for launch in recorded(volume)] == [1e9, 2e9]
+
+
+def test_a_volume_that_cannot_be_written_leaves_the_pods_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "volume").write_text("no folder")
+    timeline = opened(tmp_path / "pod", Clock(), beside=tmp_path / "volume")
+    timeline.span(trial(1))
+    timeline.close()
+    assert recorded(tmp_path / "pod")[0].spans == [trial(1)]
+    assert len(caplog.records) == 1
 
 
 def test_trials_in_this_process_are_observed(tmp_path: Path) -> None:
