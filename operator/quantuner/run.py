@@ -20,6 +20,7 @@ from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.timeline import Ending, Kind, Span
 from quantuner.api.timestamps import utc_now
 from quantuner.distributed.answered import Answered
+from quantuner.distributed.begun import Begun
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.losses import Losses
@@ -160,6 +161,7 @@ def _searched(
     strategy.identity.code = loaded.code
     anew = not journal.history.launches
     strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
+    strategy.begun = Begun(args.workspace)
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)

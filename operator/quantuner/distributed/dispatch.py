@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantuner.distributed.durations import Durations
+from quantuner.distributed.losses import LOSSES
 from quantuner.distributed.protocol import Known, Limits, Pace, Task
-
-LOSSES = 2
-"""Ranks that a trial may take with it; after the last it has failed."""
 
 Shares = Callable[[int], int]
 """A trial's index to into how many shares it can be divided."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import Answered
+from quantuner.distributed.begun import Begun
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.protocol import Work
 
 Evaluate = Callable[[Any], TrialResult]
@@ -46,22 +48,36 @@ class Executor(Protocol):
 class Serial:
     """Evaluates in this process, one after the other."""
 
-    def __init__(self, evaluate: Evaluate, answered: Answered | None = None) -> None:
-        """`answered` has what an earlier launch, of more ranks, measured and did not tell."""
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        answered: Answered | None = None,
+        losses: Losses | None = None,
+        begun: Begun | None = None,
+    ) -> None:
+        """`answered` has what an earlier launch, of more ranks, measured and did not tell; `losses` which trials took
+        ranks with them before; `begun` is where this one is told which trial it is at.
+        """
         self._evaluate = evaluate
         self._answered = answered or Answered()
+        self._losses = losses or Losses()
+        self._begun = begun or Begun()
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
         known = self._answered.known(range(first, first + len(payloads)))
         return any(
             tell(Told(index, *known[index], running=0, earlier=True))
             if index in known
-            else tell(Told(index, self._evaluate(payload), rank=0, running=0))
+            else tell(Told(index, self._losses.failed(index) or self._measured(index, payload), rank=0, running=0))
             for index, payload in enumerate(payloads, first)
         )
 
+    def _measured(self, index: int, payload: Any) -> TrialResult:
+        with self._begun.trial(index):
+            return self._evaluate(payload)
+
     def close(self) -> None:
-        """Nothing is held."""
+        self._begun.close()
 
 
 def work_of(evaluate: Evaluate | Work) -> Work:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from quantuner.api.names import LOSSES_KEY
+from quantuner.api.trial import TrialResult
 from quantuner.distributed.journal import replace_text
 
 logger = logging.getLogger(__name__)
 
 LOSSES_FILE = LOSSES_KEY
+LOSSES = 2
+"""Ranks that a trial may take with it; after the last it has failed."""
 
 
 class Losses:
@@ -32,6 +35,11 @@ class Losses:
     def known(self) -> Mapping[int, int]:
         return dict(self._known)
 
+    def failed(self, index: int) -> TrialResult | None:
+        """What is recorded of a trial that took too many ranks with it in earlier launches; None of any other."""
+        count = self._known.get(index, 0)
+        return deadly(count, "was lost") if count >= LOSSES else None
+
     def record(self, index: int, count: int) -> None:
         """Keeps how many it were, 0 where it is not certain that one was.
 
@@ -44,6 +52,15 @@ class Losses:
             replace_text(self._path, json.dumps(self._known))
         except OSError as error:
             logger.warning("that trial %d has lost %d ranks is not kept: %s", index, count, error)
+
+
+def deadly(count: int, how: str) -> TrialResult:
+    """The failure of a trial with which so many ranks were lost; `how` is said of the last one."""
+    return TrialResult(
+        accuracy=None,
+        error=f"{count} ranks were lost with this trial, the last one {how}; look for an out-of-memory kill of its pod "
+        "or for an evaluation that never ends",
+    )
 
 
 def _read(path: Path) -> dict[int, int]:

@@ -15,7 +15,7 @@ from quantuner.distributed.communicator import Messages, RanksLostError
 from quantuner.distributed.differences import Reference
 from quantuner.distributed.dispatch import Dispatcher, Orders
 from quantuner.distributed.executors import Tell, Told
-from quantuner.distributed.losses import Losses
+from quantuner.distributed.losses import Losses, deadly
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import (
     Abandoned,
@@ -93,7 +93,7 @@ class Master:
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
         """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate."""
         indices = range(first, first + len(payloads))
-        batch = Batch(first, payloads, self._work, next=first, answered=self._answered.known(indices))
+        batch = Batch(first, payloads, self._work, next=first, answered=self._decided(indices))
         self._batch = batch
         if self._known is not None:
             self._dispatch.expect(self._known())
@@ -111,6 +111,12 @@ class Master:
         finally:
             self._cancel(self._dispatch.forget_all())
             self._quiesce()
+
+    def _decided(self, indices: range) -> dict[int, tuple[TrialResult, int]]:
+        """What earlier launches say of these trials."""
+        lost = ((index, self._losses.failed(index)) for index in self._losses.known if index in indices)
+        failed = {index: (result, 0) for index, result in lost if result is not None}
+        return failed | self._answered.known(indices)
 
     def _quiesce(self) -> None:
         """Waits for the slave beside this master, with which it shares what trials are evaluated with."""
@@ -266,7 +272,7 @@ class Master:
             count = self._dispatch.blame(task.index)
             self._losses.record(task.index, count)
             if failed and batch is not None:
-                batch.answer(task.index, _deadly(count, how), rank)
+                batch.answer(task.index, deadly(count, how), rank)
 
     # --- the end
 
@@ -303,11 +309,3 @@ def _settle(owed: deque[Task], task: Task) -> bool:
 def _ran_to_its_end(value: Any) -> bool:
     """Whether others may take as long as this one: it was not abandoned, and did not fail on the way."""
     return not isinstance(value, TrialResult) or (value.accuracy is not None and not value.is_bound)
-
-
-def _deadly(count: int, how: str) -> TrialResult:
-    return TrialResult(
-        accuracy=None,
-        error=f"{count} ranks were lost with this trial, the last one {how}; look for an out-of-memory kill of its pod "
-        "or for an evaluation that never ends",
-    )

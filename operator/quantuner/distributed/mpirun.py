@@ -20,7 +20,7 @@ def python(*arguments: str) -> list[str]:
 def local(ranks: int, program: Sequence[str]) -> Launch:
     """`ranks` processes on this computer; 1 needs no MPI."""
     if ranks == 1:
-        return Launch([*program, "--serial"], {})
+        return Launch([*program, "--serial"], {}, is_rank=True)
     mpiexec = str(Path(sys.prefix) / "bin" / "mpiexec")
     # Containers and CI run as root, which Open MPI refuses without these two.
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -17,6 +17,7 @@ from quantuner.distributed.journal import await_writer
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 15
+TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERMINATE_SECONDS = 10.0  # for the ranks to end; the pod's grace period leaves as much again for the journal
 
 
@@ -30,6 +31,8 @@ class Launch:
     larger: Callable[[threading.Event], bool] | None = None
     """Waits for a moment at which it is better to start anew, on more hosts, and then returns True; returns False
     when the event is set. None where there are all that could be."""
+    is_rank: bool = False
+    """Whether the command is the one rank itself, and not mpirun."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Ended:
     """The last lines of the ranks' output."""
     outgrown: bool
     """Whether it was ended to be started anew on more hosts."""
+    by_itself: bool
+    """Whether rank 0 certainly ended first, if it was the only one, and nobody had told it to."""
 
 
 class Processes:
@@ -49,7 +54,7 @@ class Processes:
     def __init__(self, launch: Launch, folder: Path, *, relay: bool) -> None:
         """`folder` has the journal that rank 0 writes; `relay` shows the ranks' output."""
         logger.info("starting %s", " ".join(launch.command))
-        self._folder, self._relay, self._larger = folder, relay, launch.larger
+        self._folder, self._relay, self._launch = folder, relay, launch
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._ending = threading.RLock()  # a handler may interrupt a handler
         self._killer: threading.Timer | None = None
@@ -83,15 +88,17 @@ class Processes:
         code = self._process.wait()
         self._over.set()
         with self._ending:
+            asked = self._killer is not None
             if self._killer is not None:
                 self._killer.cancel()
         self._end_leftovers()  # before the reader ends, since they may hold the pipe that it reads
         reader.join(TERMINATE_SECONDS)
         watcher.join()
-        return Ended(code, list(self._tail), self._outgrown)
+        by_itself = not asked and _ended_by_itself(code, is_rank=self._launch.is_rank)
+        return Ended(code, list(self._tail), self._outgrown, by_itself)
 
     def _end_when_larger(self) -> None:
-        if self._larger is not None and self._larger(self._over):
+        if self._launch.larger is not None and self._launch.larger(self._over):
             self._outgrown = True
             self.end()
 
@@ -118,6 +125,11 @@ class Processes:
                 if self._relay:
                     sys.stderr.write(line)
                     sys.stderr.flush()
+
+
+def _ended_by_itself(code: int, *, is_rank: bool) -> bool:
+    """Of one process; mpirun of Open MPI 5.0.11 exits with 0 where its ranks are killed, and by a signal if it is."""
+    return code >= 0 or (is_rank and -code not in TOLD_TO_END)
 
 
 def _signal(session: int, number: signal.Signals) -> None:

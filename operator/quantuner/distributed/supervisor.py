@@ -11,8 +11,10 @@ from types import FrameType
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History
 from quantuner.api.timestamps import utc_now
+from quantuner.distributed.begun import settle
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
-from quantuner.distributed.processes import Ended, Launch, Processes
+from quantuner.distributed.losses import Losses
+from quantuner.distributed.processes import TOLD_TO_END, Ended, Launch, Processes
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Supervisor:
         For what comes before and after it: the first process of a pod never gets a signal that it does not handle,
         and one that comes a second time must not cut off what the first has begun.
         """
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        previous = {s: signal.signal(s, self._on_signal) for s in TOLD_TO_END}
         try:
             yield
         finally:
@@ -72,8 +74,9 @@ class Supervisor:
         if isinstance(self._history().end, Finished):  # a failed search is tried again: somebody has acted
             return 0
         fruitless = 0
+        settle(self._folder, blame=False)  # of a supervisor that is gone nobody knows what it told its ranks
         while True:
-            before = self._lines()
+            before, lost = self._lines(), self._lost()
             launch = self._launch(self.terminated)
             if self.terminated.is_set():
                 return TERMINATED
@@ -83,7 +86,7 @@ class Supervisor:
                 return 0
             if self.terminated.is_set():
                 return TERMINATED
-            fruitless = _fruitless(fruitless, lines, ended)
+            fruitless = _fruitless(fruitless, lines, ended, blamed=self._lost() > lost)
             if fruitless == FRUITLESS_LAUNCHES:
                 self._give_up(ended.code, ended.tail)
                 return 0
@@ -93,6 +96,10 @@ class Supervisor:
     def _lines(self) -> int:
         return len(read_lines(self._folder / JOURNAL_FILE))
 
+    def _lost(self) -> float:
+        """Ranks for which trials are blamed."""
+        return sum(Losses(self._folder).known.values())
+
     def _history(self) -> History:
         return read_history(self._folder / JOURNAL_FILE)
 
@@ -100,7 +107,9 @@ class Supervisor:
         self._processes = Processes(launch, self._folder, relay=self._relay)
         if self.terminated.is_set():  # the signal came while the ranks were being started
             self._processes.end()
-        return self._processes.wait()
+        ended = self._processes.wait()
+        settle(self._folder, blame=ended.by_itself)
+        return ended
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
@@ -125,12 +134,15 @@ class Supervisor:
             journal.append(lost)
 
 
-def _fruitless(before: int, lines: int, ended: Ended) -> int:
-    """Launches in a row that told nothing, after one that added so many lines to the journal."""
+def _fruitless(before: int, lines: int, ended: Ended, *, blamed: bool) -> int:
+    """Launches in a row that told nothing, after one that added so many lines to the journal.
+
+    One after which a trial is blamed for more ranks is none of them: that ends when the trial has failed.
+    """
     if ended.outgrown:
         logger.info("the ranks were ended, since hosts are back")
     else:
         logger.warning("the ranks ended with exit code %s before the search did", ended.code)
     if lines > 1:  # a launch record alone is no progress: it is written before the first trial
         return 0
-    return before if ended.outgrown else before + 1
+    return before if ended.outgrown or blamed else before + 1

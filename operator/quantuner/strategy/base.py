@@ -20,6 +20,7 @@ from quantuner.api.task import Task
 from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.answered import Answered
+from quantuner.distributed.begun import Begun
 from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
 from quantuner.distributed.executors import Executor, Serial
 from quantuner.distributed.losses import Losses
@@ -110,6 +111,8 @@ class TuneStrategy(Spaced):
         """Is told what ranks did when; set it before the search to keep that."""
         self.losses = Losses()
         """Which trials took ranks with them; set it before the search to keep that through relaunches."""
+        self.begun = Begun()
+        """Which trial a search in series is at; set it before the search where somebody outlives this process."""
         self.answered = Answered()
         """Results that wait for earlier ones; set it before the search to keep them through relaunches."""
         self.artifact_name = ""
@@ -270,7 +273,8 @@ class TuneStrategy(Spaced):
         Raises what `Search.run` raises.
         """
         self.engine.ensure_calibrated()
-        return self._search(Watched(Serial(functools.partial(evaluated, self), self.answered), self.observer))
+        serial = Serial(functools.partial(evaluated, self), self.answered, self.losses, self.begun)
+        return self._search(Watched(serial, self.observer))
 
     def distributed_traverse(self) -> Finished | None:
         """Searches on all ranks of `self.comm`; returns the end on rank 0 and None elsewhere.

@@ -123,6 +123,42 @@ def test_slaves_give_the_same_history_and_winner(
     assert "◀ best" in parallel.out
 
 
+DEADLY = """
+import dataclasses, os
+from pathlib import Path
+import tiny
+
+def task():
+    made = tiny.task()
+    deadly = (Path(__file__).parent / "deadly").read_text()
+
+    def judge(model):
+        found = made.eval_func(model)
+        if repr(found) == deadly:
+            os.kill(os.getpid(), 9)
+        return found
+
+    return dataclasses.replace(made, eval_func=judge)
+"""
+
+
+def test_a_trial_that_kills_its_process_has_failed_in_series_as_on_ranks(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one: both launches that it ends have told nothing but the baseline."""
+    file = written(tmp_path, "deadly:task", slotsPerWorker=3)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    (tmp_path / "deadly").write_text(repr(serial.history.trials[1].accuracy))
+    alone = run(capsys, file, tmp_path / "alone", "--workers", "0")
+    ranks = run(capsys, file, tmp_path / "ranks", "--workers", "1")
+    assert (alone.code, ranks.code) == (0, 0)
+    assert [trial.index for trial in alone.history.trials if trial.error] == [1]
+    assert len(alone.history.launches) == 3
+    assert essence(alone.history.trials) == essence(ranks.history.trials)
+    assert [trial.error for trial in alone.history.trials] == [trial.error for trial in ranks.history.trials]
+    assert (alone.end.best, alone.end.accuracy) == (ranks.end.best, ranks.end.accuracy)
+
+
 @pytest.fixture
 def interrupted(serial: Run, tmp_path: Path) -> Path:
     """The workspace of the same search, ended in the middle of the line that tells its fourth trial."""

@@ -6,13 +6,14 @@
 | `tell` returning True ends the batch; nothing further is told | ✓ | ✓ |
 | a failed trial is a result like any other | ✓ | ✓ |
 | a batch after a decided one gets its own results | ✓ | ✓ |
+| a trial that took two ranks with it in earlier launches is not evaluated again, and has failed | ✓ | ✓ |
 | every slave ends on close, also after an error | | ✓ |
 
 Ranks that die or hang, and trials that are divided, are in test_simulation.py and on real ranks in test_losses.py.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.executors import Executor, Serial, Told
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
 from quantuner.distributed.slave import Slave
 from tests.unit.distributed.in_memory import World
@@ -64,16 +66,19 @@ class Bench:
 
 
 @contextmanager
-def bench(slaves: int, seed: int = 0) -> Iterator[Bench]:
-    """Serial for no slaves. On leaving, the executor is closed and every slave has ended."""
+def bench(slaves: int, seed: int = 0, lost: Mapping[int, int] | None = None) -> Iterator[Bench]:
+    """Serial for no slaves; `lost` are ranks lost with trials before. Afterwards it is closed and every slave ended."""
     evaluated: list[int] = []
 
     def evaluate(payload: int) -> TrialResult:
         evaluated.append(payload)
         return measured(payload)
 
+    losses = Losses()
+    for index, count in (lost or {}).items():
+        losses.record(index, count)
     if slaves == 0:
-        yield Bench(Serial(evaluate), evaluated)
+        yield Bench(Serial(evaluate, losses=losses), evaluated)
         return
     world = World(slaves + 1, seed)
     served: dict[int, int] = {}
@@ -85,7 +90,7 @@ def bench(slaves: int, seed: int = 0) -> Iterator[Bench]:
     threads = [threading.Thread(target=slave, args=(rank,)) for rank in range(1, slaves + 1)]
     for thread in threads:
         thread.start()
-    master = Master(world.comm(0))
+    master = Master(world.comm(0), losses=losses)
     try:
         yield Bench(master, evaluated, served)
     finally:
@@ -145,6 +150,14 @@ class TestContract:
             b.run(3, list(range(200, 208)))
         assert b.indices == list(range(1, 11))
         assert [told.result.accuracy for told in b.told[2:]] == [float(payload) for payload in range(200, 208)]
+
+    def test_a_trial_that_took_two_ranks_with_it_before_is_not_evaluated_again(self, slaves: int, seed: int) -> None:
+        with bench(slaves, seed, {1: 1, 2: 2, 4: 0}) as b:
+            b.run(1, [10, 20, 30, 40])
+        assert sorted(b.evaluated) == [10, 30, 40]
+        error = "2 ranks were lost with this trial, the last one was lost; look for an out-of-memory kill of its pod"
+        assert [told.result.error.startswith(error) for told in b.told] == [False, True, False, False]
+        assert [told.result.accuracy for told in b.told] == [10, None, 30, 40]
 
     def test_an_error_in_telling_reaches_the_caller_and_the_slaves_end(self, slaves: int, seed: int) -> None:
         def broken(told: Told) -> bool:

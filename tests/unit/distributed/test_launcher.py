@@ -1,5 +1,6 @@
 """The launcher pod's first process, as a process: with a real mpirun on this host, and an API server over HTTPS."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from quantuner.api.journal import Finished, History, lines_of
+from quantuner.api.names import LOSSES_KEY
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.supervisor import TERMINATED
 from tests.unit.cli.tasks import TASK, TRIALS, written
@@ -36,6 +38,8 @@ def task():
         found = judge(model)
         with open(folder / "evaluations", "a") as file:
             file.write(f"{{os.getpid()}} {{found!r}}\\n")
+        if (folder / "deadly").exists() and repr(found) == (folder / "deadly").read_text():
+            os.kill(os.getpid(), 9)
         if (folder / "hangs").exists() and len((folder / "evaluations").read_text().splitlines()) == {BLOCKS_AT}:
             print("under way")
             time.sleep({SECONDS})
@@ -136,6 +140,23 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     assert all(times <= 2 for times in Counter(again).values())  # a slow one is given to one idle rank more
     assert verified == found.end.accuracy
     assert essence(found.trials) == essence(_undisturbed(tmp_path).trials)
+
+
+def test_a_trial_that_kills_a_launcher_alone_has_failed_and_the_search_goes_on(
+    code: Path, tmp_path: Path, api: ApiServer, start: Start
+) -> None:
+    undisturbed = _undisturbed(tmp_path).trials
+    (code / "deadly").write_text(repr(undisturbed[2].accuracy))
+    (code / "hostfile").write_text("localhost slots=1\n")
+    code_of_it, said = ended(start("pod"))
+    assert code_of_it == 0, said
+    found = History.replay(lines_of(api.maps["journal"]))
+    assert [launch.ranks for launch in found.launches] == [1, 1, 1]
+    assert isinstance(found.end, Finished)
+    assert [trial.index for trial in found.trials if trial.error] == [2]
+    assert essence(found.trials[:2]) == essence(undisturbed[:2])
+    assert len(evaluations(code)) == len(found.trials) + 1 + 1  # deadly twice, and the winner's again
+    assert json.loads(api.maps["result"][LOSSES_KEY]) == {"2": 2}
 
 
 def _undisturbed(folder: Path) -> History:

@@ -16,9 +16,8 @@ import pytest
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.communicator import RanksLostError
-from quantuner.distributed.dispatch import LOSSES
 from quantuner.distributed.executors import Serial, Told
-from quantuner.distributed.losses import Losses
+from quantuner.distributed.losses import LOSSES, Losses
 from quantuner.distributed.master import Master
 from quantuner.distributed.protocol import Known, Limits, Work
 from quantuner.distributed.slave import Slave

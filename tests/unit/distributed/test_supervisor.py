@@ -14,7 +14,9 @@ import pytest
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
+from quantuner.distributed.begun import BEGUN_FILE
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.processes import TERMINATE_SECONDS, Launch
 from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATED, Supervisor
 from tests.unit.records import TIME, launched, told
@@ -221,6 +223,64 @@ def test_one_that_pauses_ends_when_it_is_told_to(tmp_path: Path, pipe: Path) -> 
     sender = terminating(pipe, signal.SIGTERM)
     assert Supervisor(tmp_path, launch, relay=False, pause=600).run() == TERMINATED
     sender.join()
+
+
+# --- a search in series that ends in a trial
+
+
+def dying(folder: Path, number: int, *records: Record, index: int = 1) -> Launch:
+    """A search in series that tells these records, begins a trial and ends there by this signal; 0 leaves by itself."""
+    lines = "".join(f"{encode(record)}\n" for record in records)
+    program = "open(sys.argv[1], 'a').write(sys.argv[2]); open(sys.argv[3], 'w').write(sys.argv[4])\n"
+    program += "os.kill(os.getpid(), int(sys.argv[5])) if int(sys.argv[5]) else os._exit(1)"
+    launch = python(program, str(folder / JOURNAL_FILE), lines, str(folder / BEGUN_FILE), str(index), str(number))
+    return dataclasses.replace(launch, is_rank=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "known"),
+    [(signal.SIGKILL, {1: 2}), (signal.SIGSEGV, {1: 2}), (0, {1: 2}), (signal.SIGTERM, {}), (signal.SIGHUP, {})],
+)
+def test_a_trial_in_which_the_search_in_series_was_killed_is_blamed(
+    tmp_path: Path, number: int, known: dict[int, int]
+) -> None:
+    death = dying(tmp_path, number, launched())
+    end = telling(tmp_path, launched(), told(0, 0.9), END)
+    assert supervise(tmp_path, death, death, end) == (0, 3)
+    assert Losses(tmp_path).known == known
+    assert not (tmp_path / BEGUN_FILE).exists()
+
+
+def test_launches_that_blame_a_trial_are_not_counted_among_those_that_tell_nothing(tmp_path: Path) -> None:
+    silent = python("sys.exit(1)")
+    deaths = [dying(tmp_path, signal.SIGKILL, index=index) for index in (1, 1, 2, 2)]
+    end = telling(tmp_path, launched(), told(0, 0.9), END)
+    assert supervise(tmp_path, silent, silent, *deaths, end) == (0, 7)
+    assert Losses(tmp_path).known == {1: 2, 2: 2}
+
+
+def test_an_mpirun_that_is_killed_has_no_trial_to_blame(tmp_path: Path) -> None:
+    death = dataclasses.replace(dying(tmp_path, signal.SIGKILL), is_rank=False)
+    assert supervise(tmp_path, death, telling(tmp_path, launched(), told(0, 0.9), END)) == (0, 2)
+    assert Losses(tmp_path).known == {}
+
+
+def test_a_search_that_was_told_to_end_has_no_trial_to_blame(tmp_path: Path, pipe: Path) -> None:
+    """It does not heed that, and is killed."""
+    program = "import signal; signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), 9))\n"
+    program += "open(sys.argv[2], 'w').write('1'); open(sys.argv[1], 'w').write('runs'); time.sleep(600)"
+    launch = dataclasses.replace(python(program, str(pipe), str(tmp_path / BEGUN_FILE)), is_rank=True)
+    sender = terminating(pipe, signal.SIGTERM)
+    assert supervise(tmp_path, launch) == (TERMINATED, 1)
+    sender.join()
+    assert Losses(tmp_path).known == {}
+    assert not (tmp_path / BEGUN_FILE).exists()
+
+
+def test_what_a_supervisor_that_is_gone_left_blames_nothing(tmp_path: Path) -> None:
+    (tmp_path / BEGUN_FILE).write_text("1")
+    assert supervise(tmp_path, python("sys.exit(1)"), telling(tmp_path, launched(), told(0, 0.9), END)) == (0, 2)
+    assert Losses(tmp_path).known == {}
 
 
 # --- hosts that are back
