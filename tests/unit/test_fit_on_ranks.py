@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "script.py").write_text(SCRIPT)
     launch = mpirun.local(RANKS, mpirun.python("-W", "ignore", str(folder / "script.py"), str(folder)))
-    environment = {**os.environ, **launch.environment, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, **launch.environment, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/operator"}
     done = subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return folder

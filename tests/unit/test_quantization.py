@@ -142,7 +142,8 @@ def test_nothing_is_returned_where_no_configuration_meets(caplog: pytest.LogCapt
     judge = Judge(strict=True)
     with caplog.at_level(logging.WARNING):
         assert fit(trained(), limited_to(2), calibration(), eval_func=judge) is None
-    assert "no configuration meets the accuracy criterion: the best, trial 1, has accuracy -0.06" in caplog.text
+    best = "no configuration meets the accuracy criterion: the best, trial [12], has accuracy -0.06"
+    assert re.search(best, caplog.text)  # which of the two is better depends on the processor
     assert "allow more loss, more trials or another strategy" in caplog.text
     assert (workspace / "model" / "model.pt2").is_file()  # the best there is, for who wants it
 

@@ -329,7 +329,13 @@ def test_a_new_pod_knows_which_trials_took_ranks_with_them(
 def warned() -> Iterator[threading.Event]:
     """Set when the mirror has logged that it tries again."""
     event, handler = threading.Event(), logging.Handler()
-    handler.addFilter(lambda record: event.set() if "not flushed this time" in record.getMessage() else None)
+
+    def see(record: logging.LogRecord) -> bool:
+        if "not flushed this time" in record.getMessage():
+            event.set()
+        return False
+
+    handler.addFilter(see)
     logger = logging.getLogger("quantuner.distributed.mirror")
     logger.addHandler(handler)
     yield event
