@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from quantuner.api.timestamps import utc_now
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.begun import Begun
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
+from quantuner.distributed.hosts import all_answer, read_hostfile
 from quantuner.distributed.journal import JournalFolder
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.processors import take_devices
@@ -69,6 +71,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--code", type=Path, help="folder with the task's modules, on every rank")
     parser.add_argument("--workspace", type=Path, required=True, help="folder for journal and model, of rank 0")
     parser.add_argument("--output", type=Path, help="folder for the winning model; default: WORKSPACE/model")
+    parser.add_argument("--hostfile", type=Path, help="the ranks' hosts, this one first; default: all ranks are here")
     parser.add_argument("--in-pod", action="store_true", help="name the model by its volume, not its path")
     parser.add_argument("--serial", action="store_true", help="search in this process, without MPI")
     return parser
@@ -162,6 +165,8 @@ def _searched(
     anew = not journal.history.launches
     strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
     strategy.begun = Begun(args.workspace)
+    if args.hostfile is not None:
+        strategy.hosts_answer = functools.partial(all_answer, read_hostfile(args.hostfile))
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
     finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)

@@ -71,7 +71,7 @@ class Dispatcher:
         ranks: Iterable[int],
         limits: Limits,
         shares: Shares = _whole,
-        blame: Mapping[int, int] | None = None,
+        blame: Mapping[int, float] | None = None,
         kind: Kind | None = None,
     ) -> None:
         """`shares` is into how many a trial can be divided; `blame` how many ranks were lost with a trial before;
@@ -86,7 +86,7 @@ class Dispatcher:
         """Tasks that have no result yet."""
         self._holders: dict[Task, set[int]] = defaultdict(set)
         """Task to the ranks that have it. Kept, since a search through all ranks' tasks at each answer is quadratic."""
-        self._blame: dict[int, int] = defaultdict(int, blame or {})
+        self._blame: dict[int, float] = defaultdict(int, blame or {})
         self._alone: set[int] = set(self._blame)
         """Trials that may have ended a rank."""
         self._spent: dict[int, float] = {}
@@ -204,8 +204,8 @@ class Dispatcher:
         self._waiting.clear()
         return orders
 
-    def lost(self, rank: int, now: float) -> tuple[Task | None, bool, Orders]:
-        """Takes a rank away; what it had goes to others.
+    def lost(self, rank: int, now: float, weight: float = 1) -> tuple[Task | None, bool, Orders]:
+        """Takes a rank away; what it had goes to others. `weight` is how much its loss counts.
 
         Returns the task that it was at, None where that was none of these; whether the trial has failed by that; and
         who need not go on with it. That is the first of a rank's tasks, but not where the rank had not yet left what
@@ -223,12 +223,12 @@ class Dispatcher:
         if not tasks or held is None or held.leaving is not None:
             return None, False, Orders()
         at, certain = tasks[0], held.begun == tasks[0]
-        self._blame[at.index] += certain
+        self._blame[at.index] += weight if certain else 0
         failed = certain and self._blame[at.index] >= LOSSES
         return at, failed, self.forget(at.index, now) if failed else Orders()
 
-    def blame(self, index: int) -> int:
-        """Ranks that were certainly lost with a trial."""
+    def blame(self, index: int) -> float:
+        """Ranks that were lost with a trial, as they count."""
         return self._blame.get(index, 0)
 
     def is_alone(self, task: Task) -> bool:

@@ -52,6 +52,11 @@ def answering(hosts: Sequence[Host], stop: threading.Event, patience: float) -> 
                 return list(itertools.compress(hosts, there))
 
 
+def all_answer(hosts: Sequence[Host]) -> bool:
+    """Whether each does at this moment. Takes a second or two where one is silent."""
+    return len(answering(hosts, threading.Event(), 0)) == len(hosts)
+
+
 class Returning:
     """Hosts that a launch goes on without, and how often others came back before."""
 

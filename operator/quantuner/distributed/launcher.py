@@ -62,11 +62,12 @@ def _starts(args: argparse.Namespace) -> Starts:
 
 def _launch(args: argparse.Namespace, spec: Mapping[str, Any], hosts: Sequence[Host]) -> Launch:
     program = mpirun.python("-m", "quantuner.run", "--tuning", str(args.tuning), "--workspace", str(args.workspace))
-    program.append("--in-pod")
+    hostfile = args.workspace / "hostfile"
+    program += ["--in-pod", "--hostfile", str(hostfile)]
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]
-    return mpirun.on_hosts(hosts, args.workspace / "hostfile", program, _template_variables(spec))
+    return mpirun.on_hosts(hosts, hostfile, program, _template_variables(spec))
 
 
 def _limits(criterion: Mapping[str, Any]) -> Limits:

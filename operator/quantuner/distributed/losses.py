@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 LOSSES_FILE = LOSSES_KEY
 LOSSES = 2
 """Ranks that a trial may take with it; after the last it has failed."""
+DOUBTFUL = 0.5
+"""How much of one that was lost while a host did not answer counts. It may have been drained, and then the trial is
+healthy; or its container was killed for the memory that the trial took, and then this must end, too."""
 
 
 class Losses:
@@ -25,14 +28,14 @@ class Losses:
     def __init__(self, folder: Path | None = None, *, anew: bool = False) -> None:
         """`anew` forgets what another search left in the folder."""
         self._path = None if folder is None else folder / LOSSES_FILE
-        self._known: dict[int, int] = {}
+        self._known: dict[int, float] = {}
         if anew and self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._path is not None and self._path.exists():
             self._known = _read(self._path)
 
     @property
-    def known(self) -> Mapping[int, int]:
+    def known(self) -> Mapping[int, float]:
         return dict(self._known)
 
     def failed(self, index: int) -> TrialResult | None:
@@ -40,8 +43,8 @@ class Losses:
         count = self._known.get(index, 0)
         return deadly(count, "was lost") if count >= LOSSES else None
 
-    def record(self, index: int, count: int) -> None:
-        """Keeps how many it were, 0 where it is not certain that one was.
+    def record(self, index: int, count: float) -> None:
+        """Keeps how many it were, 0 where it is not known of any.
 
         A disk that takes nothing more costs a rank later on, and not the search now.
         """
@@ -51,19 +54,19 @@ class Losses:
         try:
             replace_text(self._path, json.dumps(self._known))
         except OSError as error:
-            logger.warning("that trial %d has lost %d ranks is not kept: %s", index, count, error)
+            logger.warning("that trial %d has lost %g ranks is not kept: %s", index, count, error)
 
 
-def deadly(count: int, how: str) -> TrialResult:
+def deadly(count: float, how: str) -> TrialResult:
     """The failure of a trial with which so many ranks were lost; `how` is said of the last one."""
     return TrialResult(
         accuracy=None,
-        error=f"{count} ranks were lost with this trial, the last one {how}; look for an out-of-memory kill of its pod "
-        "or for an evaluation that never ends",
+        error=f"{count:g} ranks were lost with this trial, the last one {how}; look for an out-of-memory kill of its "
+        "pod or for an evaluation that never ends",
     )
 
 
-def _read(path: Path) -> dict[int, int]:
+def _read(path: Path) -> dict[int, float]:
     """What the file says; nothing where it is damaged. That costs ranks again, where an error would end the search."""
     try:
         return _counts(json.loads(path.read_bytes()))
@@ -72,10 +75,14 @@ def _read(path: Path) -> dict[int, int]:
         return {}
 
 
-def _counts(read: Any) -> dict[int, int]:
+def _counts(read: Any) -> dict[int, float]:
     if not isinstance(read, dict):
         raise ValueError(f"it must hold an object of trials and numbers of ranks, not {read!r}")
-    wrong = {index: count for index, count in read.items() if type(count) is not int or count < 0}
+    wrong = {index: count for index, count in read.items() if not _is_count(count)}
     if wrong:
-        raise ValueError(f"a trial has lost 0 ranks or more, not {wrong}")
+        raise ValueError(f"a trial has lost 0 ranks or more, some of them counted half, not {wrong}")
     return {int(index): count for index, count in read.items()}
+
+
+def _is_count(read: Any) -> bool:
+    return type(read) in (int, float) and read >= 0 and read % DOUBTFUL == 0

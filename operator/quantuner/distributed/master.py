@@ -15,7 +15,7 @@ from quantuner.distributed.communicator import Messages, RanksLostError
 from quantuner.distributed.differences import Reference
 from quantuner.distributed.dispatch import Dispatcher, Orders
 from quantuner.distributed.executors import Tell, Told
-from quantuner.distributed.losses import Losses, deadly
+from quantuner.distributed.losses import DOUBTFUL, Losses, deadly
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import (
     Abandoned,
@@ -58,11 +58,13 @@ class Master:
         observer: Observer | None = None,
         known: Callable[[], Known] = Known,
         answered: Answered | None = None,
+        hosts_answer: Callable[[], bool] = lambda: True,
     ) -> None:
         """`work` says whether trials can be divided, `losses` which ones took ranks with them before.
         `known` gives seconds of what was told before the first batch, so that its first trial, too, is given up when
         it is stuck.
-        `answered` keeps results that wait for earlier ones.
+        `answered` keeps results that wait for earlier ones. `hosts_answer` is asked when ranks were lost: where a host
+        is gone, they may have been lost with it, or been ended since mpirun ends the launch.
 
         Raises `ValueError` for a world in which nobody evaluates.
         """
@@ -73,6 +75,7 @@ class Master:
         self._known: Callable[[], Known] | None = known
         self._losses = losses or Losses()
         self._answered = answered or Answered()
+        self._hosts_answer = hosts_answer
         self._limits = limits or Limits()
         self._spans = Spans(observer or Quiet())
         self._epoch = next(_epochs)
@@ -199,7 +202,10 @@ class Master:
                 self._take(batch, *received)
                 received = self._comm.pending()
         except RanksLostError as error:
-            self._lose(batch, error.ranks, "was lost")
+            if self._hosts_answer():
+                self._lose(batch, error.ranks, "was lost")
+            else:
+                self._lose(batch, error.ranks, "was lost when a host did not answer, which counts half", DOUBTFUL)
             return
         for rank, limit in self._dispatch.overdue(self._comm.now()).items():
             self._comm.given_up.add(rank)
@@ -259,11 +265,11 @@ class Master:
         batch.forget_shares(index)
         self._cancel(self._dispatch.whole(index, self._comm.now()))
 
-    def _lose(self, batch: Batch | None, ranks: Iterable[int], how: str) -> None:
+    def _lose(self, batch: Batch | None, ranks: Iterable[int], how: str, weight: float = 1) -> None:
         for rank in ranks:
             if self._owed.pop(rank, None) is None:
                 continue
-            task, failed, orders = self._dispatch.lost(rank, self._comm.now())
+            task, failed, orders = self._dispatch.lost(rank, self._comm.now(), weight)
             logger.warning("rank %d %s%s", rank, how, f" in trial {task.index}; others take over" if task else "")
             self._cancel(orders)
             if task is None:

@@ -113,6 +113,8 @@ class TuneStrategy(Spaced):
         """Which trials took ranks with them; set it before the search to keep that through relaunches."""
         self.begun = Begun()
         """Which trial a search in series is at; set it before the search where somebody outlives this process."""
+        self.hosts_answer: Callable[[], bool] = lambda: True
+        """Whether all hosts of the ranks answer; set it before the search where hosts may be lost."""
         self.answered = Answered()
         """Results that wait for earlier ones; set it before the search to keep them through relaunches."""
         self.artifact_name = ""

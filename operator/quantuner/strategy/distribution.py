@@ -12,7 +12,7 @@ from quantuner.api.trial import Limit, TrialResult
 from quantuner.distributed.communicator import Communicator, Messages
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
-from quantuner.distributed.protocol import Known, Limits, Work
+from quantuner.distributed.protocol import Known, Work
 from quantuner.distributed.slave import Slave
 from quantuner.distributed.watchdog import Alarm
 from quantuner.engine.shares import TrialShare
@@ -75,7 +75,15 @@ def master(strategy: TuneStrategy, comm: Communicator) -> Master:
         strategy.engine.between_batches = own.slave.check
 
     before = functools.partial(known, strategy)
-    return Master(messages, todo, Limits(), strategy.losses, strategy.observer, before, strategy.answered)
+    return Master(
+        messages,
+        todo,
+        losses=strategy.losses,
+        observer=strategy.observer,
+        known=before,
+        answered=strategy.answered,
+        hosts_answer=strategy.hosts_answer,
+    )
 
 
 def slave(strategy: TuneStrategy, comm: Communicator) -> int:

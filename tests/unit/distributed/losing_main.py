@@ -1,8 +1,9 @@
 """A rank's program for test_real_ranks.py: the protocol on real MPI, with trials that do what its arguments say.
 
 `losing_main.py FOLDER TRIALS INDEX:DEED…`. Deeds, of the rank that is given the trial: `kill` ends the process,
-`kill-once` only the first one, `hang` holds the interpreter's lock for ever, `stop` stops the process, `long` is
-evaluated until it is abandoned, `own` lets rank 0 evaluate. Rank 0 prints what it was told as JSON.
+`kill-once` only the first one, `kill-twice` the first two, `hang` holds the interpreter's lock for ever, `stop` stops
+the process, `long` is evaluated until it is abandoned. Of whatever trial: `own` lets rank 0 evaluate, `silent` has a
+host not answer. Rank 0 prints what it was told as JSON.
 """
 
 import ctypes
@@ -45,6 +46,8 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
         deed = deeds.get(index, "")
         if deed == "kill" or (deed == "kill-once" and first(folder, index)):
             os.kill(os.getpid(), signal.SIGKILL)
+        if deed == "kill-twice" and (first(folder, index) or first(folder, -index)):
+            os.kill(os.getpid(), signal.SIGKILL)
         if deed == "stop" and first(folder, index):
             os.kill(os.getpid(), signal.SIGSTOP)
         if deed == "hang" and first(folder, index):
@@ -61,7 +64,8 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
     comm: Messages = WithOwnSlave(world, evaluate) if "own" in deeds.values() else world
     least = min((PATIENCE[deed] for deed in deeds.values() if deed in PATIENCE), default=60.0)
     limits = Limits(patience=1.0, least=least, grace=3.0, known=(0.01,))
-    master = Master(comm, limits=limits, losses=Losses(folder))
+    answer = "silent" not in deeds.values()
+    master = Master(comm, limits=limits, losses=Losses(folder), hosts_answer=lambda: answer)
     told: list[Told] = []
 
     def tell(one: Told) -> bool:

@@ -404,6 +404,15 @@ def test_a_trial_fails_with_the_second_rank_lost_while_it_is_alone() -> None:
     assert d.blame(1) == 2
 
 
+def test_a_loss_that_counts_half_needs_another_one() -> None:
+    d = dispatcher(4, 1)
+    for rank, weight, fails in ((1, 0.5, False), (2, 1, False), (3, 0.5, True)):
+        d.plan(0.0)
+        d.begins(rank, trial(1), 0.0)
+        assert d.lost(rank, 0.0, weight)[1] == fails
+    assert d.blame(1) == 2
+
+
 def test_a_trial_is_not_blamed_for_ranks_that_never_said_that_they_began_it() -> None:
     """They may have been lost before it came to them, or behind another, whose answer was lost with them."""
     d = dispatcher(4, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quantuner.distributed import hosts
-from quantuner.distributed.hosts import Host, Returning, answering, read_hostfile
+from quantuner.distributed.hosts import Host, Returning, all_answer, answering, read_hostfile
 from tests.unit.distributed.sshd import answering_host, port
 
 __all__ = ["port"]
@@ -75,6 +75,13 @@ def test_hosts_are_asked_at_once(port: int) -> None:
         thread.start()
         assert answering([LAUNCHER, FIRST, SECOND], threading.Event(), 0) == [LAUNCHER, FIRST, SECOND]
         thread.join()
+
+
+def test_whether_all_hosts_answer_at_this_moment(port: int) -> None:
+    assert all_answer([LAUNCHER])
+    with answering_host(FIRST.name, port):
+        assert all_answer([LAUNCHER, FIRST])
+        assert not all_answer([LAUNCHER, FIRST, SECOND])
 
 
 def test_the_first_host_is_this_one_and_needs_no_sshd() -> None:

@@ -19,6 +19,17 @@ def test_what_is_recorded_is_known_to_the_next_launch(tmp_path: Path) -> None:
     assert Losses(tmp_path).known == {7: 2, 3: 1, 5: 0}
 
 
+def test_those_that_count_half_are_kept_and_fail_a_trial_by_their_sum(tmp_path: Path) -> None:
+    Losses(tmp_path).record(7, 1.5)
+    losses = Losses(tmp_path)
+    assert losses.known == {7: 1.5}
+    assert losses.failed(7) is None
+    losses.record(7, 2.0)
+    failed = losses.failed(7)
+    assert failed is not None
+    assert failed.error.startswith("2 ranks were lost with this trial, ")
+
+
 def test_another_search_begins_with_none(tmp_path: Path) -> None:
     Losses(tmp_path).record(7, 1)
     assert Losses(tmp_path, anew=True).known == {}
@@ -44,7 +55,9 @@ def test_a_search_without_a_folder_keeps_them_for_itself() -> None:
         b'{"7": "1"}',
         b'{"7": true}',
         b'{"7": -1}',
-        b'{"7": 1.5}',
+        b'{"7": 1.25}',
+        b'{"7": NaN}',
+        b'{"7": Infinity}',
     ],
 )
 def test_a_damaged_file_is_told_and_forgotten(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:

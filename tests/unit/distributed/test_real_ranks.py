@@ -53,6 +53,16 @@ def test_a_trial_that_kills_again_and_again_has_failed(tmp_path: Path) -> None:
     assert "ranks were lost with this trial, the last one was lost; look for an out-of-memory kill" in told[4]["error"]
 
 
+def test_a_trial_that_lost_two_ranks_while_a_host_did_not_answer_is_healthy_still(tmp_path: Path) -> None:
+    """They may have been drained; where all hosts answered it has failed."""
+    found, _ = run(tmp_path, 4, 6, "3:kill-twice", "0:silent")
+    assert accuracies(found) == expected(6)
+    assert found["losses"] == {"3": 1}
+    (tmp_path / "answering").mkdir()
+    found, _ = run(tmp_path / "answering", 4, 6, "3:kill-twice")
+    assert accuracies(found)[2] is None
+
+
 def test_a_rank_that_hangs_dumps_its_stack_and_ends_itself(tmp_path: Path) -> None:
     found, output = run(tmp_path, 3, 12, "4:hang")
     assert accuracies(found) == expected(12)

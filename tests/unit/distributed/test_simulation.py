@@ -93,6 +93,8 @@ class Searching:
     started: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     died: Counter[int] = field(default_factory=Counter)
     """Trial to the ranks that were lost while they were at it."""
+    drained: random.Random = field(default_factory=lambda: random.Random(0))
+    """Whether a rank was lost when a host did not answer; nothing else is drawn from it."""
     spared: int = 0
     """Trials that a launch took from the one before it, though they were not told."""
 
@@ -144,7 +146,15 @@ class Searching:
         work = Work(lambda _: self.case.result(0), shares=shares, combine=combine)
         whole = [t.result.seconds for t in self.told if t.result.accuracy is not None]
         known = Known(self.case.durations[1], {"": whole} if whole else {})
-        master = Master(comm, work, Limits(least=30.0), self.losses, known=lambda: known, answered=self.answered)
+        master = Master(
+            comm,
+            work,
+            Limits(least=30.0),
+            self.losses,
+            known=lambda: known,
+            answered=self.answered,
+            hosts_answer=lambda: self.drained.random() < 0.7,
+        )
         try:
             self.search(master)
         finally:
