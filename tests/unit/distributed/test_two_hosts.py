@@ -19,7 +19,8 @@ from quantuner.api.journal import Finished, History
 from quantuner.distributed import mpirun, starts
 from quantuner.distributed.hosts import Host, Returning
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
-from quantuner.distributed.processes import Launch
+from quantuner.distributed.losses import Losses
+from quantuner.distributed.processes import Launch, Processes
 from quantuner.distributed.starts import Limits, Starts
 from quantuner.distributed.supervisor import Supervisor
 from tests.unit.distributed.sshd import answering_host, port
@@ -130,6 +131,47 @@ def test_a_search_that_went_on_without_a_host_has_it_again_when_it_is_back(
     assert [one.ranks for one in found.launches] == [1, 3]
     assert len(found.trials) == 1
     assert isinstance(found.end, Finished)
+
+
+SEARCH = """
+import functools, pathlib, sys, time
+from quantuner.distributed import hosts
+from quantuner.distributed.communicator import MpiWorld, RanksLostError
+from quantuner.distributed.losses import Losses
+from quantuner.distributed.master import Master
+from quantuner.distributed.slave import Slave
+comm, folder = MpiWorld(), pathlib.Path(sys.argv[1])
+hosts.SSH_PORT = int(sys.argv[2])
+if comm.rank:
+    def evaluate(index):
+        (folder / f"begun{index}").touch()
+        if all((folder / f"begun{one}").exists() for one in (1, 2)):
+            (folder / "pipe").write_text("they search")
+        time.sleep(600)
+    Slave(comm, evaluate).run()
+else:
+    answer = functools.partial(hosts.all_answer, hosts.read_hostfile(folder / "hostfile"))
+    try:
+        Master(comm, losses=Losses(folder), hosts_answer=answer).run(1, [1, 2], lambda told: False)
+    except RanksLostError:
+        comm.abort(1)
+"""
+
+
+def test_trials_of_a_host_that_is_gone_are_blamed_by_half(tmp_path: Path, port: int) -> None:
+    """As far as rank 0 hears of its ranks before it is ended, since mpirun has ended."""
+    os.mkfifo(tmp_path / "pipe")
+
+    def drain() -> None:
+        (tmp_path / "pipe").read_text()
+        _end_with_all_below(int((tmp_path / "first").read_text()))
+
+    drainer = threading.Thread(target=drain, daemon=True)
+    drainer.start()
+    Processes(on_two_hosts(tmp_path, SEARCH, str(tmp_path), str(port)), tmp_path, relay=False).wait()
+    drainer.join(SECONDS)
+    assert not drainer.is_alive()
+    assert set(Losses(tmp_path).known.values()) <= {0.5}
 
 
 def _end_with_all_below(process: int) -> None:
