@@ -202,10 +202,7 @@ class Master:
                 self._take(batch, *received)
                 received = self._comm.pending()
         except RanksLostError as error:
-            if self._hosts_answer():
-                self._lose(batch, error.ranks, "was lost")
-            else:
-                self._lose(batch, error.ranks, "was lost when a host did not answer, which counts half", DOUBTFUL)
+            self._lose(batch, error.ranks, "was lost")
             return
         for rank, limit in self._dispatch.overdue(self._comm.now()).items():
             self._comm.given_up.add(rank)
@@ -265,7 +262,10 @@ class Master:
         batch.forget_shares(index)
         self._cancel(self._dispatch.whole(index, self._comm.now()))
 
-    def _lose(self, batch: Batch | None, ranks: Iterable[int], how: str, weight: float = 1) -> None:
+    def _lose(self, batch: Batch | None, ranks: Iterable[int], how: str) -> None:
+        doubtful = batch is not None and not self._hosts_answer()  # at the end nothing is blamed
+        weight = DOUBTFUL if doubtful else 1
+        how += " when a host did not answer, which counts half" if doubtful else ""
         for rank in ranks:
             if self._owed.pop(rank, None) is None:
                 continue
