@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from quantuner.api.trial import TrialResult
-from quantuner.distributed.communicator import ANY
+from quantuner.distributed.communicator import ANY, RanksLostError
 from quantuner.distributed.executors import Told
+from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import MESSAGE, Master
-from quantuner.distributed.protocol import Answer, Assign, Base, Done, Limits
+from quantuner.distributed.protocol import Answer, Assign, Base, Begins, Done, Limits
 
 
 @dataclass
@@ -23,7 +26,7 @@ class Answering:
     evaluators: Sequence[int] = (1,)
     given_up: set[int] = field(default_factory=set)
     sent: list[Any] = field(default_factory=list)
-    _answers: deque[Done] = field(default_factory=deque)
+    _answers: deque[Done | Begins] = field(default_factory=deque)
 
     def now(self) -> float:
         return 0.0
@@ -67,3 +70,34 @@ def test_many_quick_trials_are_sent_in_messages_of_which_the_first_goes_before_t
     assert sum(sizes) == 300
     assert max(sizes) == MESSAGE
     assert set(written) == set(range(len(sizes)))
+
+
+@dataclass
+class Silent(Answering):
+    """A world whose rank 1 begins each task and never answers; time passes when it is waited for."""
+
+    time: float = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def send(self, message: Any, to: int) -> None:
+        self.sent.append(message)
+        if isinstance(message, Assign):
+            [base] = [one for one in self.sent if isinstance(one, Base)]
+            self._answers.append(Begins(base.epoch, message.jobs[0].task))
+
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
+        if not self._answers:
+            assert deadline is not None, "it waits for an answer that never comes"
+            self.time = deadline
+        return self.pending(source)
+
+
+@pytest.mark.parametrize(("answer", "counts"), [(True, 1), (False, 0.5)])
+def test_a_rank_that_is_given_up_while_a_host_does_not_answer_counts_half(answer: bool, counts: float) -> None:
+    losses = Losses()
+    master = Master(Silent(), limits=Limits(known=(1.0,)), losses=losses, hosts_answer=lambda: answer)
+    with pytest.raises(RanksLostError, match="no rank is left"):
+        master.run(7, [{"index": 7}], lambda _: False)
+    assert losses.known == {7: counts}

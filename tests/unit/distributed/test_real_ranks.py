@@ -76,12 +76,6 @@ def test_a_rank_that_is_stopped_is_given_up(tmp_path: Path) -> None:
     assert len(found["given_up"]) == 1
 
 
-def test_a_rank_that_does_not_answer_may_have_gone_with_its_host(tmp_path: Path) -> None:
-    found, _ = run(tmp_path, 4, 10, "4:stop", "0:silent")
-    assert accuracies(found) == expected(10)
-    assert found["losses"] == {"4": 0.5}
-
-
 def test_a_trial_that_no_longer_matters_is_left(tmp_path: Path) -> None:
     found, _ = run(tmp_path, 3, 30, "10:long")
     assert accuracies(found) == expected(9)
