@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantuner.distributed.journal import await_writer
+from quantuner.distributed.journal import JOURNAL_FILE, await_writer
 
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 15
 TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERMINATE_SECONDS = 10.0  # for the ranks to end; the pod's grace period leaves as much again for the journal
+WATCH_SECONDS = 1.0  # between two looks whether rank 0 is still there
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,19 @@ class Processes:
     def wait(self) -> Ended:
         """Returns when no process is left; once."""
         reader = threading.Thread(target=self._read, name="rank-output")
-        watcher = threading.Thread(target=self._end_when_larger, name="larger-launch")
-        reader.start()
-        watcher.start()
+        watchers = [threading.Thread(target=watch) for watch in (self._end_when_larger, self._end_after_rank_0)]
+        for thread in (reader, *watchers):
+            thread.start()
         code = self._process.wait()
         self._over.set()
+        for thread in watchers:  # they may be at the journal
+            thread.join()
         with self._ending:
             asked = self._killer is not None
             if self._killer is not None:
                 self._killer.cancel()
         self._end_leftovers()  # before the reader ends, since they may hold the pipe that it reads
         reader.join(TERMINATE_SECONDS)
-        watcher.join()
         by_itself = not asked and _ended_by_itself(code, is_rank=self._launch.is_rank)
         return Ended(code, list(self._tail), self._outgrown, by_itself)
 
@@ -101,6 +103,20 @@ class Processes:
         if self._launch.larger is not None and self._launch.larger(self._over):
             self._outgrown = True
             self.end()
+
+    def _end_after_rank_0(self) -> None:
+        """Ends mpirun where it goes on long after rank 0 has closed the journal: Open MPI 5.0.11's waits for ever for a
+        rank that is stopped, beside two that live.
+        """
+        size, gone = _size(self._folder), 0.0
+        while gone < TERMINATE_SECONDS:
+            if self._over.wait(WATCH_SECONDS):
+                return
+            # Before rank 0 has written it may not have opened it yet, and must find it free.
+            written = _size(self._folder) != size
+            gone = gone + WATCH_SECONDS if written and await_writer(self._folder, 0) else 0.0
+        logger.warning("rank 0 has ended, and mpirun has not; it is told to")
+        self.end()
 
     def _end_leftovers(self) -> None:
         """Ends ranks that mpirun has left behind, as it does when it loses a host: rank 0 would keep the journal."""
@@ -125,6 +141,11 @@ class Processes:
                 if self._relay:
                     sys.stderr.write(line)
                     sys.stderr.flush()
+
+
+def _size(folder: Path) -> int:
+    journal = folder / JOURNAL_FILE
+    return journal.stat().st_size if journal.exists() else 0
 
 
 def _ended_by_itself(code: int, *, is_rank: bool) -> bool:

@@ -96,6 +96,13 @@ def test_what_mpirun_left_behind_is_not_waited_for(tmp_path: Path) -> None:
     assert not (tmp_path / "was waited for").exists()
 
 
+def test_an_mpirun_that_does_not_end_after_rank_0_is_ended(tmp_path: Path) -> None:
+    """As Open MPI's does not where a rank is stopped beside two that live."""
+    rank_0 = telling(tmp_path, launched(), told(0, 0.9), END)
+    program = "import subprocess; subprocess.run(sys.argv[1:]); time.sleep(1000)"
+    assert supervise(tmp_path, python(program, *rank_0.command)) == (0, 1)
+
+
 def test_launches_without_a_trial_are_given_up(tmp_path: Path) -> None:
     fruitless = telling(tmp_path, launched(), code=3, says="the last words\n")
     assert supervise(tmp_path, fruitless) == (0, FRUITLESS_LAUNCHES)
