@@ -18,11 +18,14 @@ import quantuner
 from benchmarks.search_problems import PROBLEMS, Problem
 from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
+from quantuner.engine.devices import sums_overflow
 from quantuner.engine.engine import Engine, cpu_kind, use_threads
 from quantuner.space.samplers import initial
 
 THREADS = 2
 CALLS = 40
+OVERFLOWS = sums_overflow(torch.cpu.get_capabilities())
+"""Without VNNI inputs have 7 bits; at least 2 is asked for where the CPU has it."""
 MODELS = {"cnn": "resnet", "transformer": "minilm"}
 
 
@@ -38,7 +41,7 @@ def main() -> None:
             for count in (1, 32):
                 inputs = tuple(_repeated(part, count) for part in whole)
                 ratios[f"ratio_{kind}_{count}"] = _ratio(f"{kind} {count}", problem, int8, inputs)
-    print(json.dumps({"bench": "int8", **ratios, "cpu": cpu_kind()}))
+    print(json.dumps({"bench": "int8", **ratios, "cpu": cpu_kind(), "vnni": not OVERFLOWS}))
 
 
 def _first(inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -51,7 +54,8 @@ def _repeated(part: torch.Tensor, count: int) -> torch.Tensor:
 
 def _saved(problem: Problem, folder: Path) -> Any:
     task = Task(model=problem.model, calib_dataloader=problem.calibration, eval_func=problem.accuracy)
-    engine = Engine(task, Quantization(calibration_sampling_sizes=(problem.samples,)), ("performance",))
+    quantization = Quantization(calibration_sampling_sizes=(problem.samples,), reduce_range=OVERFLOWS)
+    engine = Engine(task, quantization, ("performance",))
     engine.calibrate()
     engine.save(initial(engine.space), folder)
     return quantuner.load(folder)

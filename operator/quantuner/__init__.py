@@ -26,8 +26,9 @@ def load(folder: str | Path, model: Any = None, *, compile: bool = False) -> "Qu
     them. It computes the accuracy that was reported. With `compile` it runs in int8 kernels of this CPU, which is
     fast; each new shape of inputs is compiled at its first call, and last bits may differ.
 
-    Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or not asked for,
-    `ArtifactError` where a file is not what was saved or does not fit `model`.
+    Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or not asked for, or where
+    kernels of this CPU would compute something else (x86 without VNNI, and no `reduce_range`), `ArtifactError` where a
+    file is not what was saved or does not fit `model`.
     """
     from quantuner.engine.quantized import load as load_model  # torch: only for who asks for a model
 

@@ -49,6 +49,19 @@ def left_out(wanted: Iterable[Mode], found: Features) -> dict[Mode, str]:
     return {mode: f"{name} has none of {', '.join(INSTRUCTIONS[mode])}" for mode in slow}
 
 
+VNNI = ("avx512_vnni", "avx_vnni", "avx10_1", "amx_int8")
+"""Instructions of x86 that add products of int8 in 32 bits, by the same names."""
+
+
+def sums_overflow(found: Features) -> bool:
+    """Whether int8 kernels of a CPU with the features `found` add two products in 16 bits, as those of x86 do without
+    VNNI. Inputs of 8 bits overflow there, those of 7 (`reduce_range`) do not.
+
+    Source: oneDNN, "Nuances of int8 computations".
+    """
+    return found.get("architecture") == "x86_64" and not any(found.get(name) for name in VNNI)
+
+
 def in_order(precisions: Iterable[str]) -> tuple[Mode, ...]:
     """Precisions in the order in which ops fall back to them."""
     named = set(precisions)

@@ -216,6 +216,8 @@ class Engine(Measuring):
 
         It computes in the fresh process, where there is one. Raises what `evaluate` and `FreshProcess` raise.
         """
+        if self.fresh is not None:
+            self.fresh.start()  # it imports torch while this process converts and writes
         artifact.save(folder, self.quantized(config), self.captured, config)
         if self.fresh is not None:
             self.fresh.load(folder / artifact.MODEL_FILE)
@@ -223,11 +225,6 @@ class Engine(Measuring):
         model = self.saved.model if self.fresh is None else FreshModel(self.saved.model, self.fresh)
         accuracy, self.saved_seconds = evaluate(model, self.judge)
         return accuracy
-
-    def expect_saving(self) -> None:
-        """Has the fresh process begin, where there is one: it takes seconds to import torch."""
-        if self.fresh is not None:
-            self.fresh.start()
 
     def load(self, folder: Path) -> QuantizedModel:
         """What `save` or a `quantized_model` wrote, of this model. Raises what `quantized.load` raises."""

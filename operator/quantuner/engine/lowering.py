@@ -11,9 +11,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from quantuner.engine.devices import Features, sums_overflow
 from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
 from quantuner.engine.products import products_of_convolutions
@@ -31,7 +32,9 @@ class Lowered(torch.nn.Module):
     """
 
     def __init__(self, model: GraphModule, *, max_autotune: bool = False) -> None:
+        """Raises `ValueError` where this CPU's kernels would compute something else than the model does."""
         super().__init__()
+        _check_sums(model, torch.cpu.get_capabilities())
         self._model = model
         self._max_autotune = max_autotune
         self._signature = inspect.signature(model.forward)
@@ -50,6 +53,22 @@ class Lowered(torch.nn.Module):
                     del self._compiled[next(iter(self._compiled))]
                 self._compiled[key] = _compiled(self._model, structured_inputs(self._model, leaves), self._max_autotune)
             return self._compiled[key](leaves)
+
+
+def _check_sums(model: GraphModule, found: Features) -> None:
+    if sums_overflow(found) and any(_rounds_to_8_bits(node) for node in model.graph.nodes):
+        raise ValueError(
+            f"this processor ({found.get('cpu_name')}) has no VNNI: its int8 kernels add two products in 16 bits, "
+            "where inputs of 8 bits overflow, and the model would not have the accuracy that was measured; call it as "
+            "it is, compile it on another processor, or search anew with reduce_range (in a resource "
+            "quantization.reduceRange), which rounds inputs to 7 bits"
+        )
+
+
+def _rounds_to_8_bits(node: Node) -> bool:
+    """Whether it rounds an op's input: weights are stored in int8."""
+    name = str(node.target)
+    return "quantize_per_tensor" in name and "dequantize" not in name and bool(node.args[4] == 255)
 
 
 def _flat(values: tuple[Any, ...]) -> bool:

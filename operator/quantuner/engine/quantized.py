@@ -35,7 +35,8 @@ class QuantizedModel(torch.nn.Module):
         """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call.
 
         `max_autotune` compiles for longer, a minute instead of seconds, and answers sooner where convolutions are
-        small, as for one image at a time. Raises `ValueError` for a model that could not be captured.
+        small, as for one image at a time. Raises `ValueError` for a model that could not be captured, and on a
+        processor without VNNI (see `devices.sums_overflow`) for one whose inputs have 8 bits.
         """
         if not isinstance(self.model, GraphModule):
             raise ValueError("the model could not be captured, so it cannot be compiled whole; call it as it is")

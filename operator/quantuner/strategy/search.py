@@ -196,7 +196,6 @@ class Search:
         )
         self._describe(self._best(trial))  # before the trial, so that a reader of the journal finds it there
         self.recorder.append(trial)
-        engine.expect_saving()  # not before: setup, and so a relaunch, would take longer
         self._last_traceback = told.result.traceback or self._last_traceback
         self._take(config, trial)
         return self._decide()

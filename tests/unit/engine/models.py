@@ -8,6 +8,7 @@ from torch import nn
 
 from quantuner.api.spec import Override, Quantization
 from quantuner.api.task import Task
+from quantuner.engine.devices import sums_overflow
 from quantuner.engine.engine import Engine
 
 
@@ -180,6 +181,9 @@ def rows(count: int = 8, seed: int = 1) -> torch.Tensor:
     return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
 
 
+OVERFLOWS = sums_overflow(torch.cpu.get_capabilities())
+"""Whether models that are compiled here must have a reduced range."""
+
 ALL_FAST = {"avx512_bf16": True, "avx512_fp16": True}
 ALL_PRECISIONS = ("bf16", "fp16", "fp32")
 
@@ -197,6 +201,7 @@ def engine_of(
     objectives: tuple[str, ...] = ("performance",),
     op_types: tuple[Override, ...] = (),
     precisions: tuple[str, ...] = ("fp32",),
+    reduce_range: bool = False,
 ) -> Engine:
     """An engine that evaluates the mean output on 16 images, unless told otherwise.
 
@@ -212,5 +217,5 @@ def engine_of(
         calib_dataloader=[(images(), torch.zeros(8))] if loader is None else loader,
         eval_func=eval_func or mean,
     )
-    quantization = Quantization(approach, op_types=op_types, precisions=precisions)
+    quantization = Quantization(approach, op_types=op_types, precisions=precisions, reduce_range=reduce_range)
     return Engine(task, quantization, objectives, ALL_FAST)

@@ -18,7 +18,7 @@ from quantuner.engine.lowering import Lowered
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import Net, engine_of, images, seeded
+from tests.unit.engine.models import OVERFLOWS, Net, engine_of, images, seeded
 
 REPORT: dict[str, Any] = {
     "baseline": 0.5,
@@ -35,7 +35,7 @@ REPORT: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    made = engine_of(seeded(Net))
+    made = engine_of(seeded(Net), reduce_range=OVERFLOWS)
     made.calibrate()
     return made
 

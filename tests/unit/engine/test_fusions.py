@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from quantuner.engine.graphs import folded
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import engine_of, seeded
+from tests.unit.engine.models import OVERFLOWS, engine_of, seeded
 
 KINDS: dict[str, tuple[type[nn.Module], type[nn.Module], int]] = {
     "Conv1d": (nn.Conv1d, nn.BatchNorm1d, 1),
@@ -55,7 +55,7 @@ def test_a_norm_is_folded_and_the_activation_is_the_users(kind: str, groups: int
 def test_what_the_norm_is_folded_into_is_lowered_with_its_activation() -> None:
     model = block("Conv2d", 1)
     x = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    engine = engine_of(model, loader=[(x, torch.zeros(8))])
+    engine = engine_of(model, reduce_range=OVERFLOWS, loader=[(x, torch.zeros(8))])
     engine.calibrate()
     quantized = engine.quantized_model(initial(engine.space))
     counters.clear()

@@ -1,5 +1,6 @@
 """The saved model in int8 kernels: close to what was measured, for every shape that it is called with."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import quantuner
+from quantuner.engine import lowering
 from quantuner.space.capability import Mode
 from quantuner.space.config import OpConfig
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import ALL_PRECISIONS, engine_of, images, seeded
+from tests.unit.engine.models import ALL_PRECISIONS, OVERFLOWS, engine_of, images, seeded
 
 
 class Small(nn.Module):
@@ -25,7 +27,7 @@ class Small(nn.Module):
 
 
 def test_ops_run_in_int8_kernels_and_outputs_stay(tmp_path: Path) -> None:
-    engine = engine_of(seeded(Small))
+    engine = engine_of(seeded(Small), reduce_range=OVERFLOWS)
     engine.calibrate()
     engine.save(initial(engine.space), tmp_path / "model")
     model = quantuner.load(tmp_path / "model")
@@ -41,7 +43,7 @@ def test_ops_run_in_int8_kernels_and_outputs_stay(tmp_path: Path) -> None:
 
 
 def test_an_op_in_bf16_is_compiled_beside_one_in_int8(tmp_path: Path) -> None:
-    engine = engine_of(seeded(Small), precisions=ALL_PRECISIONS)
+    engine = engine_of(seeded(Small), reduce_range=OVERFLOWS, precisions=ALL_PRECISIONS)
     engine.calibrate()
     config = initial(engine.space).having({"head": OpConfig(Mode.BF16)})
     engine.save(config, tmp_path / "model")
@@ -70,7 +72,7 @@ class Pooled(nn.Module):
 
 @pytest.mark.parametrize("max_autotune", [False, True])
 def test_int8_flows_from_op_to_op(max_autotune: bool) -> None:
-    engine = engine_of(seeded(Pooled), loader=[({"x": images()}, torch.zeros(8))])
+    engine = engine_of(seeded(Pooled), reduce_range=OVERFLOWS, loader=[({"x": images()}, torch.zeros(8))])
     engine.calibrate()
     model = engine.quantized_model(initial(engine.space))
     fast, x = model.compiled(max_autotune=max_autotune), images(8, seed=3)
@@ -83,6 +85,27 @@ def test_int8_flows_from_op_to_op(max_autotune: bool) -> None:
     assert found["qconv_unary_lower_count"] == (0 if max_autotune else 3)
     assert found["qlinear_unary_lower_count"] == (3 if max_autotune else 0)
     assert (found["cpp_templated_kernel_counter"] > 0) == max_autotune
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_inputs_of_8_bits_are_refused_where_sums_overflow(approach: str) -> None:
+    engine = engine_of(seeded(Small), approach=approach)
+    engine.calibrate()
+    with_vnni = {"architecture": "x86_64", "cpu_name": "Ice Lake", "avx512_vnni": True}
+    without = {"architecture": "x86_64", "cpu_name": "AMD EPYC"}
+    graph = engine.quantized(initial(engine.space))
+    lowering._check_sums(graph, with_vnni)
+    with pytest.raises(ValueError, match=r"\(AMD EPYC\) has no VNNI: .* or search anew with reduce_range"):
+        lowering._check_sums(graph, without)
+    model = engine.quantized_model(initial(engine.space))
+    with pytest.raises(ValueError, match="has no VNNI") if OVERFLOWS else contextlib.nullcontext():
+        model.compiled()
+
+
+def test_inputs_of_7_bits_are_compiled_everywhere() -> None:
+    engine = engine_of(seeded(Small), reduce_range=True)
+    engine.calibrate()
+    lowering._check_sums(engine.quantized(initial(engine.space)), {"architecture": "x86_64"})
 
 
 class Scaled(nn.Module):
@@ -111,7 +134,7 @@ class Named(nn.Module):
 
 def test_keys_of_a_dict_may_come_in_any_order() -> None:
     batch = {"a": torch.ones(2, 8), "b": torch.linspace(-1, 1, 16).view(2, 8)}
-    engine = engine_of(seeded(Named), loader=[((batch,), torch.zeros(2))])
+    engine = engine_of(seeded(Named), reduce_range=OVERFLOWS, loader=[((batch,), torch.zeros(2))])
     engine.calibrate()
     model = engine.quantized_model(initial(engine.space))
     fast = model.compiled()
@@ -122,7 +145,9 @@ def test_keys_of_a_dict_may_come_in_any_order() -> None:
 
 
 def test_other_numbers_among_the_inputs_are_compiled_anew() -> None:
-    engine = engine_of(seeded(Scaled), loader=[((images(), 2.0), torch.zeros(8))], eval_func=lambda _: 0.0)
+    engine = engine_of(
+        seeded(Scaled), reduce_range=OVERFLOWS, loader=[((images(), 2.0), torch.zeros(8))], eval_func=lambda _: 0.0
+    )
     engine.calibrate()
     fast = engine.quantized_model(initial(engine.space)).compiled()
     torch.testing.assert_close(fast(images(), 2.0), fast(x=images(), scale=2.0), rtol=0, atol=0)

@@ -85,8 +85,9 @@ def test_a_trial_computes_as_the_saved_model_does_for_any_length(make: Callable[
     saved, switched = load(tmp_path / "model"), engine.switchable(config).model(config)
     for count, length in ((2, 4), (1, 7), (5, 11)):
         x = sequences(count, length)
-        torch.testing.assert_close(saved(x), switched(x), rtol=0, atol=0)
-        torch.testing.assert_close(saved(x), engine.task.model(x), rtol=0.1, atol=0.1)
+        with torch.no_grad():  # oneDNN computes an LSTM that may be trained by another kernel
+            torch.testing.assert_close(saved(x), switched(x), rtol=0, atol=0)
+            torch.testing.assert_close(saved(x), engine.task.model(x), rtol=0.1, atol=0.1)
 
 
 @made

@@ -132,9 +132,6 @@ class ModulewiseEngine(Engine):
         accuracy, self.saved_seconds = evaluate(self.saved.model, self.judge)
         return accuracy
 
-    def expect_saving(self) -> None:
-        """Nothing: only a process that has the user's class can load what is saved."""
-
     def load(self, folder: Path) -> QuantizedModel:
         return load(folder, self.task.model)
 
