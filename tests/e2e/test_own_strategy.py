@@ -57,6 +57,9 @@ def test_the_tasks_own_strategy_searches_on_the_pods(kube: Kube) -> None:
     assert isinstance(found.end, Finished)
     assert {trial.rank for trial in found.tried} == {1, 2}
     labels = [trial.label for trial in found.tried]
-    assert [label.split(":")[0] for label in labels] == ["fp32"] * len(labels)
-    assert all("first.conv2" in label or "middle.conv2" in label or "last.conv2" in label for label in labels)
+    blocks = ["first.conv2", "middle.conv2", "last.conv2"]
+    assert [block in label for block, label in zip(blocks, labels, strict=False)] == [True] * len(blocks)
+    # Which of these is the best, and so what more falls back with it, depends on the processor.
+    assert all("fp32" in label for label in labels)
+    assert len(labels) > len(blocks)
     assert body["status"]["best"]["trial"] == found.end.best
