@@ -37,8 +37,9 @@ def started_at(pid: int) -> str | None:
         return None
     # The second field is the command in parentheses and may hold spaces: count from its end.
     fields = stat.rpartition(")")[2].split()
-    state, start = fields[0], fields[19]
-    return None if state in "ZX" else start
+    state, threads, start = fields[0], int(fields[17]), fields[19]
+    # A killed process whose first thread has ended holds its files and ports until its last one has.
+    return None if state in "ZX" and threads <= 1 else start
 
 
 class Processes:

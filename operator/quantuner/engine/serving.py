@@ -16,7 +16,10 @@ from typing import Any
 def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both: the other one closes the connection
     logging.disable(logging.WARNING)
-    import torch  # seconds, in which the other process does its own work
+    # Seconds, in which the other process does its own work: torch, what loads a program, the operators of rounding.
+    import torch
+    import torch.ao.quantization.fx._decomposed
+    import torch.export.pt2_archive._package
 
     with Connection(descriptor) as asking, torch.no_grad():
         model: Any = None
@@ -44,7 +47,6 @@ def _received(asking: Connection) -> Any:
 
 def _loaded(file: str, threads: int, precision: str) -> Any:
     import torch
-    import torch.ao.quantization.fx._decomposed  # registers the operators of rounding
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)

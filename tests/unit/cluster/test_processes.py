@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,23 @@ def test_a_started_daemon_is_found_by_another_command_and_ended(layout: Layout, 
     Processes(layout).stop("sleeper")
     assert started_at(pid) is None
     assert Processes(layout).names() == []
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit, of this thread alone
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_lives_until_its_last_has(processes: Processes) -> None:
+    processes.start(Daemon("headless", (sys.executable, "-c", FIRST_THREAD_ENDS)))
+    pid = processes.pid("headless")
+    assert pid is not None
+    assert holds_within(10.0, lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    assert started_at(pid) is not None
+    processes.stop("headless")
+    assert started_at(pid) is None
 
 
 def test_a_process_that_got_the_id_of_a_dead_daemon_is_not_taken_for_it(layout: Layout, processes: Processes) -> None:
