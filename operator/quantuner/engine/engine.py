@@ -31,6 +31,7 @@ from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Trained, Training, train_quantized
 from quantuner.engine.variants import Variants
@@ -241,7 +242,9 @@ class Engine(Measuring):
             model = quantize(captured, activations, config)
         few_bits = variant.few_bits(config.calib_sampling_size, self.quantization, self.task.calib_dataloader)
         store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
-        return recipes.finished(self._corrected(config, captured, model), config.recipes)
+        model = recipes.finished(self._corrected(config, captured, model), config.recipes)
+        is_trained = self.quantization.approach == "qat"  # it computes as it was trained
+        return model if is_trained else scale_after_sums(model)
 
     def switchable(self, config: TuneConfig) -> Switchable:
         """The model that computes as any quantized one of `config`'s recipes before quantization and its ranges."""

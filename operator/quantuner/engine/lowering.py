@@ -19,6 +19,7 @@ from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
 from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
+from quantuner.engine.sums import scale_before_sums
 
 SHAPES = 8  # for which a compiled model is kept; compiling takes seconds to a minute each
 _PRODUCTS = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "CPP"}  # one backend: nothing is timed
@@ -94,6 +95,7 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
             raise TypeError(f"torch.export gave a {type(fixed).__name__}, not a GraphModule")
         for node in [node for node in fixed.graph.nodes if node.op == "call_module" and not node.users]:
             fixed.graph.erase_node(node)  # a guard
+        scale_before_sums(fixed)
         hoist_rounding(fixed)
         few = products_of_convolutions(fixed) if max_autotune else 0
         fixed.graph.set_codegen(torch.fx.graph.CodeGen())

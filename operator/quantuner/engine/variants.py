@@ -35,7 +35,7 @@ class Variant:
     _activations: dict[int, Activations] = field(default_factory=dict)
     _fused: GraphModule | None = None
     _switchables: dict[int, Switchable] = field(default_factory=dict)
-    _weights: RoundedWeights = field(default_factory=dict)
+    _weights: RoundedWeights = field(default_factory=RoundedWeights)
     _few_bits: dict[int, Weights] = field(default_factory=dict)
 
     def activations(self, size: int, quantization: Quantization) -> Activations:

@@ -31,6 +31,7 @@ from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_lik
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.quiet import quiet
 from quantuner.engine.shapes import dynamic_shapes
+from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.weight_only.inputs import Inputs
 from quantuner.engine.weight_only.weights import Weights as FewBits
 from quantuner.space.capability import Mode, Op
@@ -88,7 +89,7 @@ class LayerWise:
         if self.quantization.approach != "weight_only":
             with quiet(), torch.no_grad():
                 model = convert_pt2e(prepare_pt2e(model, _Inputs(self.config, activations)), store=False)
-        callable_like_a_module(recipes.finished(model, self.quantization.recipes))
+        callable_like_a_module(scale_after_sums(recipes.finished(model, self.quantization.recipes)))
         config = self.config
         return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, captured, config))
 

@@ -36,18 +36,20 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.dynamic:
-            x = self._rounded(x)
+            return self._dynamic(x)
         return nn.functional.linear(x, self.stored(), self.bias)
 
-    def _rounded(self, x: torch.Tensor) -> torch.Tensor:
-        """With the operators, and in the order, of torchao's converted models."""
+    def _dynamic(self, x: torch.Tensor) -> torch.Tensor:
+        """With the operators, and in the order, of a captured model after `scale_after_sums`."""
         bounds = (0, self.quant_max)
         scale, zero_point = _decomposed.choose_qparams.tensor(x, *bounds, EPS, torch.uint8)
         values = _decomposed.quantize_per_tensor.tensor(x, scale, zero_point, *bounds, torch.uint8)
-        rounded: torch.Tensor = _decomposed.dequantize_per_tensor.tensor(
-            values, scale, zero_point, *bounds, torch.uint8
+        integers = _decomposed.dequantize_per_tensor.tensor(
+            values, torch.ones_like(scale), zero_point, *bounds, torch.uint8
         )
-        return rounded
+        sums = nn.functional.linear(integers, self.stored.values.to(torch.float32))
+        scaled: torch.Tensor = sums * (self.stored.scale.flatten() * scale.to(torch.float32))
+        return scaled if self.bias is None else scaled + self.bias
 
 
 def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

@@ -6,11 +6,14 @@ torch.ao's quantized_decomposed library, quantize_per_tensor followed by dequant
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch.fx import Node
 
 from quantuner.engine.precision import DTYPES
 from quantuner.engine.quantize import Activations, activation_observer, weight_observer
+from quantuner.engine.switch.integers import InputGrid, IntegerWeight, integer_weight
 from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
 from quantuner.space.config import OpConfig
@@ -19,8 +22,14 @@ Grid = tuple[float, int]
 """(scale, zero point)."""
 
 
-RoundedWeights = dict[tuple[str, tuple[str, ...]], torch.Tensor]
-"""(op name, weight options) to the rounded weight; (name of a tensor of the graph, precision) to that tensor cast."""
+@dataclass
+class RoundedWeights:
+    """What all that switch the same graph share."""
+
+    tensors: dict[tuple[str, tuple[str, ...]], torch.Tensor] = field(default_factory=dict)
+    """(op name, weight options) to the rounded weight; (a tensor of the graph, precision) to that tensor cast."""
+    integers: dict[tuple[str, tuple[str, ...]], IntegerWeight] = field(default_factory=dict)
+    """Of ops that sum integers."""
 
 
 class Rounding:
@@ -58,19 +67,34 @@ class Rounding:
             if self._few_bits is None:
                 raise RuntimeError(f"{name}: this model was given no weights in few bits")
             return self._few_bits.fp32(name, config)
-        options = tuple(option for (attribute, _), option in config.options if attribute == "weight")
-        if (name, options) not in self._weights:
-            self._weights[name, options] = rounded_weight(config, value, axis)
-        return self._weights[name, options]
+        key = (name, _weight_options(config))
+        if key not in self._weights.tensors:
+            self._weights.tensors[key] = rounded_weight(config, value, axis)
+        return self._weights.tensors[key]
+
+    def input_grid(self, grid: Grid | None, config: OpConfig, value: torch.Tensor) -> InputGrid:
+        """That of an op's input, or of this batch's where every batch has its own."""
+        return InputGrid(*(grid or self._of_batch(config, value)), self.activations.quant_max)
+
+    def integers(self, name: str, config: OpConfig, value: torch.Tensor, axis: int) -> IntegerWeight:
+        """An op's weight, float32, as the integers it is rounded to; channels in dimension `axis`."""
+        key = (name, _weight_options(config))
+        if key not in self._weights.integers:
+            self._weights.integers[key] = integer_weight(config, value, axis)
+        return self._weights.integers[key]
 
     def cast(self, node: Node, mode: Mode, value: torch.Tensor) -> torch.Tensor:
         """An op's operand in the precision it computes in; of the model's own tensors the casts are kept."""
         if node.op != "get_attr":
             return value.to(DTYPES[mode])
         key = (str(node.target), (mode.value,))
-        if key not in self._weights:
-            self._weights[key] = value.to(DTYPES[mode])
-        return self._weights[key]
+        if key not in self._weights.tensors:
+            self._weights.tensors[key] = value.to(DTYPES[mode])
+        return self._weights.tensors[key]
+
+
+def _weight_options(config: OpConfig) -> tuple[str, ...]:
+    return tuple(option for (attribute, _), option in config.options if attribute == "weight")
 
 
 def rounded_weight(config: OpConfig, value: torch.Tensor, axis: int) -> torch.Tensor:

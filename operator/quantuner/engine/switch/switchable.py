@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,12 @@ from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
+from quantuner.engine.sums import sums_integers
+from quantuner.engine.switch.kernels import Kernels
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
-from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
+from quantuner.engine.switch.rounding import RoundedWeights, Rounding
+from quantuner.engine.switch.summed import Summed
 from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig
@@ -51,7 +54,9 @@ class Switchable:
         self.program = Program(graph)
         self.names = {node: name for name, _, node in quantizable_nodes(graph.graph)}
         """Node to the op's name; a module that is called twice has two nodes."""
-        self.rounding = Rounding(activations, {} if weights is None else weights, few_bits)
+        self.types = {node: type_ for _, type_, node in quantizable_nodes(graph.graph)}
+        self.kernels = Kernels()
+        self.rounding = Rounding(activations, RoundedWeights() if weights is None else weights, few_bits)
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
@@ -143,7 +148,7 @@ class _Run:
     def __init__(self, switchable: Switchable, config: Mapping[str, OpConfig]) -> None:
         self._switchable = switchable
         self._config = config
-        self._last: tuple[tuple[Node, Grid] | None, torch.Tensor | None] = (None, None)
+        self._last: tuple[tuple[object, ...] | None, torch.Tensor | None] = (None, None)
 
     def value(self, node: Node, values: Values) -> Any:
         name = self._switchable.names.get(node)
@@ -152,6 +157,8 @@ class _Run:
             return self._switchable.program.steps[node](values)
         if config.mode in DTYPES:
             return self._in_precision(node, config.mode, values)
+        if config.mode is not Mode.WEIGHT_ONLY and sums_integers(self._switchable.types[node]):
+            return self._sums(node, name, config, values)
         arguments = {argument: values[argument] for argument in node.all_input_nodes}
         named = zip(inputs_of(node), range_names(name, node), strict=True)
         for source, range_name in named if config.mode is not Mode.WEIGHT_ONLY else ():
@@ -172,13 +179,31 @@ class _Run:
         result: torch.Tensor = self._switchable.program.steps[node](arguments)
         return result.to(torch.float32)
 
+    def _sums(self, node: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor:
+        rounding, kernels = self._switchable.rounding, self._switchable.kernels
+        (source,), (weight_node,) = inputs_of(node), weights_of(node)
+        fixed = rounding.grid(name, config)
+        grid = rounding.input_grid(fixed, config, values[source])
+        weight = rounding.integers(name, config, values[weight_node], channel_axis(node))
+        op = Summed.of(node, self._switchable.types[node], weight, grid, values)
+        if kernels.takes(op, values[source]):
+            integers = self._rounded(source, (fixed, "bytes"), lambda: grid.bytes(values[source]))
+            found = kernels.compute(op, integers)
+            if found is not None:
+                return found
+        return op.in_fp32(self._rounded(source, (fixed, "fp32"), lambda: grid.fp32(values[source])))
+
     def _input(self, source: Node, range_name: str, config: OpConfig, values: Values) -> torch.Tensor:
         rounding = self._switchable.rounding
         grid = rounding.grid(range_name, config)
+        return self._rounded(source, (grid,), lambda: rounding.activation(config, grid, values[source]))
+
+    def _rounded(self, source: Node, how: tuple[object, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `compute` gives, or gave for the op before. `how` begins with the grid, None where it is a batch's."""
         key, rounded = self._last
-        if grid is None or rounded is None or key != (source, grid):
-            rounded = rounding.activation(config, grid, values[source])
-            self._last = ((source, grid) if grid else None, rounded)
+        if how[0] is None or rounded is None or key != (source, *how):
+            rounded = compute()
+            self._last = ((source, *how) if how[0] else None, rounded)
         return rounded
 
 

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from quantuner.engine.capture import op_nodes
 from quantuner.engine.engine import Engine
 from quantuner.engine.recipes.bias_correction import SAMPLES, FastBiasCorrection
+from quantuner.engine.sums import scale_before_sums
 from quantuner.space.config import FP32
 from tests.unit.engine.models import Computed, Net, Shared, images, seeded
 from tests.unit.engine.recipes.cases import applied, by_range, calibrated, normal, seeded_module, spelled
@@ -82,7 +83,7 @@ def test_an_op_whose_weight_is_computed_keeps_its_bias() -> None:
 
 def biases(model: GraphModule) -> list[str]:
     found = []
-    for name, _, node in op_nodes(model.graph):
+    for name, _, node in op_nodes(scale_before_sums(model).graph):
         bias = node.args[2] if len(node.args) > 2 else None
         corrected = isinstance(bias, torch.fx.Node) and "_corrected_bias" in str(bias.target)
         found.append(f"{name} {'corrected' if corrected else 'as it was'}")

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.capture import op_nodes
 from quantuner.engine.graphs import attribute, path_of
 from quantuner.engine.recipes.weight_correction import WeightCorrection, matched
+from quantuner.engine.sums import scale_before_sums
 from tests.unit.engine.models import Net, Shared, images, seeded
 from tests.unit.engine.recipes.cases import applied, by_range, calibrated, normal, seeded_module, spelled, squared_error
 
@@ -17,7 +18,7 @@ from tests.unit.engine.recipes.cases import applied, by_range, calibrated, norma
 def weights(model: GraphModule) -> dict[str, torch.Tensor]:
     """Op name to its weight as the model computes with it."""
     found = {}
-    for name, _, node in op_nodes(model.graph):
+    for name, _, node in op_nodes(scale_before_sums(model).graph):
         dequantize: Any = node.args[1]
         arguments = [attribute(model, path_of(a)) if isinstance(a, Node) else a for a in dequantize.args]
         found[name] = dequantize.target(*arguments)

@@ -1,0 +1,185 @@
+"""Scales that follow sums: a rounded op adds up products of whole numbers, and their scale is multiplied after.
+
+y = (s_x s_w) · Σ (q_x - z_x) q_w + b: Jacob et al. 2018 (arXiv:1712.05877), equation 4. Up to 2^24 fp32 holds whole
+numbers exactly, so that such a sum is the same in every order, in fp32 as in int8 kernels, on any processor. torchao's
+converted models scale first, and the last bits of what they add up depend on all of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantuner.engine.capture import op_nodes
+from quantuner.engine.graphs import PER_CHANNEL, PER_TENSOR, attribute, constant, is_dequantize, path_of
+from quantuner.engine.operators import operator_of
+from quantuner.engine.precision import CAST
+
+EXACT = 2**24
+"""The largest magnitude up to which fp32 holds every whole number: it has 24 bits."""
+BIAS = 2  # position among the arguments of a convolution or a linear
+PER_BATCH = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
+_aten = torch.ops.aten
+_GROUPS = 6  # position among a transposed convolution's
+_Call = Callable[..., Node]
+
+
+def sums_integers(type_: str) -> bool:
+    """Whether ops of a type multiply one input with a weight and add up."""
+    return type_ == "Linear" or type_.startswith("Conv")
+
+
+def scale_of_sums(scale: float, weight_scale: torch.Tensor, type_: str, node: Node) -> torch.Tensor:
+    """What a unit of an op's sums is worth, float32, so that it broadcasts over the op's output."""
+    return over_channels(_of_channels(weight_scale, type_, node), type_) * scale
+
+
+def over_channels(values: torch.Tensor, type_: str) -> torch.Tensor:
+    """`(C,)`, or `()` for all channels, so that it broadcasts over the output of an op of the type."""
+    return values.view(-1, *[1] * _positions(type_)) if values.dim() else values
+
+
+def _of_channels(weight_scale: torch.Tensor, type_: str, node: Node) -> torch.Tensor:
+    """Of a transposed convolution in groups a weight has one scale for each channel of a group."""
+    if weight_scale.dim() and type_.startswith("ConvTranspose") and len(node.args) > _GROUPS:
+        groups: Any = node.args[_GROUPS]
+        return weight_scale.repeat(groups)
+    return weight_scale
+
+
+def _positions(type_: str) -> int:
+    """Dimensions of the output behind its channels: a Conv2d's has two."""
+    return 0 if type_ == "Linear" else int(type_[-2])
+
+
+def scale_after_sums(model: GraphModule) -> GraphModule:
+    """Lets the rounded ops of a converted graph add up whole numbers. Changes the graph in place."""
+    integers: dict[Node, Node] = {}  # ops that share a dequantization go on sharing one
+    for _, type_, node in list(op_nodes(model.graph)):
+        if sums_integers(type_) and _is_rounded(node):
+            _scale_after(model, type_, node, integers)
+    model.graph.eliminate_dead_code()
+    model.recompile()
+    return model
+
+
+def _is_rounded(node: Node) -> bool:
+    """Whether an op's input and weight are dequantized in front of it."""
+    source: Any = node.args[0]
+    is_input = isinstance(source, Node) and source.target in (PER_TENSOR, PER_BATCH)
+    return is_input and source.args[0].op == "call_function" and is_dequantize(node.args[1])  # a weight is stored
+
+
+def _scale_after(model: GraphModule, type_: str, node: Node, integers: dict[Node, Node]) -> None:
+    given: Any = (*node.args, None)
+    source, weight, bias = given[: BIAS + 1]
+    scale = _scale_node(model, type_, node)
+    for dequantize in (source, weight):
+        if dequantize not in integers:
+            integers[dequantize] = _unscaled(model, dequantize)
+    node.args = (integers[source], integers[weight], *([None] if len(node.args) > BIAS else []), *node.args[BIAS + 1 :])
+    readers = list(node.users)
+    call: _Call = model.graph.call_function
+    with model.graph.inserting_after(node):
+        result = call(_aten.mul.Tensor, (node, scale))
+    if bias is not None:
+        with model.graph.inserting_after(result):
+            shape = [-1, *[1] * _positions(type_)]
+            shaped = call(_aten.view.default, (bias, shape)) if _positions(type_) else bias
+        with model.graph.inserting_after(result if shaped is bias else shaped):
+            result = call(_aten.add.Tensor, (result, shaped))
+    for reader in readers:
+        reader.replace_input_with(node, result)
+
+
+def _unscaled(model: GraphModule, dequantize: Node) -> Node:
+    """The same integers, less their zero point, on a grid of width 1."""
+    one: Any = 1.0
+    like: Any = dequantize.args[1]
+    if dequantize.target is not PER_TENSOR:
+        scale = attribute(model, path_of(like)) if like.op == "get_attr" else torch.ones(1, dtype=torch.float64)
+        one = constant(model, "_ones", torch.ones_like(scale), dequantize)
+    with model.graph.inserting_before(dequantize):
+        return _on_grid(model, dequantize, one)
+
+
+def _scale_node(model: GraphModule, type_: str, node: Node) -> Node:
+    """A node that holds the product of both scales, in front of the op."""
+    given: Any = node.args
+    source, weight = given[:BIAS]
+    of_weight = weight.args[1]
+    weight_scale = attribute(model, path_of(of_weight)) if weight.target is PER_CHANNEL else torch.tensor(of_weight)
+    if source.target is PER_TENSOR:
+        return constant(model, "_scale", scale_of_sums(source.args[1], weight_scale, type_, node), node)
+    shaped = constant(model, "_scale", over_channels(_of_channels(weight_scale, type_, node), type_), node)
+    call: _Call = model.graph.call_function
+    with model.graph.inserting_before(node):
+        of_batch = call(CAST, (source.args[1], torch.float32))
+        return call(_aten.mul.Tensor, (shaped, of_batch))
+
+
+def scale_before_sums(model: GraphModule) -> GraphModule:
+    """Takes `scale_after_sums` back: compilers that make int8 kernels of a graph look for dequantized operands.
+
+    Changes the graph in place; sums differ in their last bits. Transposed convolutions stay as they are.
+    """
+    for _, type_, node in list(op_nodes(model.graph)):
+        is_compiled = sums_integers(type_) and not type_.startswith("ConvTranspose")
+        product = next(iter(node.users), None)
+        if is_compiled and product is not None and _is_scaled(product):
+            _scale_before(model, node, product)
+    model.graph.eliminate_dead_code()
+    model.recompile()
+    return model
+
+
+def _is_scaled(product: Node) -> bool:
+    """Whether `scale_after_sums` made the product."""
+    if product.target is not _aten.mul.Tensor:
+        return False
+    given: Any = product.args
+    node, scale = given
+    made = isinstance(scale, Node) and (scale.op == "get_attr" or scale.target is _aten.mul.Tensor)
+    return made and len(node.users) == 1 and operator_of(node) is not None and _is_rounded(node)
+
+
+def _scale_before(model: GraphModule, node: Node, product: Node) -> None:
+    given: Any = (*node.args[:BIAS], product.args[1])
+    source, weight, scale = given
+    integers = source.args[0]
+    if source.target is PER_TENSOR:
+        weight_scale = attribute(model, path_of(scale)) / integers.args[1]
+    else:
+        weight_scale = attribute(model, path_of(next(one for one in scale.args if one.op == "get_attr")))
+    is_whole = weight.target is PER_TENSOR
+    of_weight: Any = float(weight_scale) if is_whole else constant(model, "_weight_scale", weight_scale.flatten(), node)
+    result, bias = _with_bias(model, product)
+    with model.graph.inserting_before(node):
+        scaled = _on_grid(model, source, integers.args[1])
+        stored = _on_grid(model, weight, of_weight)
+        call: Any = node.target
+        again = model.graph.call_function(call, (scaled, stored, bias, *node.args[BIAS + 1 :]))
+    again.meta = dict(node.meta)
+    result.replace_all_uses_with(again)
+
+
+def _on_grid(model: GraphModule, dequantize: Node, scale: Any) -> Node:
+    call: Any = dequantize.target
+    new = model.graph.call_function(call, (dequantize.args[0], scale, *dequantize.args[2:]), dict(dequantize.kwargs))
+    new.meta = dict(dequantize.meta)
+    return new
+
+
+def _with_bias(model: GraphModule, product: Node) -> tuple[Node, Node | None]:
+    """What an op with its bias gives, and the bias, where all that reads the scaled sums adds a stored one to them."""
+    following = next(iter(product.users))
+    if len(product.users) == 1 and following.target is _aten.add.Tensor and following.args[0] is product:
+        bias: Any = following.args[1]
+        if isinstance(bias, Node) and bias.target is _aten.view.default:
+            bias = bias.args[0]
+        if isinstance(bias, Node) and bias.op == "get_attr" and attribute(model, path_of(bias)).dim() == 1:
+            return following, bias
+    return product, None

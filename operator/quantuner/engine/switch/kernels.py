@@ -1,0 +1,121 @@
+"""Int8 kernels of this processor for the sums of rounded ops, taken where they give the bits of fp32.
+
+Sums of rounded ops are whole numbers; oneDNN multiplies them by their scale and adds the bias, in this order. So its
+kernels and fp32 agree wherever fp32 holds the sums exactly. The weight's magnitudes prove that for any input, and the
+first samples that an op is given are compared: where they differ, the processor computes in fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from quantuner.engine.devices import sums_overflow
+from quantuner.engine.sums import BIAS, EXACT
+from quantuner.engine.switch.summed import Summed
+
+logger = logging.getLogger(__name__)
+
+_aten = torch.ops.aten
+_onednn = torch.ops.onednn
+SAMPLES = 4  # of the first batch, of which the sums are compared
+_NO_ACTIVATION: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+"""The output is not rounded: its scale and zero point, its type, and what would follow it."""
+_Layout = torch.memory_format | None
+
+
+@cache
+def are_available() -> bool:
+    """Whether this processor adds up products of 8 bits without overflow."""
+    found = torch.cpu.get_capabilities()
+    return found.get("architecture") == "x86_64" and not sums_overflow(found) and torch.backends.mkldnn.is_available()
+
+
+class Kernels:
+    """Those of one model's ops. Packed weights are kept, as rounded ones are."""
+
+    def __init__(self) -> None:
+        self._packed: dict[tuple[object, ...], torch.Tensor] = {}
+        self._known: dict[tuple[object, ...], tuple[bool, _Layout]] = {}
+        """Whether an op's kernel gives fp32's bits, and in which layout fp32 gives them."""
+
+    def takes(self, op: Summed, value: torch.Tensor) -> bool:
+        """Whether there is a kernel for the op that gives fp32's bits for its input `value`, and any other."""
+        return (
+            are_available()
+            and value.device.type == "cpu"
+            and _has_kernel(op, value)
+            and op.weight.is_centred
+            and op.weight.magnitude * op.grid.magnitude <= EXACT
+            and self._known.get(_key(op, value), (True, None))[0]
+        )
+
+    def compute(self, op: Summed, integers: torch.Tensor) -> torch.Tensor | None:
+        """The op's output for the `(N, …) uint8` integers of its input; None where it is not what fp32 gives."""
+        key = _key(op, integers)
+        found = self._run(op, integers)
+        if key not in self._known:
+            fp32 = op.in_fp32(integers[:SAMPLES].to(torch.float32).sub_(op.grid.zero_point))
+            self._known[key] = _agreement(op, found[:SAMPLES], fp32)
+        agrees, layout = self._known[key]
+        if not agrees:
+            return None
+        return found if layout is None else found.contiguous(memory_format=layout)
+
+    def _run(self, op: Summed, integers: torch.Tensor) -> torch.Tensor:
+        values, zero = op.weight.values, op.grid.zero_point
+        scales = op.scale.flatten().expand(len(values)).contiguous()
+        rest = (scales, torch.zeros(len(values), dtype=torch.int32), op.bias)
+        if op.node.target is _aten.linear.default:
+            packed = self._pack((op.weight,), lambda: _onednn.qlinear_prepack(values, list(integers.shape)))
+            product: torch.Tensor = _onednn.qlinear_pointwise(integers, 1.0, zero, packed, *rest, *_NO_ACTIVATION)
+            return product
+        how = _how(op)
+        packed = self._pack(
+            (op.weight, bool(zero), *map(str, how)),
+            lambda: _onednn.qconv_prepack(values, scales, 1.0, zero, *how, list(integers.shape)),
+        )
+        image: torch.Tensor = _onednn.qconv_pointwise(integers, 1.0, zero, packed, *rest, *how, *_NO_ACTIVATION)
+        return image
+
+    def _pack(self, key: tuple[object, ...], pack: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if key not in self._packed:
+            self._packed[key] = pack()
+        return self._packed[key]
+
+
+def _has_kernel(op: Summed, value: torch.Tensor) -> bool:
+    is_linear = op.node.target is _aten.linear.default and value.dim() > 1
+    is_convolution = op.node.target is _aten.conv2d.default and value.dim() == 4  # not of one image without a batch
+    return value.numel() > 0 and (is_linear or is_convolution)
+
+
+def _key(op: Summed, value: torch.Tensor) -> tuple[object, ...]:
+    """What decides which of oneDNN's kernels computes, and in which layout, besides the number of samples."""
+    return op.node, op.weight, bool(op.grid.zero_point), value.shape[1:], value.stride()
+
+
+def _how(op: Summed) -> tuple[Any, ...]:
+    """Stride, padding, dilation and groups of a two-dimensional convolution."""
+    given: Sequence[Any] = op.node.args[BIAS + 1 :]
+    usual: Sequence[Any] = ([1, 1], [0, 0], [1, 1], 1)
+    stride, padding, dilation, groups = [*given, *usual[len(given) :]]
+    return _both(stride), _both(padding), _both(dilation), groups
+
+
+def _both(value: Any) -> list[int]:
+    """One number for both dimensions, or one for each."""
+    return [*value] * (2 if len(value) == 1 else 1)
+
+
+def _agreement(op: Summed, found: torch.Tensor, fp32: torch.Tensor) -> tuple[bool, _Layout]:
+    if not torch.equal(found, fp32):
+        logger.warning("%s: this processor's int8 kernel differs from fp32, which is used instead", op.node.name)
+        return False, None
+    if found.stride() == fp32.stride():
+        return True, None
+    return True, torch.contiguous_format if fp32.is_contiguous() else torch.channels_last

@@ -1,0 +1,121 @@
+"""Int8 kernels are taken where they give fp32's bits, and nowhere else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantuner.engine.sums import EXACT
+from quantuner.engine.switch import kernels as module
+from quantuner.engine.switch.integers import InputGrid, IntegerWeight
+from quantuner.engine.switch.kernels import Kernels, are_available
+from quantuner.engine.switch.summed import Summed
+
+needs_vnni = pytest.mark.skipif(not are_available(), reason="this processor adds up products of 8 bits in 16 bits")
+_aten = torch.ops.aten
+
+
+def summed(
+    target: Any, values: torch.Tensor, grid: InputGrid, rest: Sequence[Any] = (), *, bias: bool = True, zero: int = 0
+) -> Summed:
+    """A call of an operator with an int8 weight."""
+    graph = torch.fx.Graph()
+    source, weight, shift = (graph.placeholder(name) for name in ("source", "weight", "shift"))
+    node = graph.call_function(target, (source, weight, shift if bias else None, *rest))
+    count = len(values)
+    scale = torch.rand(count) * 0.01 + 1e-4
+    integer = IntegerWeight(values, scale, torch.full((count,), zero), 0)
+    type_ = "Linear" if target is _aten.linear.default else "Conv2d"
+    return Summed.of(node, type_, integer, grid, {shift: torch.randn(count)})
+
+
+def whole(*shape: int, low: int = -128, high: int = 128, dtype: torch.dtype = torch.int8) -> torch.Tensor:
+    return torch.randint(low, high, shape, dtype=dtype)
+
+
+def expected(op: Summed, integers: torch.Tensor) -> torch.Tensor:
+    return op.in_fp32(integers.float() - op.grid.zero_point)
+
+
+@needs_vnni
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_convolutions_have_fp32s_bits_and_layout(data: st.DataObject) -> None:
+    draw: Callable[..., Any] = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    groups, outputs, inputs = (draw(st.integers(1, n)) for n in (2, 9, 9))
+    kernel, stride, padding, dilation = (draw(st.integers(*b)) for b in ((1, 3), (1, 2), (0, 2), (1, 2)))
+    grid = InputGrid(0.1, draw(st.sampled_from([0, 3, 127, 255])), 255)
+    values = whole(outputs * groups, inputs, kernel, kernel).contiguous(memory_format=torch.channels_last)
+    rest = ([stride] * 2, [padding] * 2, [dilation] * 2, groups)
+    op = summed(_aten.conv2d.default, values, grid, rest, bias=draw(st.booleans()))
+    integers = whole(draw(st.integers(1, 7)), inputs * groups, 9, 8, low=0, high=256, dtype=torch.uint8)
+    if draw(st.booleans()):
+        integers = integers.contiguous(memory_format=torch.channels_last)
+    kernels = Kernels()
+    assert kernels.takes(op, integers)
+    for batch in (integers, whole(5, *integers.shape[1:], low=0, high=256, dtype=torch.uint8)):
+        found = kernels.compute(op, batch)
+        assert found is not None
+        assert torch.equal(found, expected(op, batch))
+    found = kernels.compute(op, integers)
+    assert found is not None
+    if found.numel() > found.shape[0]:
+        assert found.is_contiguous() == expected(op, integers).is_contiguous()
+
+
+@needs_vnni
+@pytest.mark.parametrize("shape", [(3, 16), (1, 16), (2, 5, 16)])
+@pytest.mark.parametrize("zero_point", [0, 5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linears_have_fp32s_bits(shape: tuple[int, ...], zero_point: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    op = summed(_aten.linear.default, whole(6, 16), InputGrid(0.1, zero_point, 255), bias=bias)
+    integers = whole(*shape, low=0, high=256, dtype=torch.uint8)
+    found = Kernels().compute(op, integers)
+    assert found is not None
+    assert found.shape == expected(op, integers).shape
+    assert torch.equal(found, expected(op, integers))
+
+
+@needs_vnni
+def test_sums_that_fp32_may_not_hold_are_left_to_fp32() -> None:
+    """127 · 255 · n is at most 2^24 for n up to 518."""
+    for columns, taken in ((518, True), (519, False)):
+        op = summed(_aten.linear.default, torch.full((2, columns), 127, dtype=torch.int8), InputGrid(0.1, 0, 255))
+        assert (127 * 255 * columns <= EXACT) is taken
+        assert Kernels().takes(op, torch.zeros(1, columns)) is taken
+
+
+@needs_vnni
+def test_a_weight_with_a_zero_point_an_input_without_samples_and_another_operator_have_none() -> None:
+    linear, grid, values = _aten.linear.default, InputGrid(0.1, 0, 255), whole(2, 4)
+    assert Kernels().takes(summed(linear, values, grid), torch.zeros(1, 4))
+    assert not Kernels().takes(summed(linear, values, grid, zero=1), torch.zeros(1, 4))
+    assert not Kernels().takes(summed(linear, values, grid), torch.zeros(0, 4))
+    assert not Kernels().takes(summed(linear, values, grid), torch.zeros(4))
+    assert not Kernels().takes(summed(_aten.conv1d.default, whole(2, 4, 1), grid), torch.zeros(1, 4, 3))
+
+
+def test_without_vnni_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "are_available", lambda: False)
+    op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
+    assert not Kernels().takes(op, torch.zeros(1, 4))
+
+
+@needs_vnni
+def test_a_kernel_that_differs_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No kernel of a processor at hand differs: one that is off by a bit stands in for it."""
+    run = Kernels._run
+    monkeypatch.setattr(Kernels, "_run", lambda *given: run(*given).nextafter(torch.tensor(torch.inf)))
+    op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
+    kernels, integers = Kernels(), whole(3, 4, low=0, high=256, dtype=torch.uint8)
+    assert kernels.takes(op, integers)
+    assert kernels.compute(op, integers) is None
+    assert not kernels.takes(op, integers)
+    assert "int8 kernel differs from fp32" in caplog.text
