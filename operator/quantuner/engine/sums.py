@@ -129,21 +129,35 @@ def scale_before_sums(model: GraphModule) -> GraphModule:
     for _, type_, node in list(op_nodes(model.graph)):
         is_compiled = sums_integers(type_) and not type_.startswith("ConvTranspose")
         product = next(iter(node.users), None)
-        if is_compiled and product is not None and _is_scaled(product):
+        if is_compiled and product is not None and _is_scaled(model, product):
             _scale_before(model, node, product)
     model.graph.eliminate_dead_code()
     model.recompile()
     return model
 
 
-def _is_scaled(product: Node) -> bool:
-    """Whether `scale_after_sums` made the product."""
-    if product.target is not _aten.mul.Tensor:
-        return False
+def _is_scaled(model: GraphModule, product: Node) -> bool:
+    """Whether it is the scale that `scale_after_sums` put there: a user may multiply, too."""
     given: Any = product.args
+    if product.target is not _aten.mul.Tensor or not isinstance(given[1], Node):
+        return False
     node, scale = given
-    made = isinstance(scale, Node) and (scale.op == "get_attr" or scale.target is _aten.mul.Tensor)
-    return made and len(node.users) == 1 and operator_of(node) is not None and _is_rounded(node)
+    if len(node.users) > 1 or operator_of(node) is None or not _is_rounded(node) or any(node.args[BIAS : BIAS + 1]):
+        return False
+    is_stored = scale.op == "get_attr" or (scale.target is _aten.mul.Tensor and _stored_of(scale) is not None)
+    return is_stored and all(_is_unit(model, dequantize) for dequantize in node.args[:BIAS])
+
+
+def _is_unit(model: GraphModule, dequantize: Any) -> bool:
+    scale = dequantize.args[1]
+    if isinstance(scale, Node):
+        return scale.op == "get_attr" and bool((attribute(model, path_of(scale)) == 1).all())
+    return bool(scale == 1)
+
+
+def _stored_of(product: Node) -> Node | None:
+    """The factor that the model holds."""
+    return next((one for one in product.all_input_nodes if one.op == "get_attr"), None)
 
 
 def _scale_before(model: GraphModule, node: Node, product: Node) -> None:
@@ -153,7 +167,7 @@ def _scale_before(model: GraphModule, node: Node, product: Node) -> None:
     if source.target is PER_TENSOR:
         weight_scale = attribute(model, path_of(scale)) / integers.args[1]
     else:
-        weight_scale = attribute(model, path_of(next(one for one in scale.args if one.op == "get_attr")))
+        weight_scale = attribute(model, path_of(_stored_of(scale)))
     is_whole = weight.target is PER_TENSOR
     of_weight: Any = float(weight_scale) if is_whole else constant(model, "_weight_scale", weight_scale.flatten(), node)
     result, bias = _with_bias(model, product)

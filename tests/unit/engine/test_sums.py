@@ -83,6 +83,30 @@ def called(model: GraphModule) -> list[str]:
     return sorted(str(node.target) for node in model.graph.nodes if node.op == "call_function")
 
 
+class Scaled(nn.Module):
+    """A layer scale: a factor of the user's behind an op (Touvron et al. 2021, arXiv:2103.17239)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.factor = nn.Linear(4, 3), nn.Parameter(torch.tensor([0.5, 2.0, 3.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x) * self.factor
+        return y
+
+
+@approaches
+def test_a_factor_of_the_users_is_not_taken_for_a_scale(approach: str) -> None:
+    """Models that were trained keep torchao's form, and are compiled as well."""
+    model = converted(Scaled, rows, approach)
+    expected, before = model(rows()), called(model)
+    assert called(scale_before_sums(model)) == before
+    assert torch.equal(model(rows()), expected)
+    for change in (scale_after_sums, scale_before_sums):
+        torch.testing.assert_close(change(model)(rows()), expected, rtol=1e-4, atol=1e-5)
+    assert called(model) == before
+
+
 def test_sums_do_not_depend_on_their_order() -> None:
     """That of the channels, here: what torchao's own model computes does."""
     torch.manual_seed(0)

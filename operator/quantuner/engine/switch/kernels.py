@@ -61,6 +61,7 @@ class Kernels:
         if key not in self._known:
             fp32 = op.in_fp32(integers[:SAMPLES].to(torch.float32).sub_(op.grid.zero_point))
             self._known[key] = _agreement(op, found[:SAMPLES], fp32)
+            op.weight.forget_fp32()
         agrees, layout = self._known[key]
         if not agrees:
             return None

@@ -82,6 +82,15 @@ def test_linears_have_fp32s_bits(shape: tuple[int, ...], zero_point: int, bias: 
 
 
 @needs_vnni
+def test_no_weight_is_kept_in_fp32_beside_its_integers() -> None:
+    op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
+    integers = whole(3, 4, low=0, high=256, dtype=torch.uint8)
+    assert Kernels().compute(op, integers) is not None
+    assert "fp32" not in vars(op.weight)
+    assert torch.equal(op.weight.fp32, op.weight.values.float())
+
+
+@needs_vnni
 def test_sums_that_fp32_may_not_hold_are_left_to_fp32() -> None:
     """127 · 255 · n is at most 2^24 for n up to 518."""
     for columns, taken in ((518, True), (519, False)):
