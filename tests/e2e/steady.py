@@ -1,12 +1,16 @@
 """A search whose trials take a known time and never meet the target: it always runs to its last trial."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import yaml
 
 from quantuner.api.journal import History, lines_of
 from quantuner.api.names import journal_configmap
 from tests.e2e.kube import Kube, Object
-from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example
+from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example, local_history
 
 TRIALS = 64
 WAITING = '''
@@ -48,10 +52,18 @@ def steady_code() -> Object:
     return configmap("digits-task", **FILES)
 
 
-def write_code(folder: Path) -> None:
-    """The task's modules as files, for a search without a cluster."""
+def run_here(body: Object, folder: Path) -> History:
+    """The same resource without a cluster, in one process that nothing happens to and that waits for nothing."""
     for name, text in FILES.items():
         (folder / f"{name}.py").write_text(text)
+    manifest, workspace = folder / "tuning.yaml", folder / "workspace"
+    manifest.write_text(yaml.safe_dump(body))
+    command = [sys.executable, "-m", "quantuner.cli", "run", str(manifest), "--workers", "0"]
+    done = subprocess.run(
+        [*command, "--code", str(folder), "--workspace", str(workspace)], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return local_history(workspace)
 
 
 def await_told(kube: Kube, name: str, count: int, seconds: float) -> History:

@@ -1,16 +1,13 @@
 """Everything that a search leans on is killed while it runs: its history and its winner stay."""
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from quantuner.api.journal import Finished, History, Outcome, TrialState
-from tests.e2e.kube import Kube, Object, condition, has_ended, is_true
+from tests.e2e.kube import Kube, condition, has_ended, is_true
 from tests.e2e.losses import (
     kill_api_server,
     kill_launcher_pod,
@@ -20,8 +17,8 @@ from tests.e2e.losses import (
     revive_mpi_operator,
 )
 from tests.e2e.release import Release
-from tests.e2e.steady import TRIALS, await_told, steady, steady_code, write_code
-from tests.e2e.tunings import history, local_history
+from tests.e2e.steady import TRIALS, await_told, run_here, steady, steady_code
+from tests.e2e.tunings import history
 
 pytestmark = pytest.mark.cluster
 
@@ -71,7 +68,7 @@ def test_a_search_survives_the_loss_of_everything_in_turn(kube: Kube, release: R
     alone = disturbed.tried[len(seen[1].tried) + 2 : len(seen[3].tried)]  # after what both ranks still had in hand
     assert len({trial.rank for trial in alone}) == 1, f"seed {SEED}: the killed rank told trials, or was not killed"
 
-    undisturbed = _here(body, tmp_path)
+    undisturbed = run_here(body, tmp_path)
     assert len(undisturbed.tried) == TRIALS
     assert len({trial.digest for trial in undisturbed.tried}) == TRIALS
     assert _answer(disturbed) == _answer(undisturbed), f"seed {SEED}"
@@ -86,16 +83,3 @@ def _answer(
     assert isinstance(found.end, Finished), found.end
     told = [(t.index, t.digest, t.accuracy, t.state) for t in found.trials]
     return told, found.end.outcome, found.end.best, found.end.accuracy
-
-
-def _here(body: Object, folder: Path) -> History:
-    """The same resource without a cluster, in one process that nothing happens to."""
-    write_code(folder)
-    manifest, workspace = folder / "tuning.yaml", folder / "workspace"
-    manifest.write_text(yaml.safe_dump(body))
-    command = [sys.executable, "-m", "quantuner.cli", "run", str(manifest), "--workers", "0"]
-    done = subprocess.run(
-        [*command, "--code", str(folder), "--workspace", str(workspace)], capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return local_history(workspace)

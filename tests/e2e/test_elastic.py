@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.disturbed import STARTED_SECONDS, await_trials, ended, is_the_examples_answer, slow
+from tests.e2e.disturbed import STARTED_SECONDS, await_trials, ended, is_the_undisturbed_answer, slow
 from tests.e2e.kube import Kube, Object, is_true
 from tests.e2e.tunings import history
 
@@ -34,7 +34,7 @@ def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kub
     change(kube, "elastic", suspend=False, workers=2)
     body, found = ended(kube, "elastic")
     assert [launch.ranks for launch in found.launches] == [2, 3]
-    is_the_examples_answer(body, found)
+    is_the_undisturbed_answer(body, found)
 
 
 def test_a_running_search_goes_on_at_another_size(kube: Kube) -> None:
@@ -46,7 +46,7 @@ def test_a_running_search_goes_on_at_another_size(kube: Kube) -> None:
     assert [launch.ranks for launch in found.launches] == [2, 5]
     assert {launch.threads for launch in found.launches} == {1}
     assert len(set(found.launches[-1].hosts)) == 3
-    is_the_examples_answer(body, found)
+    is_the_undisturbed_answer(body, found)
 
 
 @pytest.mark.parametrize("role", ["launcher", "worker"])
@@ -59,4 +59,4 @@ def test_a_pod_that_is_told_to_end_loses_nothing_that_was_told(kube: Kube, role:
     assert len(history(kube, name).tried) >= told
     body, found = ended(kube, name)
     assert len(found.launches) >= 2
-    is_the_examples_answer(body, found)
+    is_the_undisturbed_answer(body, found)

@@ -39,7 +39,7 @@ def scale_of_sums(scale: float, weight_scale: torch.Tensor, type_: str, node: No
 
 def over_channels(values: torch.Tensor, type_: str) -> torch.Tensor:
     """`(C,)`, or `()` for all channels, so that it broadcasts over the output of an op of the type."""
-    return values.view(-1, *[1] * _positions(type_)) if values.dim() else values
+    return values.view(-1, *[1] * _positions(type_)) if values.dim() and _positions(type_) else values
 
 
 def _of_channels(weight_scale: torch.Tensor, type_: str, node: Node) -> torch.Tensor:
@@ -111,7 +111,11 @@ def _scale_node(model: GraphModule, type_: str, node: Node) -> Node:
     given: Any = node.args
     source, weight = given[:BIAS]
     of_weight = weight.args[1]
-    weight_scale = attribute(model, path_of(of_weight)) if weight.target is PER_CHANNEL else torch.tensor(of_weight)
+    weight_scale = (
+        attribute(model, path_of(of_weight))
+        if weight.target is PER_CHANNEL
+        else torch.tensor(of_weight, dtype=torch.float32)
+    )
     if source.target is PER_TENSOR:
         return constant(model, "_scale", scale_of_sums(source.args[1], weight_scale, type_, node), node)
     shaped = constant(model, "_scale", over_channels(_of_channels(weight_scale, type_, node), type_), node)
@@ -130,7 +134,7 @@ def scale_before_sums(model: GraphModule) -> GraphModule:
         is_compiled = sums_integers(type_) and not type_.startswith("ConvTranspose")
         product = next(iter(node.users), None)
         if is_compiled and product is not None and _is_scaled(model, product):
-            _scale_before(model, node, product)
+            _scale_before(model, type_, node, product)
     model.graph.eliminate_dead_code()
     model.recompile()
     return model
@@ -160,7 +164,7 @@ def _stored_of(product: Node) -> Node | None:
     return next((one for one in product.all_input_nodes if one.op == "get_attr"), None)
 
 
-def _scale_before(model: GraphModule, node: Node, product: Node) -> None:
+def _scale_before(model: GraphModule, type_: str, node: Node, product: Node) -> None:
     given: Any = (*node.args[:BIAS], product.args[1])
     source, weight, scale = given
     integers = source.args[0]
@@ -170,7 +174,7 @@ def _scale_before(model: GraphModule, node: Node, product: Node) -> None:
         weight_scale = attribute(model, path_of(_stored_of(scale)))
     is_whole = weight.target is PER_TENSOR
     of_weight: Any = float(weight_scale) if is_whole else constant(model, "_weight_scale", weight_scale.flatten(), node)
-    result, bias = _with_bias(model, product)
+    result, bias = _with_bias(model, type_, product)
     with model.graph.inserting_before(node):
         scaled = _on_grid(model, source, integers.args[1])
         stored = _on_grid(model, weight, of_weight)
@@ -187,13 +191,20 @@ def _on_grid(model: GraphModule, dequantize: Node, scale: Any) -> Node:
     return new
 
 
-def _with_bias(model: GraphModule, product: Node) -> tuple[Node, Node | None]:
-    """What an op with its bias gives, and the bias, where all that reads the scaled sums adds a stored one to them."""
+def _with_bias(model: GraphModule, type_: str, product: Node) -> tuple[Node, Node | None]:
+    """What an op with its bias gives, and the bias, where all that reads the scaled sums adds one as
+    `scale_after_sums` does; a user's addend may lie along other dimensions.
+    """
     following = next(iter(product.users))
-    if len(product.users) == 1 and following.target is _aten.add.Tensor and following.args[0] is product:
-        bias: Any = following.args[1]
-        if isinstance(bias, Node) and bias.target is _aten.view.default:
-            bias = bias.args[0]
-        if isinstance(bias, Node) and bias.op == "get_attr" and attribute(model, path_of(bias)).dim() == 1:
-            return following, bias
+    added: Any = following.args[-1]
+    if _positions(type_) and isinstance(added, Node):
+        given: Any = added.args
+        ours = added.target is _aten.view.default and list(given[1])[1:] == [1] * _positions(type_)
+        added = given[0] if ours else None
+    is_added = len(product.users) == 1 and following.target is _aten.add.Tensor and following.args[0] is product
+    if is_added and not following.kwargs and isinstance(added, Node) and added.op == "get_attr":
+        sums: Any = product.args[0]
+        bias, weight = (attribute(model, path_of(one)) for one in (added, sums.args[1].args[0]))
+        if bias.shape == weight.shape[:1]:
+            return following, added
     return product, None

@@ -107,6 +107,27 @@ def test_a_factor_of_the_users_is_not_taken_for_a_scale(approach: str) -> None:
     assert called(model) == before
 
 
+def test_an_addend_of_the_users_is_not_taken_for_a_bias() -> None:
+    """It lies along the width of an image, or counts twice."""
+
+    class Width(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Linear(4, 4, bias=False)
+            self.along, self.twice = nn.Parameter(torch.arange(4.0)), nn.Parameter(torch.arange(4.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.conv(x) + self.along
+            z: torch.Tensor = torch.add(self.fc(y), self.twice, alpha=2)
+            out: torch.Tensor = self.fc(z) + self.twice.view(4, 1)
+            return out
+
+    model = converted(Width, images, "static")
+    expected = model(images())
+    for change in (scale_after_sums, scale_before_sums):
+        torch.testing.assert_close(change(model)(images()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_sums_do_not_depend_on_their_order() -> None:
     """That of the channels, here: what torchao's own model computes does."""
     torch.manual_seed(0)

@@ -43,26 +43,21 @@ class Kernels:
         self._known: dict[tuple[object, ...], tuple[bool, _Layout]] = {}
         """Whether an op's kernel gives fp32's bits, and in which layout fp32 gives them."""
 
-    def takes(self, op: Summed, value: torch.Tensor) -> bool:
-        """Whether there is a kernel for the op that gives fp32's bits for its input `value`, and any other."""
-        return (
-            are_available()
-            and value.device.type == "cpu"
-            and _has_kernel(op, value)
-            and op.weight.is_centred
-            and op.weight.magnitude * op.grid.magnitude <= EXACT
-            and self._known.get(_key(op, value), (True, None))[0]
-        )
+    def compute(self, op: Summed, value: torch.Tensor, rounded: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        """The op's output for its input `value`, of which `rounded` gives the uint8 integers.
 
-    def compute(self, op: Summed, integers: torch.Tensor) -> torch.Tensor | None:
-        """The op's output for the `(N, …) uint8` integers of its input; None where it is not what fp32 gives."""
-        key = _key(op, integers)
+        None where there is no kernel, or none that is proven to give fp32's bits.
+        """
+        key = _key(op, value)
+        agrees, layout = self._known.get(key, (_is_proven(op, value), None))
+        if not agrees:
+            return None
+        integers = rounded()
         found = self._run(op, integers)
         if key not in self._known:
             fp32 = op.in_fp32(integers[:SAMPLES].to(torch.float32).sub_(op.grid.zero_point))
-            self._known[key] = _agreement(op, found[:SAMPLES], fp32)
             op.weight.forget_fp32()
-        agrees, layout = self._known[key]
+            agrees, layout = self._known[key] = _agreement(op, found[:SAMPLES], fp32)
         if not agrees:
             return None
         return found if layout is None else found.contiguous(memory_format=layout)
@@ -89,10 +84,20 @@ class Kernels:
         return self._packed[key]
 
 
-def _has_kernel(op: Summed, value: torch.Tensor) -> bool:
+def _is_proven(op: Summed, value: torch.Tensor) -> bool:
+    """Whether there is a kernel whose sums fp32 holds exactly, for this input and any other on the grid."""
     is_linear = op.node.target is _aten.linear.default and value.dim() > 1
     is_convolution = op.node.target is _aten.conv2d.default and value.dim() == 4  # not of one image without a batch
-    return value.numel() > 0 and (is_linear or is_convolution)
+    return (
+        are_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and value.device.type == "cpu"
+        and value.numel() > 0
+        and (is_linear or is_convolution)
+        and op.weight.is_centred
+        and (op.bias is None or op.bias.shape == op.weight.values.shape[:1])
+        and op.weight.magnitude * op.grid.magnitude <= EXACT
+    )
 
 
 def _key(op: Summed, value: torch.Tensor) -> tuple[object, ...]:
@@ -114,9 +119,16 @@ def _both(value: Any) -> list[int]:
 
 
 def _agreement(op: Summed, found: torch.Tensor, fp32: torch.Tensor) -> tuple[bool, _Layout]:
+    if _is_in_both_layouts(found) and op.node.target is _aten.conv2d.default:
+        return False, None  # no memory format names fp32's strides, by which a following convolution may choose its own
     if not torch.equal(found, fp32):
         logger.warning("%s: this processor's int8 kernel differs from fp32, which is used instead", op.node.name)
         return False, None
     if found.stride() == fp32.stride():
         return True, None
     return True, torch.contiguous_format if fp32.is_contiguous() else torch.channels_last
+
+
+def _is_in_both_layouts(image: torch.Tensor) -> bool:
+    """As one of one channel, or of one pixel, is."""
+    return image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)

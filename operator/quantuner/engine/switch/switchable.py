@@ -186,11 +186,11 @@ class _Run:
         grid = rounding.input_grid(fixed, config, values[source])
         weight = rounding.integers(name, config, values[weight_node], channel_axis(node))
         op = Summed.of(node, self._switchable.types[node], weight, grid, values)
-        if kernels.takes(op, values[source]):
-            integers = self._rounded(source, (fixed, "bytes"), lambda: grid.bytes(values[source]))
-            found = kernels.compute(op, integers)
-            if found is not None:
-                return found
+        found = kernels.compute(
+            op, values[source], lambda: self._rounded(source, (fixed, "bytes"), lambda: grid.bytes(values[source]))
+        )
+        if found is not None:
+            return found
         return op.in_fp32(self._rounded(source, (fixed, "fp32"), lambda: grid.fp32(values[source])))
 
     def _input(self, source: Node, range_name: str, config: OpConfig, values: Values) -> torch.Tensor:

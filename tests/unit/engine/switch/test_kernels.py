@@ -1,5 +1,6 @@
 """Int8 kernels are taken where they give fp32's bits, and nowhere else."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,11 @@ def expected(op: Summed, integers: torch.Tensor) -> torch.Tensor:
     return op.in_fp32(integers.float() - op.grid.zero_point)
 
 
+def computed(op: Summed, integers: torch.Tensor, kernels: Kernels | None = None) -> torch.Tensor | None:
+    value = integers.float().sub_(op.grid.zero_point).mul_(op.grid.scale)  # strides stay
+    return (kernels or Kernels()).compute(op, value, lambda: integers)
+
+
 @needs_vnni
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -56,15 +62,13 @@ def test_convolutions_have_fp32s_bits_and_layout(data: st.DataObject) -> None:
     if draw(st.booleans()):
         integers = integers.contiguous(memory_format=torch.channels_last)
     kernels = Kernels()
-    assert kernels.takes(op, integers)
     for batch in (integers, whole(5, *integers.shape[1:], low=0, high=256, dtype=torch.uint8)):
-        found = kernels.compute(op, batch)
-        assert found is not None
-        assert torch.equal(found, expected(op, batch))
-    found = kernels.compute(op, integers)
-    assert found is not None
-    if found.numel() > found.shape[0]:
-        assert found.is_contiguous() == expected(op, integers).is_contiguous()
+        found, fp32 = computed(op, batch, kernels), expected(op, batch)
+        one = fp32.is_contiguous() and fp32.is_contiguous(memory_format=torch.channels_last)
+        assert one is (found is None)
+        if found is not None:
+            assert torch.equal(found, fp32)
+            assert found.stride() == fp32.stride() or len(fp32) == 1
 
 
 @needs_vnni
@@ -75,7 +79,7 @@ def test_linears_have_fp32s_bits(shape: tuple[int, ...], zero_point: int, bias: 
     torch.manual_seed(0)
     op = summed(_aten.linear.default, whole(6, 16), InputGrid(0.1, zero_point, 255), bias=bias)
     integers = whole(*shape, low=0, high=256, dtype=torch.uint8)
-    found = Kernels().compute(op, integers)
+    found = computed(op, integers)
     assert found is not None
     assert found.shape == expected(op, integers).shape
     assert torch.equal(found, expected(op, integers))
@@ -85,9 +89,13 @@ def test_linears_have_fp32s_bits(shape: tuple[int, ...], zero_point: int, bias: 
 def test_no_weight_is_kept_in_fp32_beside_its_integers() -> None:
     op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
     integers = whole(3, 4, low=0, high=256, dtype=torch.uint8)
-    assert Kernels().compute(op, integers) is not None
+    assert computed(op, integers) is not None
     assert "fp32" not in vars(op.weight)
     assert torch.equal(op.weight.fp32, op.weight.values.float())
+
+
+def is_taken(op: Summed, *shape: int) -> bool:
+    return computed(op, torch.zeros(shape, dtype=torch.uint8)) is not None
 
 
 @needs_vnni
@@ -96,23 +104,41 @@ def test_sums_that_fp32_may_not_hold_are_left_to_fp32() -> None:
     for columns, taken in ((518, True), (519, False)):
         op = summed(_aten.linear.default, torch.full((2, columns), 127, dtype=torch.int8), InputGrid(0.1, 0, 255))
         assert (127 * 255 * columns <= EXACT) is taken
-        assert Kernels().takes(op, torch.zeros(1, columns)) is taken
+        assert is_taken(op, 1, columns) is taken
 
 
 @needs_vnni
-def test_a_weight_with_a_zero_point_an_input_without_samples_and_another_operator_have_none() -> None:
+def test_what_has_no_kernel_is_left_to_fp32() -> None:
     linear, grid, values = _aten.linear.default, InputGrid(0.1, 0, 255), whole(2, 4)
-    assert Kernels().takes(summed(linear, values, grid), torch.zeros(1, 4))
-    assert not Kernels().takes(summed(linear, values, grid, zero=1), torch.zeros(1, 4))
-    assert not Kernels().takes(summed(linear, values, grid), torch.zeros(0, 4))
-    assert not Kernels().takes(summed(linear, values, grid), torch.zeros(4))
-    assert not Kernels().takes(summed(_aten.conv1d.default, whole(2, 4, 1), grid), torch.zeros(1, 4, 3))
+    assert is_taken(summed(linear, values, grid), 1, 4)
+    assert not is_taken(summed(linear, values, grid, zero=1), 1, 4)
+    assert not is_taken(summed(linear, values, grid), 0, 4)
+    assert not is_taken(summed(linear, values, grid), 4)
+    assert not is_taken(summed(_aten.conv1d.default, whole(2, 4, 1), grid), 1, 4, 3)
+
+
+@needs_vnni
+def test_who_switches_onednn_off_gets_fp32() -> None:
+    op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags also sets what this build warns of
+    try:
+        assert not is_taken(op, 1, 4)
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+    assert is_taken(op, 1, 4)
+
+
+@needs_vnni
+def test_a_bias_for_each_row_is_left_to_fp32() -> None:
+    op = dataclasses.replace(summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255)), bias=torch.randn(3, 2))
+    integers = whole(3, 4, low=0, high=256, dtype=torch.uint8)
+    assert computed(op, integers) is None
+    assert expected(op, integers).shape == (3, 2)
 
 
 def test_without_vnni_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "are_available", lambda: False)
-    op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
-    assert not Kernels().takes(op, torch.zeros(1, 4))
+    assert not is_taken(summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255)), 1, 4)
 
 
 @needs_vnni
@@ -120,11 +146,16 @@ def test_a_kernel_that_differs_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No kernel of a processor at hand differs: one that is off by a bit stands in for it."""
-    run = Kernels._run
-    monkeypatch.setattr(Kernels, "_run", lambda *given: run(*given).nextafter(torch.tensor(torch.inf)))
+    run, runs = Kernels._run, []
+
+    def off(*given: Any) -> torch.Tensor:
+        runs.append(given)
+        return run(*given).nextafter(torch.tensor(torch.inf))
+
+    monkeypatch.setattr(Kernels, "_run", off)
     op = summed(_aten.linear.default, whole(2, 4), InputGrid(0.1, 0, 255))
     kernels, integers = Kernels(), whole(3, 4, low=0, high=256, dtype=torch.uint8)
-    assert kernels.takes(op, integers)
-    assert kernels.compute(op, integers) is None
-    assert not kernels.takes(op, integers)
+    assert computed(op, integers, kernels) is None
+    assert computed(op, integers, kernels) is None
+    assert len(runs) == 1
     assert "int8 kernel differs from fp32" in caplog.text

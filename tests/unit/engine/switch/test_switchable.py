@@ -93,6 +93,19 @@ class NotFinite(nn.Module):
         return y.nan_to_num(7.0)
 
 
+class OneChannel(nn.Module):
+    """A convolution chooses its layout by strides, which one channel or pixel leave open. Also a bias for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gray, self.body = nn.Conv2d(2, 1, 1), nn.Conv2d(1, 8, 3, padding=1)
+        self.pixel, self.shift, self.head = nn.Conv2d(8, 5, 4), nn.Linear(5, 3), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.pixel(self.body(self.gray(x))).flatten(1)
+        return nn.functional.linear(y, self.head.weight, self.shift(y).tanh())
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "a convolution and a linear": (Net, images),
     "a module that is called twice": (Shared, rows),
@@ -105,6 +118,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "products of activations": (Product, rows),
     "an embedding": (Looked, ids),
     "an embedding whose weight is multiplied with, too": (Tied, ids),
+    "one channel and one pixel": (OneChannel, images),
     "attention": (Attention, lambda *given: rows(*given).repeat(1, 3).view(-1, 3, 4)),
 }
 EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
