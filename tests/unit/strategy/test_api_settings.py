@@ -12,6 +12,7 @@ from quantuner.api.errors import SearchError
 from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig
 from quantuner.engine.engine import Engine
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
+from quantuner.engine.sums import scale_before_sums
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.strategy import BasicTuneStrategy, TuneStrategy
 from tests.unit.engine.models import Net, images, seeded
@@ -110,7 +111,8 @@ def test_set_param_for_post_quantization_algos_schedules_the_corrections_on_the_
 ) -> None:
     strategy = searching(engine, tmp_path)
     config = strategy.start(100)
-    scheduler, graph, quantized = AlgorithmScheduler(), engine.captured.graph, engine.quantized(config)
+    scheduler, graph = AlgorithmScheduler(), engine.captured.graph
+    quantized = scale_before_sums(engine.quantized(config))  # corrections come before the scales move
     bias = config.with_recipes({"fast_bias_correction": True})
     both = bias.with_recipes({"weight_correction": True})
     for tried, names in (
