@@ -49,8 +49,8 @@ class Kernels:
         None where there is no kernel, or none that is proven to give fp32's bits.
         """
         key = _key(op, value)
-        agrees, layout = self._known.get(key, (_is_proven(op, value), None))
-        if not agrees:
+        agrees, layout = self._known.get(key, (True, None))
+        if not agrees or not _is_proven(op, value):
             return None
         integers = rounded()
         found = self._run(op, integers)
