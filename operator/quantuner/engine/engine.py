@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from quantuner.api.errors import SearchError
 from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
 from quantuner.engine import artifact, recipes
+from quantuner.engine.allocation import release
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
 from quantuner.engine.capture import Captured, capture
@@ -219,7 +221,11 @@ class Engine(Measuring):
         """
         if self.fresh is not None:
             self.fresh.start()  # it imports torch while this process converts and writes
+        self._variants.forget()  # trials are over, and a converted model and two loaded ones follow
+        release()
         artifact.save(folder, self.quantized(config), self.captured, config)
+        gc.collect()  # what was converted: a graph's nodes refer to each other
+        release()
         if self.fresh is not None:
             self.fresh.load(folder / artifact.MODEL_FILE)
         self.saved = self.load(folder)

@@ -1,15 +1,17 @@
 """A program that loads a saved model with torch alone, and computes with it what the process that began it asks for.
 
-It is run by its path, so that nothing of Quantuner is imported. Its standard output is not used; it ends with the
-connection.
+It is run by its path, so that nothing of Quantuner is imported; of one file beside it, which knows torch alone, it
+takes how to read quickly. Its standard output is not used; it ends with the connection.
 """
 
 import logging
 import pickle
+import runpy
 import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 
@@ -50,7 +52,9 @@ def _loaded(file: str, threads: int, precision: str) -> Any:
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
-    return torch.export.load(file).module()
+    quickly = runpy.run_path(str(Path(__file__).with_name("serialization.py")))["quickly"]
+    with quickly():
+        return torch.export.load(file).module()
 
 
 if __name__ == "__main__":

@@ -73,6 +73,11 @@ class Variant:
             )
         return self._switchables[samples]
 
+    def forget(self) -> None:
+        """Drops rounded weights and values."""
+        self._switchables.clear()
+        self._weights = RoundedWeights()
+
 
 class Variants:
     """Keeps the model itself and, by their keys, the last few that algorithms changed."""
@@ -92,6 +97,13 @@ class Variants:
             self._switched.forget()
         self._switched = found
         return found
+
+    def forget(self) -> None:
+        """Drops what is kept for further trials; one that follows makes it anew."""
+        for variant in (self._own, *self._known.values()):
+            if variant is not None:
+                variant.forget()
+        self._switched = None
 
     @property
     def calibrated(self) -> bool:

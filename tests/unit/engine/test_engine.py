@@ -1,5 +1,6 @@
 """One task's engine: measures configurations, changes nothing of the user's, saves what it measured."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,16 @@ def test_what_is_saved_is_what_was_measured(engine: Engine, tmp_path: Path) -> N
     config = samplers.initial(engine.space).having({"head": FP32})
     assert engine.save(config, tmp_path / "model") == engine.trial(config).accuracy
     assert TuneConfig.from_plain(yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())) == config
+
+
+def test_saving_keeps_nothing_of_the_trials_and_one_that_follows_has_the_same_accuracy(
+    engine: Engine, tmp_path: Path
+) -> None:
+    config = samplers.initial(engine.space)
+    before, kept = engine.trial(config).accuracy, weakref.ref(engine.switchable(config))
+    engine.save(config, tmp_path / "model")
+    assert kept() is None
+    assert engine.trial(config).accuracy == before
 
 
 def test_the_saved_model_gives_the_same_bits_for_any_batch(tmp_path: Path) -> None:
