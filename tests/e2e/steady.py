@@ -72,6 +72,16 @@ def await_told(kube: Kube, name: str, count: int, seconds: float) -> History:
     return _history(body)
 
 
+def await_launch(kube: Kube, name: str, count: int, seconds: float) -> History:
+    """The journal as soon as it has `count` launches."""
+
+    def holds(body: Object) -> bool:
+        return len(_history(body).launches) >= count
+
+    body = kube.await_object("configmap", journal_configmap(name), holds, seconds, f"at launch {count}")
+    return _history(body)
+
+
 def _tells(count: int) -> Callable[[Object], bool]:
     return lambda body: len(_history(body).tried) >= count
 
