@@ -220,7 +220,7 @@ class Engine(Measuring):
         It computes in the fresh process, where there is one. Raises what `evaluate` and `FreshProcess` raise.
         """
         if self.fresh is not None:
-            self.fresh.start()  # it imports torch while this process converts and writes
+            self.fresh.prepare()  # it imports while this process converts and writes
         self._variants.forget()  # trials are over, and a converted model and two loaded ones follow
         release()
         artifact.save(folder, self.quantized(config), self.captured, config)

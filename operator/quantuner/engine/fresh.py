@@ -51,6 +51,15 @@ class FreshProcess:
             )
             self._begun = _Started(process, Connection(ours.detach()))
 
+    def prepare(self) -> None:
+        """Begins to import what loads a program, too; before a model is converted.
+
+        Not earlier: it takes a processor, and torch's threads here wait for each other at every operator, so that a
+        search on all processors makes no way meanwhile. Raises `OSError` where no process can be started, `SearchError`
+        where it has ended.
+        """
+        self._send(serving.PREPARE)
+
     def _started(self) -> _Started:
         self.start()
         assert self._begun is not None

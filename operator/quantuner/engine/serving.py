@@ -14,18 +14,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+PREPARE = "prepare"
+"""Asks for the imports that come before a model is loaded. It is not answered."""
+
 
 def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both: the other one closes the connection
     logging.disable(logging.WARNING)
-    # Seconds, in which the other process does its own work: torch, what loads a program, the operators of rounding.
-    import torch
-    import torch.ao.quantization.fx._decomposed
-    import torch.export.pt2_archive._package
+    import torch  # a second, in which the other process does its own work
 
     with Connection(descriptor) as asking, torch.no_grad():
         model: Any = None
         while (request := _received(asking)) is not None:
+            if request == PREPARE:
+                _prepare()
+                continue
             try:
                 answer: Any = None
                 if isinstance(request, dict):
@@ -39,6 +42,12 @@ def main(descriptor: int) -> None:
             asking.send_bytes(said)
 
 
+def _prepare() -> None:
+    """Imports what loads a program, and the operators of rounding: a second more."""
+    import torch.ao.quantization.fx._decomposed
+    import torch.export.pt2_archive._package  # noqa: F401 (both are imported for what they register)
+
+
 def _received(asking: Connection) -> Any:
     """What is asked for next; None where the other process has ended, or wants no more."""
     try:
@@ -48,6 +57,7 @@ def _received(asking: Connection) -> Any:
 
 
 def _loaded(file: str, threads: int, precision: str) -> Any:
+    _prepare()
     import torch
 
     torch.set_num_threads(threads)
