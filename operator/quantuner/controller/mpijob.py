@@ -91,6 +91,12 @@ def launcher_command(tuning: Tuning) -> list[str]:
     return [*command, "--hostfile", HOSTFILE]
 
 
+def worker_command(tuning: Tuning) -> list[str]:
+    command = ["/opt/venv/bin/python", "-m", "quantuner.distributed.worker", "--workspace", WORKSPACE_DIR]
+    command += [word for variable in tuning.template.get("env", ()) for word in ("--variable", variable["name"])]
+    return [*command, "--", "/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+
+
 def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
     container = _container(tuning, image, settings)
     container |= {"name": "launcher", "command": launcher_command(tuning)}
@@ -114,11 +120,11 @@ def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
 def _worker(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
     container = _container(tuning, image, settings) | {
         "name": "worker",
-        "command": ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"],
+        "command": worker_command(tuning),
         "readinessProbe": {"tcpSocket": {"port": SSH_PORT}, "periodSeconds": 1},
     }
-    # A worker has nothing to bring to safety: its sshd, the pod's first process, ends at the first SIGTERM and all
-    # its ranks with it, so that the launcher sees a loss at once.
+    # A worker has nothing to bring to safety: sshd, which its first process becomes, ends at the first SIGTERM and
+    # all its ranks with it, so that the launcher sees a loss at once.
     pod = _pod(tuning) | {"automountServiceAccountToken": False, "containers": [container]}
     # mpi-operator recreates a worker pod that is missing, never one that failed: so it restarts in place.
     return _replicas(tuning, tuning.workers, "OnFailure", pod)

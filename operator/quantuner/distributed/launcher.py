@@ -4,14 +4,15 @@ import argparse
 import contextlib
 import logging
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from quantuner.distributed import mpirun
+from quantuner.distributed import forking, mpirun
 from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
 from quantuner.distributed.held import SupersededError
 from quantuner.distributed.hosts import Host, read_hostfile
@@ -19,6 +20,8 @@ from quantuner.distributed.mirror import Mirror
 from quantuner.distributed.processes import Launch
 from quantuner.distributed.starts import Limits, Starts
 from quantuner.distributed.supervisor import TERMINATED, Supervisor
+
+logger = logging.getLogger(__name__)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -38,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s launcher %(levelname)s %(message)s", stream=sys.stderr)
     args = arguments().parse_args(argv)
     supervisor = Supervisor(args.workspace, _starts(args))
-    with supervisor.listening():  # while the journal is restored and flushed, too
+    # Heeded while the journal is restored and flushed, too.
+    with supervisor.listening(), _forks(args.workspace):
         mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result, supervisor.stop)
         if not mirror.restore(supervisor.terminated):
             return TERMINATED
@@ -48,6 +52,22 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             with contextlib.suppress(SupersededError):  # the mirror has said so, and stopped the supervisor
                 mirror.finish()
+
+
+@contextlib.contextmanager
+def _forks(workspace: Path) -> Iterator[None]:
+    """Has what ranks import imported, while the journal is restored and hosts are waited for."""
+    try:
+        server = forking.start(workspace, os.environ)
+    except OSError as error:
+        logger.warning("no fork server, ranks import by themselves: %s", error)
+        yield
+        return
+    with server:
+        try:
+            yield
+        finally:
+            server.kill()
 
 
 def _starts(args: argparse.Namespace) -> Starts:
@@ -61,9 +81,9 @@ def _starts(args: argparse.Namespace) -> Starts:
 
 
 def _launch(args: argparse.Namespace, spec: Mapping[str, Any], hosts: Sequence[Host]) -> Launch:
-    program = mpirun.python("-m", "quantuner.run", "--tuning", str(args.tuning), "--workspace", str(args.workspace))
     hostfile = args.workspace / "hostfile"
-    program += ["--in-pod", "--hostfile", str(hostfile)]
+    program = forking.client(args.workspace, forking.PROGRAM, "--tuning", str(args.tuning))
+    program += ["--workspace", str(args.workspace), "--in-pod", "--hostfile", str(hostfile)]
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]

@@ -1,0 +1,69 @@
+"""A process that was forked becomes what mpirun meant to start; ends with the one it belongs to."""
+
+import contextlib
+import ctypes
+import marshal
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SHOWN_AS = "rank"
+"""In ps and top, where its command is the fork server's."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a rank is to be; as `forked.py` writes it."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    umask: int
+    processors: tuple[int, ...]
+    python: str
+    """Executable and version."""
+
+
+def read_order(file: int) -> Order:
+    """Closes the file."""
+    with os.fdopen(file, "rb") as lines:
+        lines.seek(0)
+        return Order(**marshal.load(lines))  # noqa: S302 (of a process of this user)
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent, which has this number, ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def become(order: Order, streams: Sequence[int], program: ModuleType) -> None:
+    """Takes on arguments, environment, folder and streams (standard input, output, error), as after an exec."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.umask(order.umask)
+    os.chdir(order.folder)
+    os.sched_setaffinity(0, order.processors)
+    sys.argv = [str(program.__file__), *order.arguments]
+    sys.path[0] = order.folder
+    # A rank that became one by itself sends objects whose classes are __main__'s.
+    sys.modules["__main__"] = program
+    _draw_other_numbers()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(SHOWN_AS)
+
+
+def _draw_other_numbers() -> None:
+    """Than other forks; Python's own `random` does so by itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()

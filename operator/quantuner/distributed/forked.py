@@ -1,0 +1,106 @@
+"""A rank that is a fork of its pod's fork server, as mpirun sees it: `python forked.py SOCKET MODULE ARGUMENTS…`.
+
+Asks for the fork, gives it what mpirun gave this process, hands on signals, and ends as the fork ends. Where there is
+no server, or one whose libraries were loaded under other variables, it becomes the rank itself. It is run as a file and
+imports next to nothing: this is what a start still waits for.
+"""
+
+import array
+import marshal
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+FORWARDED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGTSTP),
+)
+STARTED = b"started"
+MESSAGE_BYTES = 4096
+
+
+class NoForkError(Exception):
+    """The server forks nothing for this process; says why."""
+
+
+def main() -> NoReturn:
+    path, module, *arguments = sys.argv[1:]
+    try:
+        connection = _ask(path, arguments)
+    except (OSError, NoForkError) as error:
+        sys.stderr.write(f"a rank imports by itself, which takes some seconds: no fork by {path}: {error}\n")
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-u", "-m", module, *arguments])  # noqa: S606
+    _end_as(_follow(connection))
+
+
+def _ask(path: str, arguments: list[str]) -> socket.socket:
+    """Returns when the rank has been forked; waits for a server that is still importing."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(path)
+    given = array.array("i", [0, 1, 2, _order(arguments)])
+    connection.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+    answer = connection.recv(MESSAGE_BYTES)
+    if answer != STARTED:
+        raise NoForkError(answer.decode() or "it has ended while it imported")
+    return connection
+
+
+def _order(arguments: list[str]) -> int:
+    """A file in memory with what the rank is to be; an environment may be larger than a message."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    order = {
+        "arguments": arguments,
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),  # noqa: PTH109 (pathlib would be imported)
+        "umask": umask,
+        "processors": tuple(os.sched_getaffinity(0)),
+        "python": f"{sys.executable} {sys.version}",
+    }
+    file = os.memfd_create("order")
+    os.write(file, marshal.dumps(order))
+    return file
+
+
+def _follow(connection: socket.socket) -> int | None:
+    """The rank's wait status; None where its server ended, and so ended it. Signals go to the rank meanwhile."""
+
+    def forward(number: int, _: object) -> None:
+        try:
+            connection.send(bytes([number]))
+        except OSError:  # the rank has ended
+            return
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    try:
+        status = connection.recv(MESSAGE_BYTES)
+    except OSError:
+        return None
+    return int(status) if status else None
+
+
+def _end_as(status: int | None) -> NoReturn:
+    """By the same signal, where it was one: PRRTE tells a rank that was killed from one that has left."""
+    code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        sys.exit(code)
+    _die_by(-code)
+    os._exit(128 - code)
+
+
+def _die_by(number: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # the rank has left one
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    main()
