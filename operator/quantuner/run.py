@@ -34,6 +34,7 @@ from quantuner.engine.engine import use_threads
 from quantuner.engine.entrypoint import code_digest, load_task
 from quantuner.engine.fresh import FreshProcess
 from quantuner.engine.modulewise.engine import engine_of
+from quantuner.engine.warming import warm
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.meeting import meet, threads_of
 from quantuner.strategy.ranks import agreed, on_rank_0
@@ -75,6 +76,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--in-pod", action="store_true", help="name the model by its volume, not its path")
     parser.add_argument("--serial", action="store_true", help="search in this process, without MPI")
     return parser
+
+
+def prepare_to_fork() -> None:
+    """Of a process whose forks call `main`: imports what they would, as far as it is not the task's."""
+    import quantuner.api.validation  # noqa: F401
+
+    warm()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import marshal
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,13 +43,16 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def become(order: Order, streams: Sequence[int], program: ModuleType) -> None:
-    """Takes on arguments, environment, folder and streams (standard input, output, error), as after an exec."""
+def become(order: Order, streams: Sequence[int], program: ModuleType, added: Mapping[str, str]) -> None:
+    """Takes on arguments, environment, folder and streams (standard input, output, error), as after an exec.
+
+    `added` are variables that libraries have set when they were imported.
+    """
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
-    os.environ.update(order.environment)
+    os.environ.update({**added, **order.environment})
     os.umask(order.umask)
     os.chdir(order.folder)
     os.sched_setaffinity(0, order.processors)

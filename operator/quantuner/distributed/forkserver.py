@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -28,11 +29,12 @@ _HANDED_OVER = 4  # three streams and the order
 def main() -> int:
     listening, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with(parent)
+    server, environment = os.getpid(), dict(os.environ)
     program = _imported(name)
-    server = os.getpid()
-    order, streams = Server(socket.socket(fileno=listening)).serve()
+    order, streams = Server(socket.socket(fileno=listening), environment).serve()
     die_with(server)
-    become(order, streams, program)
+    added = {name: value for name, value in os.environ.items() if name not in environment}
+    become(order, streams, program, added)
     code: int = program.main()
     return code
 
@@ -65,8 +67,9 @@ Fork = tuple[Order, list[int]]
 class Server:
     """Everything that happens is an event of one loop; a callback gives a `Fork` in the process that is one."""
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
+    def __init__(self, listening: socket.socket, environment: Mapping[str, str]) -> None:
+        """`environment` is that under which libraries were loaded."""
+        self._listening, self._environment = listening, environment
         self._events = selectors.DefaultSelector()
         self._events.register(listening, selectors.EVENT_READ, self._accept)
 
@@ -102,7 +105,7 @@ class Server:
             return None
         *streams, file = files
         order = read_order(file)
-        process = _forked(order)
+        process = _forked(order, self._environment)
         if process == 0:
             os.setpgid(0, 0)
             return order, streams
@@ -157,9 +160,9 @@ def _tell(client: socket.socket, message: bytes) -> None:
         client.send(message)
 
 
-def _forked(order: Order) -> int | str:
+def _forked(order: Order, environment: Mapping[str, str]) -> int | str:
     """What fork returns, or why there can be none."""
-    refusal = _refusal(order)
+    refusal = _refusal(order, environment)
     if refusal is not None:
         return refusal
     try:
@@ -168,11 +171,11 @@ def _forked(order: Order) -> int | str:
         return f"it cannot fork: {error}"
 
 
-def _refusal(order: Order) -> str | None:
+def _refusal(order: Order, environment: Mapping[str, str]) -> str | None:
     """Why a rank cannot be a fork of this process."""
     if order.python != f"{sys.executable} {sys.version}":
         return f"it is another Python ({sys.executable} {sys.version})"
-    names = differing(os.environ, order.environment)
+    names = differing(environment, order.environment)
     return f"libraries were loaded there with another {', '.join(names)}" if names else None
 
 

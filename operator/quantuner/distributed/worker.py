@@ -14,6 +14,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantuner.distributed.worker", description=__doc__)
     parser.add_argument("--workspace", type=Path, required=True, help="folder for the fork server's socket")
     parser.add_argument("--variable", action="append", default=[], help="variable that mpirun gives to every rank")
+    parser.add_argument("--program", default=forking.PROGRAM, help="module whose main a rank runs")
     parser.add_argument("command", nargs="+", help="what this process becomes, after --")
     return parser
 
@@ -22,7 +23,7 @@ def main() -> NoReturn:
     args = arguments().parse_args()
     try:
         # sshd starts ranks without the pod's variables, but for those that mpirun passes on.
-        forking.start(args.workspace, without(os.environ, args.variable))
+        forking.start(args.workspace, without(os.environ, args.variable), args.program)
     except OSError as error:
         sys.stderr.write(f"no fork server, ranks import by themselves: {error}\n")
     os.execv(args.command[0], args.command)  # noqa: S606
