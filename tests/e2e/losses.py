@@ -6,23 +6,30 @@ from tests.e2e.kube import Kube
 from tests.e2e.release import OURS, Release
 
 PYTHON = "/opt/venv/bin/python"
-KILL_THE_RANK = """
+SERVER = "quantuner.distributed.forkserver"
+KILL_THE_RANK = f"""
 import os, pathlib, signal, time
+def words(process):
+    return pathlib.Path("/proc", str(process), "cmdline").read_bytes().split(b"\\0")
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     try:
-        words = (folder / "cmdline").read_bytes().split(b"\\0")
+        parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        is_rank = parent > 0 and b"{SERVER}" in words(folder.name) and b"{SERVER}" in words(parent)
     except OSError:  # it has ended meanwhile
         continue
-    if b"quantuner.run" in words:
+    if is_rank:
         print(time.time(), flush=True)
         os.kill(int(folder.name), signal.SIGKILL)
 """
 
 
 def kill_rank(kube: Kube, pod: str) -> float:
-    """Kills the Python of the one rank in a worker pod; its sshd lives. Returns when, in seconds since 1970."""
+    """Kills the Python of the one rank in a worker pod, a fork of its fork server; its sshd lives.
+
+    Returns when, in seconds since 1970.
+    """
     killed = kube.run("exec", pod, "-c", "worker", "--", PYTHON, "-c", KILL_THE_RANK).split()
-    assert len(killed) == 1, f"{pod} has {len(killed)} ranks; this kills exactly one"
+    assert len(killed) == 1, f"{pod} has {len(killed)} forked ranks; this kills exactly one"
     return float(killed[0])
 
 

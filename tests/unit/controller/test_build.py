@@ -182,8 +182,17 @@ def test_the_launcher_has_time_to_end_its_ranks_and_bring_the_journal_to_the_clu
 
 def test_workers_run_sshd_and_are_ready_when_it_listens() -> None:
     (container,) = pods(mpijob())["Worker"]["containers"]
-    assert container["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    assert " ".join(container["command"]) == (
+        "/opt/venv/bin/python -m quantuner.distributed.worker --workspace /var/lib/quantuner "
+        "-- /usr/sbin/sshd -De -f /home/mpiuser/.sshd_config"
+    )
     assert container["readinessProbe"] == {"tcpSocket": {"port": 2222}, "periodSeconds": 1}
+
+
+def test_a_workers_fork_server_is_told_which_variables_every_rank_has() -> None:
+    env = [{"name": "OMP_NUM_THREADS", "value": "2"}, {"name": "HF_HOME", "value": "/models"}]
+    (container,) = pods(mpijob(template={"env": env}))["Worker"]["containers"]
+    assert "--variable OMP_NUM_THREADS --variable HF_HOME -- /usr/sbin/sshd" in " ".join(container["command"])
 
 
 def test_launcher_command_is_the_contract_of_the_design() -> None:

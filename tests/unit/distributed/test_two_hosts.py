@@ -38,10 +38,14 @@ exec setsid sh -c "echo \\$\\$ > FIRST; $*"
 
 def on_two_hosts(folder: Path, program: str, *arguments: str, hosts: Sequence[Host] = HOSTS) -> Launch:
     """A start of rank 0 here and of two ranks there; the other host's first process is told in `folder/first`."""
+    return commands_on_two_hosts(folder, mpirun.python("-c", program, *arguments), hosts)
+
+
+def commands_on_two_hosts(folder: Path, command: Sequence[str], hosts: Sequence[Host] = HOSTS) -> Launch:
     ssh = folder / "ssh"
     ssh.write_text(SSH.replace("FIRST", shlex.quote(str(folder / "first"))))
     ssh.chmod(0o755)
-    launch = mpirun.on_hosts(hosts, folder / "hostfile", mpirun.python("-c", program, *arguments))
+    launch = mpirun.on_hosts(hosts, folder / "hostfile", command)
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     ours = {"PRTE_MCA_plm_ssh_agent": str(ssh), "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"}
     return Launch(launch.command, {**launch.environment, **root, **ours})
