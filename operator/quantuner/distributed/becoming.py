@@ -66,7 +66,9 @@ def become(order: Order, streams: Sequence[int], program: ModuleType, added: Map
 
 
 def _draw_other_numbers() -> None:
-    """Than other forks; Python's own `random` does so by itself."""
-    numpy_random = sys.modules.get("numpy.random")
+    """Than other forks, where libraries begin with a seed by chance; Python's own `random` does so by itself."""
+    numpy_random, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
     if numpy_random is not None:
         numpy_random.seed()
+    if torch is not None:
+        torch.default_generator.seed()  # the CPU's; those of GPUs begin with one number

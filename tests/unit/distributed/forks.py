@@ -110,3 +110,7 @@ def ending(process: int) -> Iterator[None]:
         assert select.select([file], [], [], SECONDS)[0], f"process {process} is still there"
     finally:
         os.close(file)
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

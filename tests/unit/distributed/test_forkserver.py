@@ -13,7 +13,7 @@ import pytest
 
 from quantuner.distributed import forking
 from quantuner.distributed.forked import FORWARDED
-from tests.unit.distributed.forks import PROGRAM, SECONDS, Forks, ended, ending, line
+from tests.unit.distributed.forks import PROGRAM, SECONDS, Forks, ended, ending, line, parent
 
 IMPORTS_BY_ITSELF = "a rank imports by itself"
 
@@ -23,10 +23,6 @@ def forks(tmp_path: Path) -> Iterator[Forks]:
     forks = Forks(tmp_path)
     yield forks
     forks.close()
-
-
-def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_rank_has_what_its_client_was_given(forks: Forks) -> None:
@@ -203,6 +199,15 @@ def test_a_program_is_prepared_once_and_before_its_first_fork(tmp_path: Path) ->
     forks = Forks(tmp_path, f"{PROGRAM}{prepared}")
     server = forks.serve()
     assert [ended(forks.ask("made_by"))[1] for _ in range(2)] == [f"[{server.pid}]\n"] * 2
+    forks.close()
+
+
+def test_numpy_and_torch_begin_with_other_seeds_in_each_rank(tmp_path: Path) -> None:
+    draws = "\ndef draw(): print(numpy.random.random(), torch.rand(1).item(), torch.initial_seed())"
+    forks = Forks(tmp_path, f"import numpy.random, torch\n{PROGRAM}{draws}")
+    forks.serve()
+    first, second = (ended(forks.ask("draw"))[1].split() for _ in range(2))
+    assert all(one != other for one, other in zip(first, second, strict=True))
     forks.close()
 
 

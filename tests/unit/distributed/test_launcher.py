@@ -18,6 +18,7 @@ from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.supervisor import TERMINATED
 from tests.unit.cli.tasks import TASK, TRIALS, written
 from tests.unit.distributed.api_server import ApiServer
+from tests.unit.distributed.forks import ending, parent
 from tests.unit.strategy.judged import essence
 
 SECONDS = 120
@@ -193,3 +194,15 @@ def test_ranks_are_given_the_launchers_slots_and_the_users_variables(
     assert launch.ranks == 1
     assert "-n 1 --map-by slot" in said
     assert "-x USERS_OWN" in said
+
+
+def test_ranks_are_forks_of_a_server_and_end_with_their_launcher(code: Path, tmp_path: Path, start: Start) -> None:
+    (code / "hangs").touch()
+    process = start("pod")
+    await_line(process, "under way")
+    first, second = {rank for rank, _ in evaluations(code)}
+    server = parent(first)
+    assert parent(second) == server
+    assert parent(server) == process.pid
+    with ending(server), ending(first), ending(second):
+        process.kill()
