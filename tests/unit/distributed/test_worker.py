@@ -21,15 +21,17 @@ def forks(tmp_path: Path) -> Iterator[Forks]:
     forks.close()
 
 
-def worker(forks: Forks, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def worker(forks: Forks, **variables: str) -> subprocess.Popen[str]:
+    """With these variables beside those that ranks are given."""
     command = [sys.executable, "-m", "quantuner.distributed.worker", "--workspace", str(forks.folder)]
-    command += ["--program", "program", *arguments, "--", BASH, "-c", 'echo "$$ $0 $1"; read', "sshd", "-De"]
+    command += ["--program", "program", *(word for name in forks.environment for word in ("--variable", name))]
+    command += ["--", BASH, "-c", 'echo "$$ $0 $1"; read', "sshd", "-De"]
     environment = forks.environment | variables
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_the_pods_first_process_becomes_sshd_and_everything_ends_with_it(forks: Forks) -> None:
-    with worker(forks, "--variable", "PYTHONPATH", "--variable", "OMP_NUM_THREADS") as first:
+    with worker(forks) as first:
         assert line(first) == f"{first.pid} sshd -De"
         rank = int(line(client := forks.ask("wait")))
         with ending(rank):
@@ -40,7 +42,7 @@ def test_the_pods_first_process_becomes_sshd_and_everything_ends_with_it(forks: 
 def test_sshd_is_there_before_anything_is_imported(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "imports")
     forks = Forks(tmp_path, f"open({str(tmp_path / 'imports')!r}).read()\n{PROGRAM}")
-    with worker(forks, "--variable", "PYTHONPATH", "--variable", "OMP_NUM_THREADS") as first:
+    with worker(forks) as first:
         assert line(first) == f"{first.pid} sshd -De"
         client = forks.ask("end", "3")
         (tmp_path / "imports").write_text("go on")
@@ -51,8 +53,7 @@ def test_sshd_is_there_before_anything_is_imported(tmp_path: Path) -> None:
 
 def test_libraries_are_loaded_without_variables_that_ranks_are_not_given(forks: Forks) -> None:
     """A user's image may set some, and sshd passes none of them on."""
-    named = [word for name in forks.environment if name != "MKL_DYNAMIC" for word in ("--variable", name)]
-    with worker(forks, *named, MKL_DYNAMIC="0") as first:
+    with worker(forks, MKL_OF_THE_IMAGE="0") as first:
         line(first)
         assert ended(forks.ask("end", "3"))[:2] == (3, "not flushed, at exit\n")
         first.terminate()
