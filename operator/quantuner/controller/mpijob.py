@@ -88,13 +88,26 @@ def launcher_command(tuning: Tuning) -> list[str]:
     command += ["--output", OUTPUT_DIR] if tuning.output else []
     command += ["--journal", names.journal_configmap(tuning.name)]
     command += ["--result", names.result_configmap(tuning.name)]
-    return [*command, "--hostfile", HOSTFILE]
+    command += ["--hostfile", HOSTFILE]
+    return [*command, "--forks"] if may_fork(tuning) else command
 
 
 def worker_command(tuning: Tuning) -> list[str]:
+    sshd = ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    if not may_fork(tuning):
+        return sshd
     command = ["/opt/venv/bin/python", "-m", "quantuner.distributed.worker", "--workspace", WORKSPACE_DIR]
     command += [word for variable in tuning.template.get("env", ()) for word in ("--variable", variable["name"])]
-    return [*command, "--", "/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    return [*command, "--", *sshd]
+
+
+def may_fork(tuning: Tuning) -> bool:
+    """Whether ranks are forks of a server in every pod.
+
+    Not on GPUs: what has begun CUDA cannot use it in its forks, and whatever is imported may ask for devices.
+    """
+    limits = tuning.template.get("resources", {}).get("limits", {})
+    return tuning.quantization.device == "cpu" and not any(name.endswith("/gpu") for name in limits)
 
 
 def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:

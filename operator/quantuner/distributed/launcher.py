@@ -33,6 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--journal", required=True, help="ConfigMap of the journal")
     parser.add_argument("--result", required=True, help="ConfigMap of the best configuration")
     parser.add_argument("--hostfile", type=Path, required=True, help="hosts, this one first")
+    parser.add_argument("--forks", action="store_true", help="every pod has a fork server, of which ranks are forks")
     parser.add_argument("--account", type=Path, default=SERVICE_ACCOUNT, help="folder of the pod's service account")
     return parser
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     supervisor = Supervisor(args.workspace, _starts(args))
     # Heeded while the journal is restored and flushed, too.
-    with supervisor.listening(), _forks(args.workspace):
+    with supervisor.listening(), _server(args.workspace) if args.forks else contextlib.nullcontext():
         mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result, supervisor.stop)
         if not mirror.restore(supervisor.terminated):
             return TERMINATED
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _forks(workspace: Path) -> Iterator[None]:
+def _server(workspace: Path) -> Iterator[None]:
     """Has what ranks import imported, while the journal is restored and hosts are waited for."""
     try:
         server = forking.start(workspace, os.environ)
@@ -82,8 +83,9 @@ def _starts(args: argparse.Namespace) -> Starts:
 
 def _launch(args: argparse.Namespace, spec: Mapping[str, Any], hosts: Sequence[Host]) -> Launch:
     hostfile = args.workspace / "hostfile"
-    program = forking.client(args.workspace, forking.PROGRAM, "--tuning", str(args.tuning))
-    program += ["--workspace", str(args.workspace), "--in-pod", "--hostfile", str(hostfile)]
+    program = forking.client(args.workspace, forking.PROGRAM) if args.forks else mpirun.python("-m", forking.PROGRAM)
+    program += ["--tuning", str(args.tuning), "--workspace", str(args.workspace)]
+    program += ["--in-pod", "--hostfile", str(hostfile)]
     for name in ("code", "output"):
         if getattr(args, name) is not None:
             program += [f"--{name}", str(getattr(args, name))]

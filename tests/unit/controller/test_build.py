@@ -195,11 +195,26 @@ def test_a_workers_fork_server_is_told_which_variables_every_rank_has() -> None:
     assert "--variable OMP_NUM_THREADS --variable HF_HOME -- /usr/sbin/sshd" in " ".join(container["command"])
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"quantization": {"device": "cuda"}},
+        {"template": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
+        {"template": {"resources": {"limits": {"amd.com/gpu": 1}}}},
+    ],
+)
+def test_ranks_with_gpus_are_no_forks(spec: dict[str, Any]) -> None:
+    """Which could not use CUDA."""
+    (container,) = pods(mpijob(**spec))["Worker"]["containers"]
+    assert container["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    assert "--forks" not in launcher_command(tuning(**spec))
+
+
 def test_launcher_command_is_the_contract_of_the_design() -> None:
     assert " ".join(launcher_command(tuning(task=SOURCE, output=OUTPUT))) == (
         "/opt/venv/bin/python -m quantuner.distributed.launcher --tuning /etc/quantuner/tuning/tuning.yaml "
         "--code /etc/quantuner/task --workspace /var/lib/quantuner --output /var/lib/quantuner-output "
-        "--journal digits-journal --result digits-result --hostfile /etc/mpi/hostfile"
+        "--journal digits-journal --result digits-result --hostfile /etc/mpi/hostfile --forks"
     )
 
 

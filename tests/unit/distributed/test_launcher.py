@@ -60,12 +60,15 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
-Start = Callable[[str], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start(code: Path, tmp_path: Path, api: ApiServer, account: Path) -> Iterator[Start]:
-    """Starts a launcher as its pod does, in a workspace of this name; Open MPI wants two variables more of root."""
+    """Starts a launcher as its pod does, in a workspace of this name, with the arguments that follow.
+
+    Open MPI wants two variables more of root.
+    """
     pod = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = [sys.executable, "-m", "quantuner.distributed.launcher", "--tuning", str(code / "tuning.yaml")]
@@ -73,12 +76,11 @@ def start(code: Path, tmp_path: Path, api: ApiServer, account: Path) -> Iterator
     command += ["--journal", "journal", "--result", "result", "--workspace"]
     started: list[subprocess.Popen[str]] = []
 
-    def launcher(name: str) -> subprocess.Popen[str]:
+    def launcher(name: str, *arguments: str) -> subprocess.Popen[str]:
         (tmp_path / name).mkdir()
+        called = [*command, str(tmp_path / name), *arguments]
         environment = {**os.environ, **pod, **root}
-        started.append(
-            subprocess.Popen([*command, str(tmp_path / name)], env=environment, stderr=subprocess.PIPE, text=True)
-        )
+        started.append(subprocess.Popen(called, env=environment, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
     yield launcher
@@ -198,7 +200,7 @@ def test_ranks_are_given_the_launchers_slots_and_the_users_variables(
 
 def test_ranks_are_forks_of_a_server_and_end_with_their_launcher(code: Path, tmp_path: Path, start: Start) -> None:
     (code / "hangs").touch()
-    process = start("pod")
+    process = start("pod", "--forks")
     await_line(process, "under way")
     first, second = {rank for rank, _ in evaluations(code)}
     server = parent(first)
