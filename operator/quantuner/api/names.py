@@ -10,6 +10,9 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "quantuner"
 LABEL_TUNING = f"{GROUP}/tuning"  # the name of the QuantizationTuning an object belongs to
 
+FORKS_VARIABLE = "QUANTUNER_FORKS"
+"""Of a launcher, 1 where every pod has a fork server, of which ranks are forks; unset, they are not."""
+
 BASELINE_TRIAL = 0  # trial 0 is the fp32 model
 
 # The MPIJob has the resource's own name; mpi-operator then takes NAME-config, NAME-ssh,

@@ -33,6 +33,7 @@ OUR_ENV = {
     "PRTE_MCA_prte_default_hostfile": HOSTFILE,
     "PRTE_MCA_plm_ssh_args": f"-p {SSH_PORT}",
 }
+SSHD = ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
 _MPI_OPERATOR_ENV = {"K_MPI_JOB_ROLE"}
 _MPI_OPERATOR_VOLUMES = {"mpi-job-config", "ssh-auth"}
 _MPI_OPERATOR_PATHS = {posixpath.dirname(HOSTFILE), SSH_DIR}
@@ -88,17 +89,16 @@ def launcher_command(tuning: Tuning) -> list[str]:
     command += ["--output", OUTPUT_DIR] if tuning.output else []
     command += ["--journal", names.journal_configmap(tuning.name)]
     command += ["--result", names.result_configmap(tuning.name)]
-    command += ["--hostfile", HOSTFILE]
-    return [*command, "--forks"] if may_fork(tuning) else command
+    return [*command, "--hostfile", HOSTFILE]
 
 
 def worker_command(tuning: Tuning) -> list[str]:
-    sshd = ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    """sshd, and the pod's fork server beside it, of which an image of an older Quantuner knows nothing."""
     if not may_fork(tuning):
-        return sshd
-    command = ["/opt/venv/bin/python", "-m", "quantuner.distributed.worker", "--workspace", WORKSPACE_DIR]
-    command += [word for variable in tuning.template.get("env", ()) for word in ("--variable", variable["name"])]
-    return [*command, "--", *sshd]
+        return SSHD
+    server = ["/opt/venv/bin/python", "-m", "quantuner.distributed.worker", "--workspace", WORKSPACE_DIR]
+    server += [word for variable in tuning.template.get("env", ()) for word in ("--variable", variable["name"])]
+    return ["/bin/sh", "-c", f'"$@" & exec {" ".join(SSHD)}', "worker", *server]
 
 
 def may_fork(tuning: Tuning) -> bool:
@@ -107,12 +107,14 @@ def may_fork(tuning: Tuning) -> bool:
     Not on GPUs: what has begun CUDA cannot use it in its forks, and whatever is imported may ask for devices.
     """
     limits = tuning.template.get("resources", {}).get("limits", {})
-    return tuning.quantization.device == "cpu" and not any(name.endswith("/gpu") for name in limits)
+    return tuning.quantization.device == "cpu" and not any("/" in name for name in limits)  # as nvidia.com/gpu
 
 
 def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
     container = _container(tuning, image, settings)
     container |= {"name": "launcher", "command": launcher_command(tuning)}
+    if may_fork(tuning):  # no argument, which an image of an older Quantuner would refuse
+        container["env"].append({"name": names.FORKS_VARIABLE, "value": "1"})
     pod = _pod(tuning)
     if tuning.output:
         claim = {"claimName": tuning.output.claim}
@@ -136,8 +138,8 @@ def _worker(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
         "command": worker_command(tuning),
         "readinessProbe": {"tcpSocket": {"port": SSH_PORT}, "periodSeconds": 1},
     }
-    # A worker has nothing to bring to safety: sshd, which its first process becomes, ends at the first SIGTERM and
-    # all its ranks with it, so that the launcher sees a loss at once.
+    # A worker has nothing to bring to safety: sshd, which its shell becomes, ends at the first SIGTERM and all its
+    # ranks with it, so that the launcher sees a loss at once.
     pod = _pod(tuning) | {"automountServiceAccountToken": False, "containers": [container]}
     # mpi-operator recreates a worker pod that is missing, never one that failed: so it restarts in place.
     return _replicas(tuning, tuning.workers, "OnFailure", pod)
@@ -191,7 +193,7 @@ def clashes(tuning: Tuning) -> list[str]:
 
 def _clashes(template: Mapping[str, Any]) -> Iterator[str]:
     for env in template.get("env", ()):
-        if env["name"] in OUR_ENV or env["name"] in _MPI_OPERATOR_ENV:
+        if env["name"] in {*OUR_ENV, names.FORKS_VARIABLE, *_MPI_OPERATOR_ENV}:
             yield f"template.env sets {env['name']}, which Quantuner sets itself; remove it"
     for volume in template.get("volumes", ()):
         if volume["name"].startswith("quantuner-") or volume["name"] in _MPI_OPERATOR_VOLUMES:

@@ -6,6 +6,7 @@ import marshal
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import ModuleType
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SHOWN_AS = "rank"
 """In ps and top, where its command is the fork server's."""
+OOM_SCORE = 50
+"""Thousandths of the memory there is, by which it counts as larger."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,20 @@ def become(order: Order, streams: Sequence[int], program: ModuleType, added: Map
     os.environ.update({**added, **order.environment})
     os.umask(order.umask)
     os.chdir(order.folder)
-    os.sched_setaffinity(0, order.processors)
+    if os.sched_getaffinity(0) != set(order.processors):
+        with contextlib.suppress(OSError):  # they were taken from the pod meanwhile
+            os.sched_setaffinity(0, order.processors)
     sys.argv = [str(program.__file__), *order.arguments]
     sys.path[0] = order.folder
     # A rank that became one by itself sends objects whose classes are __main__'s.
     sys.modules["__main__"] = program
     _draw_other_numbers()
+    tempfile.tempdir = None  # TMPDIR may name another one
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(SHOWN_AS)
+        # Where memory ends, the rank that takes it is to go and not the server of all, which begins larger.
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE)))
 
 
 def _draw_other_numbers() -> None:

@@ -19,6 +19,7 @@ FORWARDED = (
 )
 STARTED = b"started"
 MESSAGE_BYTES = 4096
+IMPORTING_SECONDS = 300.0  # after which a server hangs
 
 
 class NoForkError(Exception):
@@ -41,10 +42,12 @@ def _ask(path: str, arguments: list[str]) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(path)
     given = array.array("i", [0, 1, 2, _order(arguments)])
+    connection.settimeout(IMPORTING_SECONDS)
     connection.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
     answer = connection.recv(MESSAGE_BYTES)
     if answer != STARTED:
         raise NoForkError(answer.decode() or "it has ended while it imported")
+    connection.settimeout(None)
     return connection
 
 

@@ -1,11 +1,13 @@
 """Starts a fork server, and says how mpirun has a rank forked by it."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from quantuner.distributed import forked
 
@@ -21,11 +23,25 @@ def start(folder: Path, environment: Mapping[str, str], program: str = PROGRAM) 
     Raises `OSError` where there can be no socket or no process.
     """
     with _listening_at(folder / SOCKET) as listening:
-        handed = listening.fileno()
-        command = [sys.executable, "-u", "-m", "quantuner.distributed.forkserver", str(handed), str(os.getpid())]
+        command = _command(listening, os.getpid(), program)
+        handed = [listening.fileno()]
         return subprocess.Popen(
-            [*command, program], env=environment, pass_fds=[handed], stdin=subprocess.DEVNULL, start_new_session=True
+            command, env=environment, pass_fds=handed, stdin=subprocess.DEVNULL, start_new_session=True
         )
+
+
+def become(folder: Path, environment: Mapping[str, str], program: str = PROGRAM) -> NoReturn:
+    """Makes this process such a server, which ends with its parent. Raises `OSError` where there can be no socket."""
+    listening = _listening_at(folder / SOCKET)
+    listening.set_inheritable(True)
+    with contextlib.suppress(OSError):  # it leads a session already
+        os.setsid()
+    os.execve(sys.executable, _command(listening, os.getppid(), program), environment)  # noqa: S606
+
+
+def _command(listening: socket.socket, parent: int, program: str) -> list[str]:
+    server = [sys.executable, "-u", "-m", "quantuner.distributed.forkserver"]
+    return [*server, str(listening.fileno()), str(parent), program]
 
 
 def client(folder: Path, program: str, *arguments: str) -> list[str]:

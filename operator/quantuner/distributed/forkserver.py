@@ -1,8 +1,9 @@
 """A process that has imported what a rank imports: a rank is then a fork of it, and no import of some seconds.
 
 `multiprocessing.forkserver` is the idea. Here mpirun starts the ranks: each as `forked.py`, which asks for a fork over
-a socket and stands for it. A fork is killed when its client is, and when the server is. The server runs no thread, has
-not begun MPI or CUDA, and knows nothing of the task.
+a socket and stands for it. A fork is killed when its client is, and when the server is, and what it has started when
+it ends. The server starts no thread, has not begun MPI or CUDA, and knows nothing of the task. Whatever becomes of one
+rank and its client, the server goes on for the others.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -29,6 +30,9 @@ _HANDED_OVER = 4  # three streams and the order
 def main() -> int:
     listening, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with(parent)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is beside it with both ignored
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.close(os.pidfd_open(os.getpid()))  # a system that refuses it gets no server, rather than forks that fail
     server, environment = os.getpid(), dict(os.environ)
     program = _imported(name)
     order, streams = Server(socket.socket(fileno=listening), environment).serve()
@@ -91,7 +95,10 @@ class Server:
         self._events.close()
 
     def _accept(self) -> None:
-        client, _ = self._listening.accept()
+        try:
+            client, _ = self._listening.accept()
+        except OSError:  # it has gone
+            return
         if _user(client) != os.getuid():
             client.close()
             return
@@ -99,18 +106,16 @@ class Server:
 
     def _heed(self, client: socket.socket) -> Fork | None:
         """What a client asks for."""
-        _, files, _, _ = socket.recv_fds(client, MESSAGE_BYTES, _HANDED_OVER)
-        if len(files) < _HANDED_OVER:  # it has ended before it asked
+        streams, order = _received(client)
+        if order is None:
+            _close(streams)
             self._drop(client)
             return None
-        *streams, file = files
-        order = read_order(file)
         process = _forked(order, self._environment)
         if process == 0:
             os.setpgid(0, 0)
             return order, streams
-        for stream in streams:
-            os.close(stream)
+        _close(streams)
         if isinstance(process, str):
             _tell(client, process.encode())
             self._drop(client)
@@ -134,9 +139,10 @@ class Server:
             message = b""
         if not message:
             self._drop(rank.client)
-        os.killpg(rank.process, message[0] if message else signal.SIGKILL)
+        _signal(rank, message[0] if message else signal.SIGKILL)
 
     def _bury(self, rank: _Rank) -> None:
+        _signal(rank, signal.SIGKILL)  # what it has started, while the group's number is still its own
         _, status = os.waitpid(rank.process, 0)
         self._events.unregister(rank.ended)
         os.close(rank.ended)
@@ -147,6 +153,34 @@ class Server:
     def _drop(self, client: socket.socket) -> None:
         self._events.unregister(client)
         client.close()
+
+
+def _received(client: socket.socket) -> tuple[list[int], Order | None]:
+    """Streams and order; no order where the client has ended before it asked, or asks for nothing that is known."""
+    try:
+        _, files, _, _ = socket.recv_fds(client, MESSAGE_BYTES, _HANDED_OVER)
+    except OSError:
+        return [], None
+    if len(files) < _HANDED_OVER:
+        return files, None
+    *streams, file = files
+    try:
+        return streams, read_order(file)
+    except (OSError, EOFError, ValueError, TypeError):
+        return streams, None
+
+
+def _close(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def _signal(rank: _Rank, number: int) -> None:
+    """To a rank that was not waited for yet, and to the processes of its group."""
+    for send in (os.killpg, os.kill):  # it may have left its group, and then is the only one that is known
+        with contextlib.suppress(OSError):
+            send(rank.process, number)
+            return
 
 
 def _user(client: socket.socket) -> int:

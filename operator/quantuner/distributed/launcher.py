@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from quantuner.api.names import FORKS_VARIABLE
 from quantuner.distributed import forking, mpirun
 from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
 from quantuner.distributed.held import SupersededError
@@ -33,7 +34,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--journal", required=True, help="ConfigMap of the journal")
     parser.add_argument("--result", required=True, help="ConfigMap of the best configuration")
     parser.add_argument("--hostfile", type=Path, required=True, help="hosts, this one first")
-    parser.add_argument("--forks", action="store_true", help="every pod has a fork server, of which ranks are forks")
     parser.add_argument("--account", type=Path, default=SERVICE_ACCOUNT, help="folder of the pod's service account")
     return parser
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     supervisor = Supervisor(args.workspace, _starts(args))
     # Heeded while the journal is restored and flushed, too.
-    with supervisor.listening(), _server(args.workspace) if args.forks else contextlib.nullcontext():
+    with supervisor.listening(), _server(args.workspace) if _forks() else contextlib.nullcontext():
         mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result, supervisor.stop)
         if not mirror.restore(supervisor.terminated):
             return TERMINATED
@@ -53,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             with contextlib.suppress(SupersededError):  # the mirror has said so, and stopped the supervisor
                 mirror.finish()
+
+
+def _forks() -> bool:
+    return os.environ.get(FORKS_VARIABLE) == "1"
 
 
 @contextlib.contextmanager
@@ -83,7 +87,7 @@ def _starts(args: argparse.Namespace) -> Starts:
 
 def _launch(args: argparse.Namespace, spec: Mapping[str, Any], hosts: Sequence[Host]) -> Launch:
     hostfile = args.workspace / "hostfile"
-    program = forking.client(args.workspace, forking.PROGRAM) if args.forks else mpirun.python("-m", forking.PROGRAM)
+    program = forking.client(args.workspace, forking.PROGRAM) if _forks() else mpirun.python("-m", forking.PROGRAM)
     program += ["--tuning", str(args.tuning), "--workspace", str(args.workspace)]
     program += ["--in-pod", "--hostfile", str(hostfile)]
     for name in ("code", "output"):

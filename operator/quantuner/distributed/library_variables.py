@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 
 _PREFIXES = (
-    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "BLIS_", "GOTO_", "NUMEXPR_"),
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "MKLDNN_", "OPENBLAS_", "BLIS_", "GOTO_", "NUMEXPR_"),
     *("TORCH", "PYTORCH_", "ATEN_", "AOTI", "DNNL_", "ONEDNN_", "CUDA_", "CUBLAS_", "CUDNN_", "NPY_"),
+    *("AOT_", "KINETO_", "LRU_CACHE_", "THP_"),
     *("MALLOC_", "GLIBC_", "LD_", "PYTHON"),
 )
 _HARMLESS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")

@@ -16,6 +16,7 @@ from quantuner.distributed.processes import TERMINATE_SECONDS
 from tests.unit.controller.making import IMAGE, SETTINGS, UID, resource, tuning
 
 SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}
+FORKS = {"name": "QUANTUNER_FORKS", "value": "1"}
 OUTPUT = {"persistentVolumeClaim": {"claimName": "models"}}
 TEMPLATE = {
     "resources": {"limits": {"cpu": "2"}},
@@ -183,8 +184,8 @@ def test_the_launcher_has_time_to_end_its_ranks_and_bring_the_journal_to_the_clu
 def test_workers_run_sshd_and_are_ready_when_it_listens() -> None:
     (container,) = pods(mpijob())["Worker"]["containers"]
     assert " ".join(container["command"]) == (
-        "/opt/venv/bin/python -m quantuner.distributed.worker --workspace /var/lib/quantuner "
-        "-- /usr/sbin/sshd -De -f /home/mpiuser/.sshd_config"
+        '/bin/sh -c "$@" & exec /usr/sbin/sshd -De -f /home/mpiuser/.sshd_config worker '
+        "/opt/venv/bin/python -m quantuner.distributed.worker --workspace /var/lib/quantuner"
     )
     assert container["readinessProbe"] == {"tcpSocket": {"port": 2222}, "periodSeconds": 1}
 
@@ -192,7 +193,7 @@ def test_workers_run_sshd_and_are_ready_when_it_listens() -> None:
 def test_a_workers_fork_server_is_told_which_variables_every_rank_has() -> None:
     env = [{"name": "OMP_NUM_THREADS", "value": "2"}, {"name": "HF_HOME", "value": "/models"}]
     (container,) = pods(mpijob(template={"env": env}))["Worker"]["containers"]
-    assert "--variable OMP_NUM_THREADS --variable HF_HOME -- /usr/sbin/sshd" in " ".join(container["command"])
+    assert container["command"][-4:] == ["--variable", "OMP_NUM_THREADS", "--variable", "HF_HOME"]
 
 
 @pytest.mark.parametrize(
@@ -200,21 +201,27 @@ def test_a_workers_fork_server_is_told_which_variables_every_rank_has() -> None:
     [
         {"quantization": {"device": "cuda"}},
         {"template": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
-        {"template": {"resources": {"limits": {"amd.com/gpu": 1}}}},
+        {"template": {"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}},
     ],
 )
 def test_ranks_with_gpus_are_no_forks(spec: dict[str, Any]) -> None:
     """Which could not use CUDA."""
-    (container,) = pods(mpijob(**spec))["Worker"]["containers"]
-    assert container["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
-    assert "--forks" not in launcher_command(tuning(**spec))
+    found = {role: pod["containers"][0] for role, pod in pods(mpijob(**spec)).items()}
+    assert found["Worker"]["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
+    assert FORKS not in found["Launcher"]["env"]
+
+
+def test_ranks_are_forks_else() -> None:
+    found = pods(mpijob(template={"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}))
+    assert FORKS in found["Launcher"]["containers"][0]["env"]
+    assert FORKS not in found["Worker"]["containers"][0]["env"]
 
 
 def test_launcher_command_is_the_contract_of_the_design() -> None:
     assert " ".join(launcher_command(tuning(task=SOURCE, output=OUTPUT))) == (
         "/opt/venv/bin/python -m quantuner.distributed.launcher --tuning /etc/quantuner/tuning/tuning.yaml "
         "--code /etc/quantuner/task --workspace /var/lib/quantuner --output /var/lib/quantuner-output "
-        "--journal digits-journal --result digits-result --hostfile /etc/mpi/hostfile --forks"
+        "--journal digits-journal --result digits-result --hostfile /etc/mpi/hostfile"
     )
 
 

@@ -12,7 +12,9 @@ from quantuner.distributed import forking
 SECONDS = 60
 """Never reached by a test that passes."""
 PROGRAM = """
-import atexit, json, os, random, signal, sys
+import atexit, json, os, random, signal, subprocess, sys, tempfile
+
+tempfile.gettempdir()  # as torch does when it is imported
 
 def main():
     name, *arguments = sys.argv[1:]
@@ -43,6 +45,24 @@ def die(number):
     if int(number) != signal.SIGKILL:
         signal.signal(int(number), signal.SIG_DFL)
     os.kill(os.getpid(), int(number))
+
+def leave_group():
+    helper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, process_group=0)
+    os.setpgid(0, helper.pid)
+    print(os.getpid(), flush=True)
+    signal.pause()
+
+def leave_a_helper(how):
+    helper = subprocess.Popen([sys.executable, "-c", "import signal; print(flush=True); signal.pause()"], stdout=-1)
+    helper.stdout.readline()
+    print(helper.pid, flush=True)
+    sys.stdin.readline()
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(0)
+
+def temporary():
+    print(tempfile.gettempdir())
 
 def wait():
     print(os.getpid(), flush=True)

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,45 @@ def test_ranks_and_clients_end_with_the_server(forks: Forks) -> None:
     with ending(first), ending(second):
         server.kill()
     assert [ended(client)[0] for client in clients] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize(("how", "code"), [("killed", -signal.SIGKILL), ("left", 0)])
+def test_what_a_rank_has_started_ends_with_it(forks: Forks, how: str, code: int) -> None:
+    """It has what the rank had opened, as the journal and its lock."""
+    forks.serve()
+    client = forks.ask("leave_a_helper", how)
+    with ending(int(line(client))):
+        assert ended(client, "\n")[0] == code
+
+
+def test_a_rank_in_a_group_of_its_own_heeds_signals_still(forks: Forks) -> None:
+    server = forks.serve()
+    client = forks.ask("leave_group")
+    with ending(int(line(client))):
+        client.terminate()
+        assert ended(client)[0] == -signal.SIGTERM
+    assert server.poll() is None
+
+
+def test_a_client_that_asks_for_nothing_known_harms_nobody(forks: Forks) -> None:
+    server = forks.serve()
+    other = forks.ask("heed", str(int(signal.SIGUSR1)))
+    line(other)
+    for files in (0, 1, 4):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client, tempfile.TemporaryFile() as junk:
+            client.connect(str(forks.folder / forking.SOCKET))
+            junk.write(b"junk")
+            junk.flush()
+            socket.send_fds(client, [b"fork"], [junk.fileno()] * files)
+            assert client.recv(1) == b""
+    other.send_signal(signal.SIGUSR1)
+    assert ended(other) == (0, f"{int(signal.SIGUSR1)}\n", "")
+    assert server.poll() is None
+
+
+def test_a_rank_has_its_own_folder_for_temporary_files(forks: Forks) -> None:
+    forks.serve()
+    assert ended(forks.ask("temporary", TMPDIR=str(forks.folder)))[1] == f"{forks.folder}\n"
 
 
 def test_a_server_ends_with_who_started_it(forks: Forks) -> None:

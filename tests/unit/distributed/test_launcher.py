@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from quantuner.api.journal import Finished, History, lines_of
-from quantuner.api.names import LOSSES_KEY
+from quantuner.api.names import FORKS_VARIABLE, LOSSES_KEY
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.supervisor import TERMINATED
 from tests.unit.cli.tasks import TASK, TRIALS, written
@@ -65,9 +65,9 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(code: Path, tmp_path: Path, api: ApiServer, account: Path) -> Iterator[Start]:
-    """Starts a launcher as its pod does, in a workspace of this name, with the arguments that follow.
+    """Starts a launcher as its pod does, in a workspace of this name, with these variables.
 
-    Open MPI wants two variables more of root.
+    Open MPI wants two more of root.
     """
     pod = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -76,11 +76,12 @@ def start(code: Path, tmp_path: Path, api: ApiServer, account: Path) -> Iterator
     command += ["--journal", "journal", "--result", "result", "--workspace"]
     started: list[subprocess.Popen[str]] = []
 
-    def launcher(name: str, *arguments: str) -> subprocess.Popen[str]:
+    def launcher(name: str, **variables: str) -> subprocess.Popen[str]:
         (tmp_path / name).mkdir()
-        called = [*command, str(tmp_path / name), *arguments]
-        environment = {**os.environ, **pod, **root}
-        started.append(subprocess.Popen(called, env=environment, stderr=subprocess.PIPE, text=True))
+        environment = {**os.environ, **pod, **root, **variables}
+        started.append(
+            subprocess.Popen([*command, str(tmp_path / name)], env=environment, stderr=subprocess.PIPE, text=True)
+        )
         return started[-1]
 
     yield launcher
@@ -200,7 +201,7 @@ def test_ranks_are_given_the_launchers_slots_and_the_users_variables(
 
 def test_ranks_are_forks_of_a_server_and_end_with_their_launcher(code: Path, tmp_path: Path, start: Start) -> None:
     (code / "hangs").touch()
-    process = start("pod", "--forks")
+    process = start("pod", **{FORKS_VARIABLE: "1"})
     await_line(process, "under way")
     first, second = {rank for rank, _ in evaluations(code)}
     server = parent(first)

@@ -17,6 +17,7 @@ CASES = [
     Case("same", {"OMP_NUM_THREADS": "1", "HOME": "a"}, {"OMP_NUM_THREADS": "1", "HOME": "b"}),
     Case("another", {"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "2"}, ["OMP_NUM_THREADS"]),
     Case("only here, only there", {"TORCH_LOGS": "+all"}, {"LD_PRELOAD": "x.so"}, ["LD_PRELOAD", "TORCH_LOGS"]),
+    Case("oneDNN's old names", {"MKLDNN_MAX_CPU_ISA": "AVX2"}, {}, ["MKLDNN_MAX_CPU_ISA"]),
     Case("of MPI", {}, {"OMPI_COMM_WORLD_RANK": "1", "OPAL_PREFIX": "/v"}),
     Case("of the image", {"PYTHONUNBUFFERED": "1"}, {"PYTHONDONTWRITEBYTECODE": "1"}),
     Case("paths of mpirun", {}, {"LD_LIBRARY_PATH": "/v/lib:/v/lib:", "OPAL_PREFIX": "/v"}),
