@@ -21,6 +21,7 @@ from quantuner.engine.programs import Calling
 from quantuner.engine.projections import name_projections
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import RECURRENT, any_length
+from quantuner.engine.savable import check_operators, check_structures
 from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -52,7 +53,10 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
     shapes = dynamic_shapes(example_inputs, others)
     exporting = users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model")
     with exporting, quiet(), any_length(), torch.no_grad():
-        graph, calling = functional(torch.export.export(fixed, example_inputs, dynamic_shapes=shapes))
+        program = torch.export.export(fixed, example_inputs, dynamic_shapes=shapes)
+        check_structures(program)
+        graph, calling = functional(program)
+    check_operators(graph.graph)
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)
     lay_channels_last(graph)

@@ -1,0 +1,122 @@
+"""What cannot be saved is told when a model is captured, before a search; what can be is captured."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.engine import artifact
+from quantuner.engine.capture import capture
+from quantuner.engine.sums import scale_after_sums
+from quantuner.space.config import TuneConfig
+
+
+class Pair(NamedTuple):
+    value: torch.Tensor
+    more: torch.Tensor
+
+
+class Made:
+    """A class that torch knows of from its library alone, as transformers' outputs."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+
+_pytree.register_pytree_node(
+    Made, lambda made: ([made.value], None), lambda parts, _: Made(*parts), serialized_type_name="tests.Made"
+)
+
+
+@torch.library.custom_op("quantuner_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+@twice.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = twice(x)
+    return result
+
+
+class Returning(nn.Module):
+    def __init__(self, returned: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.head, self.returned = nn.Linear(3, 2), returned
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.returned(self.head(x))
+
+
+class Taking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, pair: Pair) -> torch.Tensor:
+        result: torch.Tensor = self.head(pair.value) + self.head(pair.more)
+        return result
+
+
+X = torch.ones(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "name"),
+    [
+        (lambda y: Pair(y, y + 1), "Pair"),
+        (Made, "Made"),
+        (lambda y: {"all": [y, (Made(y),)]}, "Made"),
+        (lambda y: y.max(1), "max"),
+    ],
+)
+def test_what_torch_alone_cannot_make_is_refused(returned: Callable[[torch.Tensor], Any], name: str) -> None:
+    with pytest.raises(SearchError, match=rf"forward\(\) returns a \S*{name}\b.* tuples, lists and dicts") as raised:
+        capture(Returning(returned), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+def test_so_is_what_a_model_takes() -> None:
+    with pytest.raises(SearchError, match=r"forward\(\) takes a \S*Pair\b"):
+        capture(Taking(), (Pair(X, X),))
+
+
+def test_an_operator_of_another_library_is_refused_with_its_line() -> None:
+    called = r"calls torch\.ops\.quantuner_tests\.twice\.default at test_savable\.py:\d+, "
+    with pytest.raises(SearchError, match=called) as raised:
+        capture(Returning(doubled), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda y: (y, [y, None]),
+        lambda y: {"a b?": y, 1: OrderedDict(last=y)},
+        lambda y: (y, 3, y.shape[0]),
+    ],
+)
+def test_what_python_itself_makes_is_captured_saved_and_loaded(
+    returned: Callable[[torch.Tensor], Any], tmp_path: Path
+) -> None:
+    model = Returning(returned).eval()
+    captured = capture(model, (X,))
+    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured, TuneConfig({}))
+    found, expected = artifact.load(tmp_path / "model")(X), model(X)
+    assert _pytree.tree_structure(found) == _pytree.tree_structure(expected)
+    assert all(map(_same, _pytree.tree_leaves(found), _pytree.tree_leaves(expected)))
+
+
+def _same(found: Any, expected: Any) -> bool:
+    return torch.equal(found, expected) if isinstance(expected, torch.Tensor) else bool(found == expected)
