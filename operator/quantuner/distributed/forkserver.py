@@ -14,17 +14,15 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from quantuner.distributed.becoming import Order, become, die_with, read_order
-from quantuner.distributed.forked import MESSAGE_BYTES, STARTED
+from quantuner.distributed.asked import close, received, tell, user
+from quantuner.distributed.becoming import Order, become, die_with
+from quantuner.distributed.forked import STARTED
 from quantuner.distributed.library_variables import differing
-
-_HANDED_OVER = 4  # three streams and the order
 
 
 def main() -> int:
@@ -99,25 +97,25 @@ class Server:
             client, _ = self._listening.accept()
         except OSError:  # it has gone
             return
-        if _user(client) != os.getuid():
+        if user(client) != os.getuid():
             client.close()
             return
         self._events.register(client, selectors.EVENT_READ, functools.partial(self._heed, client))
 
     def _heed(self, client: socket.socket) -> Fork | None:
         """What a client asks for."""
-        streams, order = _received(client)
+        streams, order = received(client)
         if order is None:
-            _close(streams)
+            close(streams)
             self._drop(client)
             return None
         process = _forked(order, self._environment)
         if process == 0:
             os.setpgid(0, 0)
             return order, streams
-        _close(streams)
+        close(streams)
         if isinstance(process, str):
-            _tell(client, process.encode())
+            tell(client, process.encode())
             self._drop(client)
         else:
             self._watch(process, client)
@@ -129,7 +127,7 @@ class Server:
         rank = _Rank(process, os.pidfd_open(process), client)
         self._events.modify(client, selectors.EVENT_READ, functools.partial(self._relay, rank))
         self._events.register(rank.ended, selectors.EVENT_READ, functools.partial(self._bury, rank))
-        _tell(client, STARTED)
+        tell(client, STARTED)
 
     def _relay(self, rank: _Rank) -> None:
         """A signal to the rank and the processes it has started; SIGKILL where its client has ended."""
@@ -147,32 +145,12 @@ class Server:
         self._events.unregister(rank.ended)
         os.close(rank.ended)
         if rank.client.fileno() >= 0:
-            _tell(rank.client, str(status).encode())
+            tell(rank.client, str(status).encode())
             self._drop(rank.client)
 
     def _drop(self, client: socket.socket) -> None:
         self._events.unregister(client)
         client.close()
-
-
-def _received(client: socket.socket) -> tuple[list[int], Order | None]:
-    """Streams and order; no order where the client has ended before it asked, or asks for nothing that is known."""
-    try:
-        _, files, _, _ = socket.recv_fds(client, MESSAGE_BYTES, _HANDED_OVER)
-    except OSError:
-        return [], None
-    if len(files) < _HANDED_OVER:
-        return files, None
-    *streams, file = files
-    try:
-        return streams, read_order(file)
-    except (OSError, EOFError, ValueError, TypeError):
-        return streams, None
-
-
-def _close(files: Iterable[int]) -> None:
-    for file in files:
-        os.close(file)
 
 
 def _signal(rank: _Rank, number: int) -> None:
@@ -181,17 +159,6 @@ def _signal(rank: _Rank, number: int) -> None:
         with contextlib.suppress(OSError):
             send(rank.process, number)
             return
-
-
-def _user(client: socket.socket) -> int:
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return int(user)
-
-
-def _tell(client: socket.socket, message: bytes) -> None:
-    with contextlib.suppress(OSError):  # it has ended, which is the next event
-        client.send(message)
 
 
 def _forked(order: Order, environment: Mapping[str, str]) -> int | str:
