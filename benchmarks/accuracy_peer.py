@@ -14,10 +14,11 @@ from neural_compressor.config import AccuracyCriterion, TuningCriterion
 from benchmarks.real_models import JUDGED
 
 
-def main(name: str) -> None:
+def main(name: str, weights: str) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     real = JUDGED[name]()
+    real.model.load_state_dict(torch.load(weights, weights_only=True))
     seen: list[float] = []
 
     def judged(model: Any) -> float:
@@ -39,4 +40,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
