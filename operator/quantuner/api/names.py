@@ -11,7 +11,7 @@ MANAGED_BY = "quantuner"
 LABEL_TUNING = f"{GROUP}/tuning"  # the name of the QuantizationTuning an object belongs to
 
 FORKS_VARIABLE = "QUANTUNER_FORKS"
-"""Of a launcher, 1 where every pod has a fork server, of which ranks are forks; unset, they are not."""
+"""Of a launcher, 1 where every pod has a fork server, of which ranks are forks. A template may set it to 0."""
 
 BASELINE_TRIAL = 0  # trial 0 is the fp32 model
 

@@ -102,12 +102,14 @@ def worker_command(tuning: Tuning) -> list[str]:
 
 
 def may_fork(tuning: Tuning) -> bool:
-    """Whether ranks are forks of a server in every pod.
+    """Whether ranks are forks of a server in every pod; they are where the user has not declined.
 
     Not on GPUs: what has begun CUDA cannot use it in its forks, and whatever is imported may ask for devices.
     """
     limits = tuning.template.get("resources", {}).get("limits", {})
-    return tuning.quantization.device == "cpu" and not any("/" in name for name in limits)  # as nvidia.com/gpu
+    has_devices = any("/" in name for name in limits)  # as nvidia.com/gpu
+    declined = any(variable["name"] == names.FORKS_VARIABLE for variable in tuning.template.get("env", ()))
+    return tuning.quantization.device == "cpu" and not has_devices and not declined
 
 
 def _launcher(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
@@ -193,8 +195,10 @@ def clashes(tuning: Tuning) -> list[str]:
 
 def _clashes(template: Mapping[str, Any]) -> Iterator[str]:
     for env in template.get("env", ()):
-        if env["name"] in {*OUR_ENV, names.FORKS_VARIABLE, *_MPI_OPERATOR_ENV}:
+        if env["name"] in OUR_ENV or env["name"] in _MPI_OPERATOR_ENV:
             yield f"template.env sets {env['name']}, which Quantuner sets itself; remove it"
+        if env["name"] == names.FORKS_VARIABLE and env.get("value") != "0":
+            yield f'template.env sets {env["name"]}, which may be "0" alone (ranks import by themselves); or remove it'
     for volume in template.get("volumes", ()):
         if volume["name"].startswith("quantuner-") or volume["name"] in _MPI_OPERATOR_VOLUMES:
             yield f"template.volumes has {volume['name']}, a name that Quantuner uses itself; choose another"

@@ -202,10 +202,11 @@ def test_a_workers_fork_server_is_told_which_variables_every_rank_has() -> None:
         {"quantization": {"device": "cuda"}},
         {"template": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
         {"template": {"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}},
+        {"template": {"env": [{"name": "QUANTUNER_FORKS", "value": "0"}]}},
     ],
 )
-def test_ranks_with_gpus_are_no_forks(spec: dict[str, Any]) -> None:
-    """Which could not use CUDA."""
+def test_ranks_with_gpus_are_no_forks_nor_where_the_user_declines(spec: dict[str, Any]) -> None:
+    """Forks could not use CUDA."""
     found = {role: pod["containers"][0] for role, pod in pods(mpijob(**spec)).items()}
     assert found["Worker"]["command"] == ["/usr/sbin/sshd", "-De", "-f", "/home/mpiuser/.sshd_config"]
     assert FORKS not in found["Launcher"]["env"]
@@ -281,3 +282,8 @@ def test_clashes_with_what_we_set_are_named(template: dict[str, Any], names: str
 
 def test_an_ordinary_template_clashes_with_nothing() -> None:
     assert clashes(tuning(template=TEMPLATE)) == []
+
+
+@pytest.mark.parametrize(("value", "found"), [("0", 0), ("1", 1), ("", 1)])
+def test_forks_may_be_declined_and_not_asked_for(value: str, found: int) -> None:
+    assert len(clashes(tuning(template={"env": [FORKS | {"value": value}]}))) == found
