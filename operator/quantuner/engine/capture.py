@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.export._trace  # torch.export imports it, and 300 modules more, when it is first called
 from torch.fx import GraphModule, Node
 
 from quantuner.api.conditions import Failure

@@ -12,6 +12,8 @@ from quantuner.space.config import OpConfig
 
 _decomposed = torch.ops.quantized_decomposed
 _BOUNDS = (-128, 127, torch.int8)
+_WHOLE = 1.5 * 2**23
+"""From here to 2^24 fp32 holds whole numbers only, and so it does for as much below: the lowest bits count them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +81,19 @@ class InputGrid:
         """The largest of an integer less the zero point."""
         return max(self.zero_point, self.quant_max - self.zero_point)
 
+    def of_what_is_not_negative(self) -> InputGrid:
+        """A grid with the same integers less their zero point, which is 0, for values that are not negative or NaN."""
+        return InputGrid(self.scale, 0, self.quant_max - self.zero_point)
+
     def bytes(self, value: torch.Tensor) -> torch.Tensor:
         """The integers of an op's input `(N, …) float32`, as uint8. What is made of NaN is 0."""
-        rounded = value.mul(1.0 / self.scale).round_()
+        low, high = -self.zero_point, self.quant_max - self.zero_point
+        bounded = value.mul(1.0 / self.scale).clamp_(low, high)
         if self.zero_point:
-            rounded.add_(self.zero_point)
-        # By way of int32, which torch's kernels do several numbers at a time: a third of the time.
-        return rounded.clamp_(0, self.quant_max).to(torch.int32).to(torch.uint8)
+            bounded.nan_to_num_(nan=low)
+        # The sum is rounded as `round` does, and its lowest bits are the integer's: two passes over memory less.
+        integers = bounded.add_(_WHOLE).view(torch.int32).to(torch.uint8)
+        return integers.add_(self.zero_point) if self.zero_point else integers
 
     def fp32(self, value: torch.Tensor) -> torch.Tensor:
         """The same integers less their zero point, in fp32."""

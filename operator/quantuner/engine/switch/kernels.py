@@ -16,6 +16,8 @@ import torch
 
 from quantuner.engine.devices import sums_overflow
 from quantuner.engine.sums import BIAS, EXACT
+from quantuner.engine.switch.flow import NOTHING, After
+from quantuner.engine.switch.integers import InputGrid, IntegerWeight
 from quantuner.engine.switch.summed import Summed
 
 logger = logging.getLogger(__name__)
@@ -23,8 +25,6 @@ logger = logging.getLogger(__name__)
 _aten = torch.ops.aten
 _onednn = torch.ops.onednn
 SAMPLES = 4  # of the first batch, of which the sums are compared
-_NO_ACTIVATION: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-"""The output is not rounded: its scale and zero point, its type, and what would follow it."""
 _Layout = torch.memory_format | None
 
 
@@ -42,41 +42,55 @@ class Kernels:
         self._packed: dict[tuple[object, ...], torch.Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[bool, _Layout]] = {}
         """Whether an op's kernel gives fp32's bits, and in which layout fp32 gives them."""
+        self._scales: dict[tuple[IntegerWeight, InputGrid], tuple[torch.Tensor, torch.Tensor]] = {}
+        """Of the weight's channels: scales of their sums, `(C,)` float32, and zero points, all 0."""
 
-    def compute(self, op: Summed, value: torch.Tensor, rounded: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-        """The op's output for its input `value`, of which `rounded` gives the uint8 integers.
+    def compute(
+        self, op: Summed, value: torch.Tensor, rounded: Callable[[], torch.Tensor], after: After = NOTHING
+    ) -> torch.Tensor | None:
+        """What `after` makes of the op's output for its input, of which `rounded` gives the uint8 integers.
 
-        None where there is no kernel, or none that is proven to give fp32's bits.
+        `value` is the input in fp32, or its integers. None where there is no kernel, or none that is proven to give
+        fp32's bits.
         """
-        key = _key(op, value)
+        key = _key(op, value, after)
         agrees, layout = self._known.get(key, (True, None))
         if not agrees or not _is_proven(op, value):
             return None
         integers = rounded()
-        found = self._run(op, integers)
+        found = self._run(op, integers, after)
+        if after.grid is not None and after.grid.quant_max < torch.iinfo(torch.uint8).max:
+            found.clamp_(max=after.grid.quant_max)
         if key not in self._known:
             fp32 = op.in_fp32(integers[:SAMPLES].to(torch.float32).sub_(op.grid.zero_point))
             op.weight.forget_fp32()
-            agrees, layout = self._known[key] = _agreement(op, found[:SAMPLES], fp32)
+            agrees, layout = self._known[key] = _agreement(op, found[:SAMPLES], after.of(fp32))
         if not agrees:
             return None
         return found if layout is None else found.contiguous(memory_format=layout)
 
-    def _run(self, op: Summed, integers: torch.Tensor) -> torch.Tensor:
+    def _run(self, op: Summed, integers: torch.Tensor, after: After) -> torch.Tensor:
         values, zero = op.weight.values, op.grid.zero_point
-        scales = op.scale.flatten().expand(len(values)).contiguous()
-        rest = (scales, torch.zeros(len(values), dtype=torch.int32), op.bias)
+        scales, zeros = self._scaling(op)
+        rest = (scales, zeros, op.bias)
         if op.node.target is _aten.linear.default:
             packed = self._pack((op.weight,), lambda: _onednn.qlinear_prepack(values, list(integers.shape)))
-            product: torch.Tensor = _onednn.qlinear_pointwise(integers, 1.0, zero, packed, *rest, *_NO_ACTIVATION)
+            product: torch.Tensor = _onednn.qlinear_pointwise(integers, 1.0, zero, packed, *rest, *_ending(after))
             return product
         how = _how(op)
         packed = self._pack(
             (op.weight, bool(zero), *map(str, how)),
             lambda: _onednn.qconv_prepack(values, scales, 1.0, zero, *how, list(integers.shape)),
         )
-        image: torch.Tensor = _onednn.qconv_pointwise(integers, 1.0, zero, packed, *rest, *how, *_NO_ACTIVATION)
+        image: torch.Tensor = _onednn.qconv_pointwise(integers, 1.0, zero, packed, *rest, *how, *_ending(after))
         return image
+
+    def _scaling(self, op: Summed) -> tuple[torch.Tensor, torch.Tensor]:
+        key = (op.weight, op.grid)
+        if key not in self._scales:
+            scales = op.scale.flatten().expand(len(op.weight.values)).contiguous()
+            self._scales[key] = scales, torch.zeros(len(scales), dtype=torch.int32)
+        return self._scales[key]
 
     def _pack(self, key: tuple[object, ...], pack: Callable[[], torch.Tensor]) -> torch.Tensor:
         if key not in self._packed:
@@ -93,16 +107,33 @@ def _is_proven(op: Summed, value: torch.Tensor) -> bool:
         and bool(torch.backends.mkldnn.enabled)
         and value.device.type == "cpu"
         and value.numel() > 0
-        and (is_linear or is_convolution)
+        and (is_linear or (is_convolution and not (op.grid.zero_point and _sees_padding_alone(op))))
         and op.weight.is_centred
         and (op.bias is None or op.bias.shape == op.weight.values.shape[:1])
         and op.weight.magnitude * op.grid.magnitude <= EXACT
     )
 
 
-def _key(op: Summed, value: torch.Tensor) -> tuple[object, ...]:
+def _ending(after: After) -> tuple[Any, ...]:
+    """oneDNN's arguments for it: scale and zero point of the output, its type, and what comes before it is rounded."""
+    scale, type_ = (1.0, torch.float32) if after.grid is None else (after.grid.scale, torch.uint8)
+    return (scale, 0, type_, "relu" if after.rectifies else "none", [], "")
+
+
+def _sees_padding_alone(op: Summed) -> bool:
+    """Whether an output at the border is computed from nothing but padding. There, oneDNN takes a zero point out with
+    memory that it has not written: other numbers from one process to the next, often but not always the right ones.
+    """
+    _, padding, dilation, _ = _how(op)
+    sizes = op.weight.values.shape[-len(padding) :]
+    reaches = (step * (size - 1) for step, size in zip(dilation, sizes, strict=True))
+    return any(pad > reach for pad, reach in zip(padding, reaches, strict=True))
+
+
+def _key(op: Summed, value: torch.Tensor, after: After) -> tuple[object, ...]:
     """What decides which of oneDNN's kernels computes, and in which layout, besides the number of samples."""
-    return op.node, op.weight, bool(op.grid.zero_point), value.shape[1:], value.stride()
+    ending = after.rectifies, after.grid is None
+    return op.node, op.weight, bool(op.grid.zero_point), ending, value.shape[1:], value.stride()
 
 
 def _how(op: Summed) -> tuple[Any, ...]:

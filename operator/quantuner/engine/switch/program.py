@@ -15,6 +15,9 @@ Values = dict[Node, Any]
 """Nodes' values for one batch."""
 Step = Callable[[Values], Any]
 """Computes a node's value from those of its arguments."""
+_aten = torch.ops.aten
+_MAKES_NEW = (_aten.conv2d.default, _aten.linear.default, _aten.add.Tensor)
+"""Operators whose output shares memory with nothing."""
 
 
 class Program:
@@ -30,6 +33,23 @@ class Program:
         self.steps: dict[Node, Step] = {
             node: _step(model, node) for node in self.order if node.op not in ("placeholder", "output")
         }
+
+    def overwriting(self, kept: Container[Node]) -> dict[Node, Step]:
+        """Steps of additions and ReLUs that write over an argument which nothing else reads, none of `kept`: what a
+        processor has in its caches need not be written to other memory.
+        """
+        found: dict[Node, Step] = {}
+        for node in self.order:
+            free = [
+                one
+                for one in node.all_input_nodes
+                if len(one.users) == 1 and one.target in _MAKES_NEW and one not in kept
+            ]
+            if free and node.target is _aten.relu.default:
+                found[node] = _rectify(free[0])
+            elif free and node.target is _aten.add.Tensor and len(node.all_input_nodes) == 2 and not node.kwargs:
+                found[node] = _add(free[0], self.steps[node], node.all_input_nodes)
+        return found
 
     def check(self, values: Values) -> None:
         """Raises what a guard raises for the inputs in `values`."""
@@ -82,6 +102,22 @@ def _step(model: GraphModule, node: Node) -> Step:
         return call(*map_arg(arguments, found), **map_arg(named, found))
 
     return general
+
+
+def _rectify(argument: Node) -> Step:
+    return lambda values: values[argument].relu_()
+
+
+def _add(free: Node, step: Step, arguments: Sequence[Node]) -> Step:
+    """`step`, in place where both arguments are alike."""
+    (other,) = (one for one in arguments if one is not free)
+
+    def add(values: Values) -> Any:
+        ours, theirs = values[free], values[other]
+        alike = ours.shape == theirs.shape and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
+        return ours.add_(theirs) if alike else step(values)
+
+    return add
 
 
 def _callable(model: GraphModule, node: Node) -> Callable[..., Any]:

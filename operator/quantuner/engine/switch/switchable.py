@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from quantuner.engine.operators import channel_axis, inputs_of, range_names, wei
 from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
 from quantuner.engine.sums import sums_integers
+from quantuner.engine.switch.flow import NOTHING, Flow, Rounded, flow, rectified
+from quantuner.engine.switch.integers import InputGrid
 from quantuner.engine.switch.kernels import Kernels
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
-from quantuner.engine.switch.rounding import RoundedWeights, Rounding
+from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
+from quantuner.engine.switch.signs import never_negative
 from quantuner.engine.switch.summed import Summed
 from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
@@ -57,6 +61,8 @@ class Switchable:
         self.types = {node: type_ for _, type_, node in quantizable_nodes(graph.graph)}
         self.kernels = Kernels()
         self.rounding = Rounding(activations, RoundedWeights() if weights is None else weights, few_bits)
+        self._rectified = rectified(self.types)
+        self.never_negative = never_negative(graph.graph)
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
@@ -65,6 +71,7 @@ class Switchable:
         self._above = {node: self.program.above(node, ops, self.names) for node in kept}
         worth = {node: 1.0 + sum(work.get(name, 0.0) for name in above) for node, above in self._above.items()}
         self._memory = Memory(budget, worth)
+        self.overwriting = self.program.overwriting(self._above)
 
     # --- whole evaluations
 
@@ -72,16 +79,30 @@ class Switchable:
         """The model under `config`, called like the user's; an op that it does not name is fp32."""
         return Switched(self, interned(self._interned, config))
 
-    def signatures(self, config: Mapping[str, OpConfig]) -> dict[Node, Signature]:
+    def flow(self, config: Mapping[str, OpConfig]) -> Flow:
+        """What ops compute beyond themselves under `config`."""
+        return flow(self._rectified, self.names, self.types, config, self._fixed_grid)
+
+    def _fixed_grid(self, name: str, config: OpConfig) -> InputGrid | None:
+        grid = self.rounding.grid(name, config)
+        return None if grid is None else InputGrid(*grid, self.rounding.activations.quant_max)
+
+    def signatures(self, config: Mapping[str, OpConfig], flow: Flow) -> dict[Node, Signature]:
         """What the values that may be kept depend on."""
-        return {node: tuple(config.get(name, FP32) for name in above) for node, above in self._above.items()}
+        return {
+            node: (flow.grid(node), *(config.get(name, FP32) for name in above)) for node, above in self._above.items()
+        }
 
     def positional(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """A call's arguments in the order of the captured model's."""
         return self._forward.bind(*inputs, **named).args if named else tuple(inputs)
 
     def evaluate(
-        self, inputs: Sequence[Any], config: Mapping[str, OpConfig], signatures: Mapping[Node, Signature]
+        self,
+        inputs: Sequence[Any],
+        config: Mapping[str, OpConfig],
+        flow: Flow,
+        signatures: Mapping[Node, Signature],
     ) -> Any:
         """The model's output for one batch. Values that nobody needs any more are dropped on the way.
 
@@ -94,7 +115,7 @@ class Switchable:
         values = bound | memory.known(batch, signatures)
         needed = self.program.needed(values)
         uses = Counter(a for node in (*needed, self.program.result) for a in node.all_input_nodes)
-        run, theirs = _Run(self, config), storages(inputs)
+        run, theirs = _Run(self, config, flow), storages(inputs)
         for node in needed:
             values[node] = run.value(node, values)
             if node in signatures and theirs.isdisjoint(storages(values[node])):
@@ -145,16 +166,21 @@ def _copied(value: Any) -> Any:
 class _Run:
     """Computes nodes of one batch. The last rounded input is kept: ops that share an input come one after the other."""
 
-    def __init__(self, switchable: Switchable, config: Mapping[str, OpConfig]) -> None:
+    def __init__(self, switchable: Switchable, config: Mapping[str, OpConfig], flow: Flow | None = None) -> None:
+        """Without a `flow` every node's value is its own, in fp32, and stays."""
         self._switchable = switchable
         self._config = config
+        self._flow = flow or Flow()
+        self._steps = switchable.program.steps if flow is None else switchable.program.steps | switchable.overwriting
         self._last: tuple[tuple[object, ...] | None, torch.Tensor | None] = (None, None)
 
     def value(self, node: Node, values: Values) -> Any:
+        if node in self._flow.source:
+            return values[self._flow.source[node]]
         name = self._switchable.names.get(node)
         config = self._config.get(name, FP32) if name is not None else FP32
         if name is None or config.mode is Mode.FP32:
-            return self._switchable.program.steps[node](values)
+            return self._steps[node](values)
         if config.mode in DTYPES:
             return self._in_precision(node, config.mode, values)
         if config.mode is not Mode.WEIGHT_ONLY and sums_integers(self._switchable.types[node]):
@@ -179,19 +205,31 @@ class _Run:
         result: torch.Tensor = self._switchable.program.steps[node](arguments)
         return result.to(torch.float32)
 
-    def _sums(self, node: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor:
+    def _sums(self, node: Node, name: str, config: OpConfig, values: Values) -> torch.Tensor | Rounded:
         rounding, kernels = self._switchable.rounding, self._switchable.kernels
         (source,), (weight_node,) = inputs_of(node), weights_of(node)
-        fixed = rounding.grid(name, config)
-        grid = rounding.input_grid(fixed, config, values[source])
+        value, fixed = values[source], rounding.grid(name, config)
+        grid = value.grid if isinstance(value, Rounded) else self._grid(source, fixed, config, value)
         weight = rounding.integers(name, config, values[weight_node], channel_axis(node))
         op = Summed.of(node, self._switchable.types[node], weight, grid, values)
-        found = kernels.compute(
-            op, values[source], lambda: self._rounded(source, (fixed, "bytes"), lambda: grid.bytes(values[source]))
-        )
-        if found is not None:
-            return found
-        return op.in_fp32(self._rounded(source, (fixed, "fp32"), lambda: grid.fp32(values[source])))
+        after = self._flow.after.get(node, NOTHING)
+        if isinstance(value, Rounded):
+            found = kernels.compute(op, value.integers, lambda: value.integers, after)
+            fp32 = value.fp32
+        else:
+            integers = partial(self._rounded, source, (fixed, "bytes"), partial(grid.bytes, value))
+            found = kernels.compute(op, value, integers, after)
+            fp32 = partial(self._rounded, source, (fixed, "fp32"), partial(grid.fp32, value))
+        output = after.of(op.in_fp32(fp32())) if found is None else found
+        return output if after.grid is None else Rounded(output, after.grid)
+
+    def _grid(self, source: Node, fixed: Grid | None, config: OpConfig, value: torch.Tensor) -> InputGrid:
+        """That of an op's input; without a zero point where it makes no difference, since kernels are quicker so."""
+        grid = self._switchable.rounding.input_grid(fixed, config, value)
+        has_signs = source not in self._switchable.never_negative
+        if not grid.zero_point or has_signs or value.sum().isnan():  # the integer of NaN is not the zero point
+            return grid
+        return grid.of_what_is_not_negative()
 
     def _input(self, source: Node, range_name: str, config: OpConfig, values: Values) -> torch.Tensor:
         rounding = self._switchable.rounding
@@ -216,7 +254,8 @@ class Switched(torch.nn.Module):
         """In fp32: who asks the model for its parameters finds them."""
         self._switchable = switchable
         self._config = config
-        self._signatures = switchable.signatures(config)
+        self._flow = switchable.flow(config)
+        self._signatures = switchable.signatures(config, self._flow)
 
     def train(self, mode: bool = True) -> Switched:
         """Leaves the model as it is; a captured one would refuse."""
@@ -225,4 +264,4 @@ class Switched(torch.nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         with torch.no_grad():
             positional = self._switchable.positional(inputs, named)
-            return self._switchable.evaluate(positional, self._config, self._signatures)
+            return self._switchable.evaluate(positional, self._config, self._flow, self._signatures)

@@ -106,6 +106,37 @@ class OneChannel(nn.Module):
         return nn.functional.linear(y, self.head.weight, self.shift(y).tanh())
 
 
+class Residual(nn.Module):
+    """Gray images; a ReLU that two ops and an addition read, one that two ops read, and pooling between ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.tail = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+        self.one, self.short = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.head, self.side = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x.repeat(1, 1, 2, 2)[:, :1]).relu()
+        z = (self.one(y) + self.short(y) + y).relu()
+        z = nn.functional.max_pool2d(self.tail(self.body(z).relu()).relu(), 2).mean((2, 3))
+        out: torch.Tensor = self.head(z) + self.side(z).relu()
+        return out
+
+
+class Layers(nn.Module):
+    """Linears with ReLUs between; one output is added to another that is broadcast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.four, self.row = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.two(self.one(x).relu()).relu()
+        z: torch.Tensor = (self.row(y[:1]) + self.three(y)).relu() + self.four(y)
+        return z
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "a convolution and a linear": (Net, images),
     "a module that is called twice": (Shared, rows),
@@ -119,6 +150,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "an embedding": (Looked, ids),
     "an embedding whose weight is multiplied with, too": (Tied, ids),
     "one channel and one pixel": (OneChannel, images),
+    "gray images and additions": (Residual, images),
+    "linears with ReLUs between": (Layers, rows),
     "attention": (Attention, lambda *given: rows(*given).repeat(1, 3).view(-1, 3, 4)),
 }
 EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
