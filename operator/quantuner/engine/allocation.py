@@ -11,14 +11,15 @@ import contextlib
 import ctypes
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 KEPT_BYTES = 256 * 2**20
 """The most that lies unused at the end of the heap, and the size from which on a tensor has memory of its own."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _LEARNT_BYTES = 32 * 2**20
 """What glibc's threshold for memory of its own comes to by itself, once a tensor as large was freed (mallopt(3))."""
-_USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+_TRIM_VARIABLE, _MMAP_VARIABLE = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"
+_USERS_OWN = (_TRIM_VARIABLE, _MMAP_VARIABLE, "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 """Who sets one of these has chosen."""
 
 _within: list[None] = []
@@ -45,6 +46,13 @@ def freed_memory_kept() -> Iterator[None]:
         if not _within:
             _set(mallopt, 2 * _LEARNT_BYTES, _LEARNT_BYTES)
             release()
+
+
+def keeping_freed_memory(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that keeps freed memory as long as it lives; the same one where it says how to."""
+    if any(name in environment for name in _USERS_OWN):
+        return dict(environment)
+    return {**environment, _TRIM_VARIABLE: str(KEPT_BYTES), _MMAP_VARIABLE: str(KEPT_BYTES)}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_map
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine import serving
+from quantuner.engine.allocation import keeping_freed_memory
 
 ENDING_SECONDS = 10.0  # for a process whose connection has ended to end too
 
@@ -47,7 +49,11 @@ class FreshProcess:
         with ours, theirs:
             command = [sys.executable, "-P", "-W", "ignore", serving.__file__, str(theirs.fileno())]
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=keeping_freed_memory(os.environ),
             )
             self._begun = _Started(process, Connection(ours.detach()))
 

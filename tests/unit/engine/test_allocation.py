@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import quantuner
-from quantuner.engine.allocation import _of_glibc, objects_set_aside
+from quantuner.engine.allocation import _of_glibc, keeping_freed_memory, objects_set_aside
 
 of_glibc = pytest.mark.skipif(_of_glibc("mallopt") is None, reason="only glibc is told how to allocate")
 
@@ -71,6 +71,16 @@ class Cycle:
 
     def __init__(self) -> None:
         self.itself = self
+
+
+@of_glibc
+def test_a_process_that_is_started_so_keeps_it_as_long_as_it_lives() -> None:
+    environment = keeping_freed_memory({"LANG": "C"})
+    first, second = _printed("print(of_ten_tensors(), of_ten_tensors())", **environment)
+    assert second < first / 2
+    assert environment["LANG"] == "C"
+    chosen = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}
+    assert keeping_freed_memory(chosen) == chosen
 
 
 def test_garbage_is_looked_for_among_new_objects_alone() -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from torch._export.serde import schema, serialize
 from quantuner.engine.serialization import quickly
 
 names = vars(serialize)
+sympy = names["sympy"]
 
 
 def _program() -> torch.export.ExportedProgram:
@@ -38,6 +41,32 @@ def test_annotations_are_evaluated_once_and_no_copy_is_made() -> None:
         assert names["canonicalize"](program, set()) is program
     assert names["typing"] is typing
     assert names["canonicalize"].__name__ == "canonicalize"
+
+
+def test_the_symbol_of_a_size_is_parsed_once_and_is_what_torch_makes_of_it() -> None:
+    text = "Symbol('s77', integer=True, positive=True)"
+    expected = sympy.sympify(text, locals={})
+    with quickly():
+        first, second = (names["sympy"].sympify(text, locals={}) for _ in range(2))
+        assert first is second
+        assert (first, first.assumptions0) == (expected, expected.assumptions0)
+        other = names["sympy"].sympify(f"Mul(Integer(2), {text})", locals={})
+    assert other == 2 * expected
+    assert names["sympy"] is sympy
+
+
+def test_no_more_is_imported_to_read_a_program(tmp_path: Path) -> None:
+    torch.export.save(_program(), tmp_path / "model.pt2")
+    code = f"""
+import sys, torch
+from quantuner.engine.serialization import quickly
+with quickly():
+    torch.export.load({str(tmp_path / "model.pt2")!r})
+print("torch.export._trace" in sys.modules, "networkx" in sys.modules)
+torch.export.load({str(tmp_path / "model.pt2")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_torch_is_as_it_was_where_blocks_overlap_or_fail() -> None:
