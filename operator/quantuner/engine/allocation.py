@@ -49,10 +49,13 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def keeping_freed_memory(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that keeps freed memory as long as it lives; the same one where it says how to."""
+    """The environment for a process that keeps what it frees as long as it lives; the same one where it says how to.
+
+    Less than a search keeps: both are in memory at once.
+    """
     if any(name in environment for name in _USERS_OWN):
         return dict(environment)
-    return {**environment, _TRIM_VARIABLE: str(KEPT_BYTES), _MMAP_VARIABLE: str(KEPT_BYTES)}
+    return {**environment, _TRIM_VARIABLE: str(2 * _LEARNT_BYTES), _MMAP_VARIABLE: str(_LEARNT_BYTES)}
 
 
 @contextlib.contextmanager
