@@ -5,11 +5,12 @@ channels last where its input or its weight lies so, and its output then does; s
 a trial as in the saved model. The layout changes the last bits of sums, no more.
 
 An image of one channel, and the weight that reads it, lie in both orders at once, which torch takes for channels first:
-such an input is copied, so that what is computed from it lies as all that follows.
+such an input of the model is copied, so that what a convolution computes from it lies as all that follows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ _TYPES = ("Conv2d", "ConvTranspose2d")
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)
 _READS_STRIDES = (_aten.as_strided.default, _aten.view.dtype)
 """Operators whose result, or whose success, depends on the layout of what they are given."""
+IMAGES = 4  # dimensions: samples, channels, rows, columns
 
 
 def lay_channels_last(graph: GraphModule) -> None:
@@ -31,13 +33,12 @@ def lay_channels_last(graph: GraphModule) -> None:
     nodes = list(graph.graph.nodes)
     if any(node.target in _READS_STRIDES for node in nodes):
         return
-    images = {node: weight for node in nodes if (weight := _weight(graph, node)) is not None}
-    for node, weight in images.items():
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # so that a shared one stays shared
-        source = node.args[0]
-        if isinstance(source, Node) and source.op == "placeholder" and source.meta["val"].size(1) == 1:
-            node.replace_input_with(source, _copied(graph, source, node))
-    for node in nodes if images else ():
+    weights = {node: weight for node in nodes if (weight := _weight(graph, node)) is not None}
+    for weight in weights.values():  # in place, so that a shared weight stays shared
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    for image in (node for node in nodes if weights and _is_gray(node)):
+        _copy_for(graph, image, [reader for reader in weights if reader.args[0] is image])
+    for node in nodes if weights else ():
         if node.target in _VIEWS:  # of what lies otherwise in memory than when it was captured
             node.target = _aten.reshape.default
     graph.recompile()
@@ -51,9 +52,19 @@ def _weight(graph: GraphModule, node: Node) -> torch.Tensor | None:
     return stored if stored is not None and stored.device.type == "cpu" else None
 
 
-def _copied(graph: GraphModule, image: Node, reader: Node) -> Node:
-    with graph.graph.inserting_before(reader):
+def _is_gray(node: Node) -> bool:
+    """Whether it is an input of the model, of images of one channel."""
+    value = node.meta.get("val") if node.op == "placeholder" else None
+    return isinstance(value, torch.Tensor) and value.dim() == IMAGES and value.size(1) == 1
+
+
+def _copy_for(graph: GraphModule, image: Node, readers: Sequence[Node]) -> None:
+    """One copy for all, so that it is rounded once."""
+    if not readers:
+        return
+    with graph.graph.inserting_before(readers[0]):
         call: Any = graph.graph.call_function
         copy: Node = call(_aten.clone.default, (image,), {"memory_format": torch.channels_last})
-    copy.meta = {**reader.meta, "val": image.meta["val"].clone(memory_format=torch.channels_last)}
-    return copy
+    copy.meta = {**readers[0].meta, "val": image.meta["val"].clone(memory_format=torch.channels_last)}
+    for reader in readers:
+        reader.replace_input_with(image, copy)

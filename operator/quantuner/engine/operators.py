@@ -95,14 +95,16 @@ def is_quantizable(node: Node) -> bool:
     """Whether a call can be computed in int8.
 
     An op whose weight is computed (weight normalization) cannot: its weight cannot be stored as int8. Nor can one in
-    another type than float32, which all grids round to. A product must be one of activations.
+    another type than float32, which all grids round to, or whose input is its bias, too, which would be rounded with
+    it. A product must be one of activations.
     """
     found = operator_of(node)
     if found is None:
         return False
     if found.weight is not None:
         weight = node.args[found.weight]
-        return isinstance(weight, Node) and weight.op == "get_attr" and _is_float32(weight)
+        is_read_once = all(node.args.count(source) == 1 for source in inputs_of(node))
+        return isinstance(weight, Node) and weight.op == "get_attr" and _is_float32(weight) and is_read_once
     if node.target in RECURRENT:
         return all(weight.op == "get_attr" and _is_float32(weight) for weight in matrices(node))
     return _is_float32(node) and all(source.op != "get_attr" for source in inputs_of(node))

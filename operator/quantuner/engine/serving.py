@@ -65,11 +65,12 @@ def _loaded(file: str, threads: int, precision: str) -> Any:
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     quickly = runpy.run_path(str(Path(__file__).with_name("serialization.py")))["quickly"]
-    with quickly():
-        model = torch.export.load(file).module()
-    gc.freeze()
-    gc.enable()
-    return model
+    try:
+        with quickly():
+            return torch.export.load(file).module()
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,36 @@ def test_the_graph_computes_what_the_model_does(make: Callable[[], nn.Module]) -
     torch.testing.assert_close(captured.graph(IMAGES), model(IMAGES))
 
 
+class Gray(nn.Module):
+    """Two convolutions of one image of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.one(x) + self.other(x)
+        return y
+
+
+def test_what_is_computed_of_a_gray_image_lies_channels_last_and_the_image_is_copied_once() -> None:
+    gray = IMAGES[:, :1]
+    model = seeded(Gray)
+    captured = capture(model, (gray,))
+    assert lies_last(captured.graph(gray))
+    assert not lies_last(model(gray))
+    torch.testing.assert_close(captured.graph(gray), model(gray))
+    targets = [node.target for node in captured.graph.graph.nodes]
+    assert targets.count(torch.ops.aten.clone.default) == 1
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 4, (1, 3)), lambda: nn.ConvTranspose2d(2, 4, (1, 3))])
+def test_one_image_without_a_batch_is_no_gray_one(make: Callable[[], nn.Module]) -> None:
+    image = torch.linspace(-1, 1, 16).reshape(2, 1, 8)
+    model = seeded(make)
+    torch.testing.assert_close(capture(model, (image,)).graph(image), model(image))
+
+
 def test_a_graph_that_reads_strides_stays_as_it_is() -> None:
     captured = capture(seeded(Flat), (IMAGES,))
     assert not lies_last(attribute(captured.graph, "conv.weight"))

@@ -1,12 +1,13 @@
 """Integers from one int8 kernel to the next: what lies between two rounded ops and can be computed by the first one's.
 
 A ReLU that alone reads an op's output is part of its kernel. Where all that reads the ReLU rounds it to one grid, the
-kernel rounds, too, and fp32 is never written to memory. Both give the bits of one step after the other.
+kernel rounds, too, and fp32 is never written to memory. Both give the bits of one step after the other, as long as the
+op's output is a number: so only of ops whose input has one grid in every batch and whose bias is finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch.fx import Node
 from quantuner.engine.operators import inputs_of
 from quantuner.engine.sums import sums_integers
 from quantuner.engine.switch.integers import InputGrid
+from quantuner.engine.switch.program import may_be_written_over
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig
 
@@ -36,7 +38,7 @@ class Rounded(NamedTuple):
 
 @dataclass(frozen=True)
 class After:
-    """What follows an op's sums and their scale."""
+    """What follows an op's sums and their scale, which are no NaN."""
 
     rectifies: bool = False
     grid: InputGrid | None = None
@@ -45,8 +47,9 @@ class After:
     """
 
     def of(self, value: torch.Tensor) -> torch.Tensor:
-        """Of an op's output in fp32, which is written over."""
-        value = value.relu_() if self.rectifies else value
+        """Of an op's output in fp32, which may be written over."""
+        if self.rectifies:
+            value = value.relu_() if may_be_written_over(value) else value.relu()
         return value if self.grid is None else self.grid.bytes(value)
 
 
@@ -59,33 +62,33 @@ class Flow:
 
     after: Mapping[Node, After] = field(default_factory=dict)
     """Of ops, by node."""
-    source: Mapping[Node, Node] = field(default_factory=dict)
-    """ReLU to the op that computes it."""
+    computed_by: Mapping[Node, Node] = field(default_factory=dict)
+    """ReLU to the op whose kernel it is part of."""
 
     def grid(self, node: Node) -> InputGrid | None:
         """That of a value which is known by its integers."""
-        return self.after[self.source[node]].grid if node in self.source else None
+        return self.after[self.computed_by[node]].grid if node in self.computed_by else None
 
 
-def rectified(types: Mapping[Node, str]) -> dict[Node, Node]:
-    """ReLU to the op that it alone reads; `types` are those of ops."""
+def rectified(ops: Collection[Node]) -> dict[Node, Node]:
+    """ReLU to the op that it alone reads, of `ops` that add up integers."""
     found = {}
-    for node, type_ in types.items():
-        reader = next(iter(node.users), None)
-        if sums_integers(type_) and len(node.users) == 1 and reader is not None and reader.target is _aten.relu.default:
-            found[reader] = node
+    for op in ops:
+        reader = next(iter(op.users), None)
+        if len(op.users) == 1 and reader is not None and reader.target is _aten.relu.default:
+            found[reader] = op
     return found
 
 
 def flow(
-    pairs: Mapping[Node, Node],
+    rectified: Mapping[Node, Node],
     names: Mapping[Node, str],
     types: Mapping[Node, str],
     config: Mapping[str, OpConfig],
     grid_of: Callable[[str, OpConfig], InputGrid | None],
 ) -> Flow:
-    """That of a configuration. `pairs` are `rectified` ops, `names` and `types` those of all ops; `grid_of` gives the
-    grid of an input that has the same in every batch.
+    """That of a configuration. `names` and `types` are those of all ops; `grid_of` gives the grid of an input that has
+    the same in every batch.
     """
 
     def of(node: Node) -> OpConfig:
@@ -96,7 +99,9 @@ def flow(
         found = grid_of(names[reader], of(reader)) if rounds else None
         return None if found is None else found.of_what_is_not_negative()
 
-    source = {relu: op for relu, op in pairs.items() if of(op).mode in (Mode.STATIC, Mode.DYNAMIC)}
-    grids = {relu: {grid(reader, relu) for reader in relu.users} for relu in source}
-    shared = {relu: grids[relu].pop() if len(grids[relu]) == 1 else None for relu in source}
-    return Flow({op: After(True, shared[relu]) for relu, op in source.items()}, source)
+    computed_by = {relu: op for relu, op in rectified.items() if of(op).mode is Mode.STATIC}
+    after = {}
+    for relu, op in computed_by.items():
+        grids = {grid(reader, relu) for reader in relu.users}
+        after[op] = After(True, next(iter(grids)) if len(grids) == 1 else None)
+    return Flow(after, computed_by)

@@ -17,7 +17,15 @@ Step = Callable[[Values], Any]
 """Computes a node's value from those of its arguments."""
 _aten = torch.ops.aten
 _MAKES_NEW = (_aten.conv2d.default, _aten.linear.default, _aten.add.Tensor)
-"""Operators whose output shares memory with nothing."""
+"""Operators whose output shares memory with nothing, as what takes their place in a trial."""
+
+
+def may_be_written_over(value: torch.Tensor) -> bool:
+    """Whether a result that takes a value's place has the strides that it would have in memory of its own.
+
+    The stride of a size of 1 is open: operators that make a new tensor choose it, and a convolution its layout by it.
+    """
+    return 1 not in value.shape
 
 
 class Program:
@@ -105,17 +113,21 @@ def _step(model: GraphModule, node: Node) -> Step:
 
 
 def _rectify(argument: Node) -> Step:
-    return lambda values: values[argument].relu_()
+    def rectify(values: Values) -> Any:
+        value = values[argument]
+        return value.relu_() if may_be_written_over(value) else value.relu()
+
+    return rectify
 
 
 def _add(free: Node, step: Step, arguments: Sequence[Node]) -> Step:
-    """`step`, in place where both arguments are alike."""
+    """`step`, in place of `free` where both arguments have its shape, strides and type, as the sum then has, too."""
     (other,) = (one for one in arguments if one is not free)
 
     def add(values: Values) -> Any:
         ours, theirs = values[free], values[other]
         alike = ours.shape == theirs.shape and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
-        return ours.add_(theirs) if alike else step(values)
+        return ours.add_(theirs) if alike and may_be_written_over(ours) else step(values)
 
     return add
 

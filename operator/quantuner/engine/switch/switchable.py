@@ -13,17 +13,18 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from quantuner.engine.capture import quantizable_nodes
+from quantuner.engine.graphs import attribute, path_of
 from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.precision import DTYPES, is_cast
 from quantuner.engine.quantize import Activations
-from quantuner.engine.sums import sums_integers
+from quantuner.engine.sums import BIAS, sums_integers
 from quantuner.engine.switch.flow import NOTHING, Flow, Rounded, flow, rectified
 from quantuner.engine.switch.integers import InputGrid
 from quantuner.engine.switch.kernels import Kernels
 from quantuner.engine.switch.memory import Memory, Signature, batch_digest, interned, storages
 from quantuner.engine.switch.program import Program, Values
 from quantuner.engine.switch.rounding import Grid, RoundedWeights, Rounding
-from quantuner.engine.switch.signs import never_negative
+from quantuner.engine.switch.signs import hardly_negative
 from quantuner.engine.switch.summed import Summed
 from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode
@@ -61,8 +62,8 @@ class Switchable:
         self.types = {node: type_ for _, type_, node in quantizable_nodes(graph.graph)}
         self.kernels = Kernels()
         self.rounding = Rounding(activations, RoundedWeights() if weights is None else weights, few_bits)
-        self._rectified = rectified(self.types)
-        self.never_negative = never_negative(graph.graph)
+        self._rectified = rectified([node for node, type_ in self.types.items() if self._gives_numbers(node, type_)])
+        self.hardly_negative = hardly_negative(graph.graph)
         self._interned: dict[OpConfig, OpConfig] = {}
         self._forward = inspect.signature(graph.forward)
         ops = tuple(dict.fromkeys(self.names.values()))
@@ -71,7 +72,7 @@ class Switchable:
         self._above = {node: self.program.above(node, ops, self.names) for node in kept}
         worth = {node: 1.0 + sum(work.get(name, 0.0) for name in above) for node, above in self._above.items()}
         self._memory = Memory(budget, worth)
-        self.overwriting = self.program.overwriting(self._above)
+        self.overwriting_steps = self.program.steps | self.program.overwriting(self._above)
 
     # --- whole evaluations
 
@@ -82,6 +83,13 @@ class Switchable:
     def flow(self, config: Mapping[str, OpConfig]) -> Flow:
         """What ops compute beyond themselves under `config`."""
         return flow(self._rectified, self.names, self.types, config, self._fixed_grid)
+
+    def _gives_numbers(self, node: Node, type_: str) -> bool:
+        """Whether an op that is rounded to one grid gives no NaN, whatever its input."""
+        bias: Any = node.args[BIAS] if sums_integers(type_) and len(node.args) > BIAS else None
+        if bias is None:
+            return sums_integers(type_)
+        return bias.op == "get_attr" and bool(attribute(self.program.model, path_of(bias)).isfinite().all())
 
     def _fixed_grid(self, name: str, config: OpConfig) -> InputGrid | None:
         grid = self.rounding.grid(name, config)
@@ -171,12 +179,12 @@ class _Run:
         self._switchable = switchable
         self._config = config
         self._flow = flow or Flow()
-        self._steps = switchable.program.steps if flow is None else switchable.program.steps | switchable.overwriting
+        self._steps = switchable.program.steps if flow is None else switchable.overwriting_steps
         self._last: tuple[tuple[object, ...] | None, torch.Tensor | None] = (None, None)
 
     def value(self, node: Node, values: Values) -> Any:
-        if node in self._flow.source:
-            return values[self._flow.source[node]]
+        if node in self._flow.computed_by:
+            return values[self._flow.computed_by[node]]
         name = self._switchable.names.get(node)
         config = self._config.get(name, FP32) if name is not None else FP32
         if name is None or config.mode is Mode.FP32:
@@ -226,10 +234,10 @@ class _Run:
     def _grid(self, source: Node, fixed: Grid | None, config: OpConfig, value: torch.Tensor) -> InputGrid:
         """That of an op's input; without a zero point where it makes no difference, since kernels are quicker so."""
         grid = self._switchable.rounding.input_grid(fixed, config, value)
-        has_signs = source not in self._switchable.never_negative
-        if not grid.zero_point or has_signs or value.sum().isnan():  # the integer of NaN is not the zero point
+        if not (grid.zero_point and value.numel() and source in self._switchable.hardly_negative):
             return grid
-        return grid.of_what_is_not_negative()
+        is_not_negative = bool(value.amin() >= 0)  # nor NaN, whose integer is not the zero point
+        return grid.of_what_is_not_negative() if is_not_negative else grid
 
     def _input(self, source: Node, range_name: str, config: OpConfig, values: Values) -> torch.Tensor:
         rounding = self._switchable.rounding

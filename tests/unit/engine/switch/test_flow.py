@@ -40,7 +40,7 @@ def made() -> tuple[Engine, Switchable, TuneConfig]:
 def grids(model: Switchable, config: TuneConfig) -> dict[str, InputGrid | None]:
     """Op to the grid that its kernel rounds to; only ops whose kernels have a ReLU."""
     flow = model.flow(config)
-    assert all(flow.grid(relu) == flow.after[op].grid for relu, op in flow.source.items())
+    assert all(flow.grid(relu) == flow.after[op].grid for relu, op in flow.computed_by.items())
     return {model.names[op]: after.grid for op, after in flow.after.items() if after.rectifies}
 
 

@@ -13,8 +13,9 @@ from quantuner.api.spec import Override
 from quantuner.engine.engine import Engine
 from quantuner.engine.quantize import Activations
 from quantuner.engine.switch.switchable import Switchable, _Run
+from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, TuneConfig
-from quantuner.space.samplers import initial, op_wise_candidates
+from quantuner.space.samplers import dynamic_where_possible, initial, op_wise_candidates
 from tests.unit.engine.models import (
     ALL_PRECISIONS,
     Attention,
@@ -137,6 +138,45 @@ class Layers(nn.Module):
         return z
 
 
+class Narrow(nn.Module):
+    """One channel behind ReLUs and additions, whose strides decide in which layout the next convolution computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(2, 1, 3, padding=1) for _ in range(3))
+        self.body, self.tail = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(self.one(x).relu()).mean((2, 3))
+        z: torch.Tensor = self.tail((self.two(x) + self.three(x)).relu()).mean((2, 3))
+        return torch.cat([y, z], 1)
+
+
+class Biased(nn.Module):
+    """Adds an op's own input to its output, as its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x).relu()
+        z: torch.Tensor = self.third(nn.functional.linear(y, self.second.weight, y))
+        return z
+
+
+class Pooled(nn.Module):
+    """A pooling that gives what is negative of what is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = self.two(nn.functional.avg_pool2d(self.one(x).relu(), 2, divisor_override=-1))
+        return z
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "a convolution and a linear": (Net, images),
     "a module that is called twice": (Shared, rows),
@@ -152,6 +192,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "one channel and one pixel": (OneChannel, images),
     "gray images and additions": (Residual, images),
     "linears with ReLUs between": (Layers, rows),
+    "one channel behind ReLUs": (Narrow, images),
+    "an input that is the bias, too": (Biased, rows),
     "attention": (Attention, lambda *given: rows(*given).repeat(1, 3).view(-1, 3, 4)),
 }
 EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
@@ -216,6 +258,30 @@ def test_what_is_not_a_number_is_rounded_as_the_converted_model_does() -> None:
     for config in drawn(engine, 6, seed=1):
         with torch.no_grad():
             assert equal(switchable(engine).model(config)(rows()), engine.quantized(config)(rows()))
+
+
+@pytest.mark.parametrize("factor", [1e38, torch.inf])
+def test_what_is_not_a_number_behind_a_relu_is_rounded_as_the_converted_model_does(factor: float) -> None:
+    """A dynamic op makes NaN of infinity, and a ReLU keeps it."""
+    engine = engine_for(Layers, rows, "auto")
+    dynamic = dynamic_where_possible(engine.space, initial(engine.space))["one"]
+    assert dynamic.mode is Mode.DYNAMIC
+    batch = rows(8, 3)
+    batch[-1] *= factor
+    static = [one for one in op_wise_candidates(engine.space)["two"] if one.mode is Mode.STATIC]
+    assert {one.get("activation", "scheme") for one in static} == {"asym", "sym"}
+    for option in static:
+        config = initial(engine.space).having({"one": dynamic, "two": option})
+        with torch.no_grad():
+            found, expected = switchable(engine).model(config)(batch), engine.quantized(config)(batch)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_a_pooling_makes_negative_is_rounded_as_such() -> None:
+    engine = engine_for(Pooled, images, "static")
+    for config in drawn(engine, 8, seed=3):
+        with torch.no_grad():
+            assert equal(switchable(engine).model(config)(images(4, 5)), engine.quantized(config)(images(4, 5)))
 
 
 def test_a_model_without_quantized_ops_is_the_folded_model() -> None:
