@@ -72,6 +72,7 @@ class InputGrid:
     """Of an op's input, uint8."""
 
     scale: float
+    """A float32: kernels, which take no other, divide by the same number."""
     zero_point: int
     quant_max: int
     """255, or 127 where the range is reduced."""

@@ -89,6 +89,11 @@ def test_linears_have_fp32s_bits(shape: tuple[int, ...], zero_point: int, bias: 
     assert torch.equal(found, expected(op, integers))
 
 
+def single(value: float) -> float:
+    """The nearest float32, as all scales are."""
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
 @needs_vnni
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -114,7 +119,8 @@ def test_what_a_kernel_computes_beyond_its_op_has_the_bits_of_one_step_after_the
     step = draw(st.sampled_from([2.0**-6, 2.0**-2, 0.37])) * draw(st.sampled_from([1, 30]))
     quant_max = draw(st.sampled_from([127, 128, 255]))
     kernels = Kernels()
-    for after in (After(True), After(True, InputGrid(step, 0, quant_max)), After(True, InputGrid(step / 3, 0, 255))):
+    grids = (InputGrid(single(step), 0, quant_max), InputGrid(single(step / 3), 0, 255))
+    for after in (After(True), *(After(True, grid) for grid in grids)):
         found = computed(op, integers, kernels, after)
         assert found is not None
         assert torch.equal(found, after.of(expected(op, integers)))
