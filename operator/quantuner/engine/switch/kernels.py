@@ -17,7 +17,6 @@ import torch
 from quantuner.engine.devices import sums_overflow
 from quantuner.engine.sums import BIAS, EXACT
 from quantuner.engine.switch.flow import NOTHING, After
-from quantuner.engine.switch.integers import InputGrid, IntegerWeight
 from quantuner.engine.switch.summed import Summed
 
 logger = logging.getLogger(__name__)
@@ -42,8 +41,8 @@ class Kernels:
         self._packed: dict[tuple[object, ...], torch.Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[bool, _Layout]] = {}
         """Whether an op's kernel gives fp32's bits, and in which layout fp32 gives them."""
-        self._scales: dict[tuple[IntegerWeight, InputGrid], tuple[torch.Tensor, torch.Tensor]] = {}
-        """Of the weight's channels: scales of their sums, `(C,)` float32, and zero points, all 0."""
+        self._zeros: dict[int, torch.Tensor] = {}
+        """Zero points of so many channels."""
 
     def compute(
         self, op: Summed, value: torch.Tensor, rounded: Callable[[], torch.Tensor], after: After = NOTHING
@@ -71,8 +70,8 @@ class Kernels:
 
     def _run(self, op: Summed, integers: torch.Tensor, after: After) -> torch.Tensor:
         values, zero = op.weight.values, op.grid.zero_point
-        scales, zeros = self._scaling(op)
-        rest = (scales, zeros, op.bias)
+        scales = op.scale.flatten().expand(len(values)).contiguous()
+        rest = (scales, self._zero_points(len(values)), op.bias)
         if op.node.target is _aten.linear.default:
             packed = self._pack((op.weight,), lambda: _onednn.qlinear_prepack(values, list(integers.shape)))
             product: torch.Tensor = _onednn.qlinear_pointwise(integers, 1.0, zero, packed, *rest, *_ending(after))
@@ -85,12 +84,10 @@ class Kernels:
         image: torch.Tensor = _onednn.qconv_pointwise(integers, 1.0, zero, packed, *rest, *how, *_ending(after))
         return image
 
-    def _scaling(self, op: Summed) -> tuple[torch.Tensor, torch.Tensor]:
-        key = (op.weight, op.grid)
-        if key not in self._scales:
-            scales = op.scale.flatten().expand(len(op.weight.values)).contiguous()
-            self._scales[key] = scales, torch.zeros(len(scales), dtype=torch.int32)
-        return self._scales[key]
+    def _zero_points(self, channels: int) -> torch.Tensor:
+        if channels not in self._zeros:
+            self._zeros[channels] = torch.zeros(channels, dtype=torch.int32)
+        return self._zeros[channels]
 
     def _pack(self, key: tuple[object, ...], pack: Callable[[], torch.Tensor]) -> torch.Tensor:
         if key not in self._packed:
