@@ -73,21 +73,14 @@ class Cycle:
         self.itself = self
 
 
-@of_glibc
-def test_a_process_that_is_started_so_keeps_it_as_long_as_it_lives() -> None:
+def test_a_process_is_told_to_keep_freed_memory_unless_its_environment_tells_it_how_to_allocate() -> None:
     environment = keeping_freed_memory({"LANG": "C"})
-    code = """
-def of_ten_times_eight_tensors():
-    before = pages()
-    for _ in range(10):
-        [torch.ones(3 * 2**18) for _ in range(8)]  # 3 MiB each
-    return pages() - before
-of_ten_times_eight_tensors()
-print(of_ten_times_eight_tensors())
-"""
-    (kept,), (usual,) = _printed(code, **environment), _printed(code)
-    assert kept < usual / 10
-    assert environment["LANG"] == "C"
+    learnt = 32 * 2**20
+    assert environment == {
+        "LANG": "C",
+        "MALLOC_TRIM_THRESHOLD_": str(2 * learnt),
+        "MALLOC_MMAP_THRESHOLD_": str(learnt),
+    }
     chosen = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}
     assert keeping_freed_memory(chosen) == chosen
 
