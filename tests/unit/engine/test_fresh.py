@@ -13,6 +13,7 @@ import torch
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine import artifact
+from quantuner.engine.allocation import keeping_freed_memory
 from quantuner.engine.engine import Engine
 from quantuner.engine.fresh import FreshModel, FreshProcess
 from quantuner.space.samplers import initial
@@ -104,3 +105,13 @@ def test_it_ends_with_the_process_that_began_it() -> None:
     # The other process has the same standard error: its end is the end of the file.
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True)
     assert done.stderr == ""
+
+
+def test_it_is_told_to_keep_the_memory_that_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    with FreshProcess() as process:
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+    told = keeping_freed_memory({})
+    assert told.keys() == {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
+    assert {f"{name}={value}" for name, value in told.items()} <= {*environment}
