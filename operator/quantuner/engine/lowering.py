@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from quantuner.engine.devices import Features, sums_overflow
 from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
+from quantuner.engine.padding import pad_before
 from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
 from quantuner.engine.sums import scale_before_sums
@@ -95,6 +96,7 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
             raise TypeError(f"torch.export gave a {type(fixed).__name__}, not a GraphModule")
         for node in [node for node in fixed.graph.nodes if node.op == "call_module" and not node.users]:
             fixed.graph.erase_node(node)  # a guard
+        pad_before(fixed)
         scale_before_sums(fixed)
         hoist_rounding(fixed)
         few = products_of_convolutions(fixed) if max_autotune else 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from quantuner.engine.devices import sums_overflow
+from quantuner.engine.padding import sees_padding_alone
 from quantuner.engine.sums import BIAS, EXACT
 from quantuner.engine.switch.flow import NOTHING, After
 from quantuner.engine.switch.summed import Summed
@@ -118,13 +119,8 @@ def _ending(after: After) -> tuple[Any, ...]:
 
 
 def _sees_padding_alone(op: Summed) -> bool:
-    """Whether an output at the border is computed from nothing but padding. There, oneDNN takes a zero point out with
-    memory that it has not written: other numbers from one process to the next, often but not always the right ones.
-    """
     _, padding, dilation, _ = _how(op)
-    sizes = op.weight.values.shape[-len(padding) :]
-    reaches = (step * (size - 1) for step, size in zip(dilation, sizes, strict=True))
-    return any(pad > reach for pad, reach in zip(padding, reaches, strict=True))
+    return sees_padding_alone(padding, dilation, op.weight.values.shape[-len(padding) :])
 
 
 def _key(op: Summed, value: torch.Tensor, after: After) -> tuple[object, ...]:

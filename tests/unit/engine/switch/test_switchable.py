@@ -284,6 +284,30 @@ def test_what_a_pooling_makes_negative_is_rounded_as_such() -> None:
             assert equal(switchable(engine).model(config)(images(4, 5)), engine.quantized(config)(images(4, 5)))
 
 
+class Dilated(nn.Module):
+    """A pooling whose window lies in padding alone where an image has one pixel: it gives -inf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = self.two(nn.functional.max_pool2d(self.one(x).relu(), 2, 1, 1, 2))
+        return z
+
+
+def test_what_a_pooling_makes_of_padding_is_rounded_as_such() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = [torch.randn(8, 2, size, size, generator=generator) for size in (4, 5)]
+    engine = engine_of(seeded(Dilated), loader=[(one, torch.zeros(8)) for one in seen], approach="static")
+    engine.calibrate()
+    pixel = torch.randn(8, 2, 1, 1, generator=generator)
+    for config in drawn(engine, 8, seed=4):
+        with torch.no_grad():
+            found, expected = switchable(engine).model(config)(pixel), engine.quantized(config)(pixel)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_model_without_quantized_ops_is_the_folded_model() -> None:
     engine = engine_for(Net, images, "static")
     model = switchable(engine).model(initial(engine.space).having({"stem.0": FP32, "head": FP32}))
