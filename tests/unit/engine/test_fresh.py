@@ -107,10 +107,13 @@ def test_it_ends_with_the_process_that_began_it() -> None:
     assert done.stderr == ""
 
 
-def test_it_is_told_to_keep_the_memory_that_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_to_keep_the_memory_that_it_frees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
         monkeypatch.delenv(name)
     with FreshProcess() as process:
+        process.load(tmp_path / "none.pt2")
+        with pytest.raises(SearchError, match="raises"):  # it answers, so its environment is there to be read
+            process.loaded()
         environment = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
     told = keeping_freed_memory({})
     assert told.keys() == {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
