@@ -18,7 +18,7 @@ from quantuner.engine.capture import Captured
 from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
-from quantuner.engine.programs import assembled, is_flat
+from quantuner.engine.programs import assembled, forget_this_machine, is_flat
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import any_length
@@ -54,6 +54,7 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     """As `save`, of a program that there is already. Raises what `write_with` raises."""
 
     def write_program(staging: Path) -> None:
+        forget_this_machine(program)
         with quickly():
             torch.export.save(program, staging / MODEL_FILE)
         inspect(staging / MODEL_FILE)  # what is saved can be loaded

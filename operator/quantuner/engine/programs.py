@@ -6,6 +6,7 @@ yet converting adds a few nodes, and what the model takes and returns stays what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from quantuner.engine.graphs import attribute, path_of
 
 _Spec = TypeVar("_Spec", InputSpec, OutputSpec)
+_FOLDER = re.compile(r'File "[^"]*[/\\]')
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ def assembled(model: GraphModule, calling: Calling) -> ExportedProgram:
         [_entry(calling.entry, inputs, outputs)],
         verifiers=[TrainingIRVerifier],
     )
+
+
+def forget_this_machine(program: ExportedProgram) -> None:
+    """Takes from the program's metadata the folders of source files and torch's ids of graphs in memory.
+
+    So the same model is saved as the same bytes, wherever, and does not tell whose home folder it was made in.
+    """
+    for node in program.graph.nodes:
+        node.meta.pop("from_node", None)
+        if trace := node.meta.get("stack_trace"):
+            node.meta["stack_trace"] = _FOLDER.sub('File "', trace)
 
 
 def _given_first(graph: Graph) -> list[Node]:

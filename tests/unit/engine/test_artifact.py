@@ -65,6 +65,19 @@ def test_the_users_calibration_data_are_not_in_it(folder: Path) -> None:
     assert artifact.load_program(folder).example_inputs is None
 
 
+def test_the_same_model_is_saved_as_the_same_bytes(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    other = engine_of(seeded(Net), reduce_range=OVERFLOWS)  # captured anew
+    other.calibrate()
+    other.save(initial(other.space).having({"head": FP32}), tmp_path / "again")
+    assert (tmp_path / "again" / "model.pt2").read_bytes() == (folder / "model.pt2").read_bytes()
+
+
+def test_it_names_lines_of_code_without_their_folder(folder: Path) -> None:
+    traces = [node.meta.get("stack_trace", "") for node in artifact.load_program(folder).graph.nodes]
+    assert any('File "models.py", line ' in trace for trace in traces)
+    assert not any(str(Path(__file__).parent) in trace or 'File "/' in trace for trace in traces)
+
+
 def test_its_checksums_are_those_that_sha256sum_checks(folder: Path) -> None:
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0
