@@ -168,6 +168,7 @@ class Failed:
 Record = Launched | Trial | Finished | Failed
 _OPS: dict[str, type[Record]] = {"launch": Launched, "trial": Trial, "finish": Finished, "fail": Failed}
 _NAMES = {cls: op for op, cls in _OPS.items()}
+_FIELDS = {op: {field.name for field in dataclasses.fields(cls)} for op, cls in _OPS.items()}
 
 
 def fitting(text: str, limit: int) -> str:
@@ -176,14 +177,19 @@ def fitting(text: str, limit: int) -> str:
     Half of a surrogate pair (Python's stand-in for an undecodable byte of a file name) becomes a question mark.
     """
     text = text[: limit + 1].encode(errors="replace").decode()  # a character has at least a byte
-    sizes = [len(json.dumps(c, ensure_ascii=False).encode()) - 2 for c in text]
-    if sum(sizes) <= limit:
+    if _size(text) <= limit:
         return text
+    sizes = [_size(character) for character in text]
     room, kept = limit - len("…".encode()), 0
     while sizes[kept] <= room:
         room -= sizes[kept]
         kept += 1
     return text[:kept] + "…"
+
+
+def _size(text: str) -> int:
+    """Bytes that it has in a line."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
 def encode(record: Record) -> str:
@@ -202,7 +208,11 @@ def encode(record: Record) -> str:
 
 
 def decode(line: str) -> Record:
-    """Raises `JournalError` for a line that is damaged or of another format."""
+    """Raises `JournalError` for a line that is damaged or of another format.
+
+    Fields that this version does not know are left out: a later one may have added them. One that would mislead those
+    who do not know it comes with another format.
+    """
     try:
         body: dict[str, Any] = json.loads(line)
         version, op = body.pop("v"), body.pop("op")
@@ -214,7 +224,7 @@ def decode(line: str) -> Record:
             "Continue the search with the version that wrote it, or start a new one"
         )
     try:
-        return _record(op, body)
+        return _record(op, {name: value for name, value in body.items() if name in _FIELDS[op]})
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"a {op} record with wrong fields ({error}): {line[:80]!r}") from error
 

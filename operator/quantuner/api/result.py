@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from quantuner.api.conditions import ConditionType, Reason, condition
+from quantuner.api.described import described
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.selection import best, pareto_front
 from quantuner.api.spec import Tuning
@@ -50,21 +49,12 @@ def search_status(
             {"trial": t.index, "accuracy": t.accuracy, "cost": t.cost, "size": t.size}
             for t in pareto_front(history.trials, tuning.accuracy_criterion, PARETO_LIMIT)
         ]
-        described = _described(best_yaml)
-        if described.get("trial") == winner.index and "summary" in described:
-            status["best"] |= {"config": described["summary"], "configRef": dict(config_ref)}
+        about = described(best_yaml or "")
+        if about is not None and about.trial == winner.index:
+            status["best"] |= {"config": about.summary, "configRef": dict(config_ref)}
         if isinstance(history.end, Finished) and history.end.artifact:
             status["best"]["artifact"] = history.end.artifact
     return status
-
-
-def _described(best_yaml: str | None) -> Mapping[str, Any]:
-    """The best trial's description; empty where there is none, or somebody damaged it: the journal stands alone."""
-    try:
-        described = yaml.safe_load(best_yaml or "")
-    except yaml.YAMLError:
-        return {}
-    return described if isinstance(described, Mapping) else {}
 
 
 def _trials(tuning: Tuning, history: History) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
 from quantuner.api.journal import History, Selection, Trial
@@ -106,13 +107,34 @@ def pareto_front(trials: Sequence[Trial], criterion: AccuracyCriterion, limit: i
     spread evenly, both ends included.
     """
     sign = 1.0 if criterion.higher_is_better else -1.0
-    points = [((-sign * t.accuracy, t.cost, t.size), t) for t in trials if t.accuracy is not None and not t.bound]
-    front: dict[tuple[float, float, float], Trial] = {}
-    for point, trial in points:
-        beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other, _ in points)
-        if not beaten:
-            front.setdefault(point, trial)
-    ordered = sorted(front.values(), key=lambda t: (t.cost, t.index))
-    if limit is None or len(ordered) <= limit:
-        return ordered
-    return [ordered[round(i * (len(ordered) - 1) / (limit - 1))] for i in range(limit)]
+    points = [((t.cost, t.size, -sign * t.accuracy), t) for t in trials if t.accuracy is not None and not t.bound]
+    stairs = _Stairs()
+    ordered = sorted(points, key=lambda point: (point[0], point[1].index))
+    front = sorted((t for (_, *low), t in ordered if stairs.add(*low)), key=lambda t: (t.cost, t.index))
+    if limit is None or len(front) <= limit:
+        return front
+    return [front[round(i * (len(front) - 1) / (limit - 1))] for i in range(limit)]
+
+
+class _Stairs:
+    """Sizes and losses of which none is as low as another in both: sizes rise, losses fall.
+
+    Trials come in the order of their cost, so that one is beaten if and only if one of these is as low in both. A look
+    at the status takes n log n steps, where comparing each with each took seconds for 2,000 trials. Source: Kung,
+    Luccio, Preparata 1975, "On finding the maxima of a set of vectors", section 3.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: list[float] = []
+        self._losses: list[float] = []
+
+    def add(self, size: float, loss: float) -> bool:
+        """Whether nothing so far is as low in both."""
+        after = bisect_right(self._sizes, size)
+        if after and self._losses[after - 1] <= loss:
+            return False
+        first = last = bisect_left(self._sizes, size)
+        while last < len(self._losses) and self._losses[last] >= loss:
+            last += 1
+        self._sizes[first:last], self._losses[first:last] = [size], [loss]
+        return True

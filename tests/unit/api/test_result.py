@@ -70,6 +70,40 @@ def test_a_configuration_of_another_trial_is_not_shown_as_the_best_ones(best_yam
     assert "configRef" not in best
 
 
+def of_two(**summary: Any) -> str:
+    return yaml.safe_dump({"trial": 2, "summary": summary}, sort_keys=False)
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\n" + described(2)
+MERGES = "a: &a {x: y}\nb: {<<: [*a, *a]}\n" + described(2)
+
+
+@pytest.mark.parametrize(
+    "best_yaml",
+    [
+        pytest.param("}", id="no YAML"),
+        pytest.param("7", id="a number"),
+        pytest.param("[" * 5000, id="nested without end"),
+        pytest.param(BOMB, id="aliases, which stand for more than is written"),
+        pytest.param(MERGES, id="merged aliases"),
+        pytest.param("trial: 2\nsummary: text", id="a text as summary"),
+        pytest.param(of_two(defaults={}), id="no exceptions"),
+        pytest.param(of_two(defaults={}, exceptions={}, more={}), id="more than a summary has"),
+        pytest.param(of_two(defaults={"Linear": ["fp32"]}, exceptions={}), id="no word for a type"),
+        pytest.param(of_two(defaults={}, exceptions={1: "fp32"}), id="an op without a name"),
+        pytest.param(of_two(defaults={"Linear": "x" * 200_000}, exceptions={}), id="longer than any"),
+        pytest.param("trial: 2026-13-45\n", id="no day"),
+    ],
+)
+def test_what_no_search_writes_is_not_shown(best_yaml: str) -> None:
+    assert "config" not in search_status(tuning(), history(*TOLD), best_yaml, REF)["best"]
+
+
+def test_of_a_long_configuration_its_summary_alone_is_read() -> None:
+    text = described(2) + "config: " + "[" * 5000
+    assert search_status(tuning(), history(*TOLD), text, REF)["best"]["config"]["defaults"] == {"Linear": "fp32"}
+
+
 def by_type(tuning_history: History) -> dict[str, dict[str, Any]]:
     return {c["type"]: c for c in end_conditions(tuning(), tuning_history, NOW)}
 
