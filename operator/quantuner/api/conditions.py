@@ -28,6 +28,7 @@ class Reason(StrEnum):
     SEARCHING = "Searching"
     WAITING_FOR_PODS = "WaitingForPods"
     UNSCHEDULABLE = "Unschedulable"  # no node takes a pod
+    QUEUED = "Queued"  # whoever admits jobs to the cluster, as Kueue, holds the MPIJob back
     INVALID = "Invalid"  # it breaks the CRD that this operator ships with
     REFUSED = "Refused"  # the API server does not let the operator write what it must
     RELAUNCHING = "Relaunching"  # a pod was lost; the search resumes from its journal

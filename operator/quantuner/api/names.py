@@ -10,6 +10,9 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "quantuner"
 LABEL_TUNING = f"{GROUP}/tuning"  # the name of the QuantizationTuning an object belongs to
 
+QUEUE_PREFIX = "kueue.x-k8s.io/"
+"""Of a resource's labels, those that say by which queue of Kueue its MPIJob is admitted."""
+
 FORKS_VARIABLE = "QUANTUNER_FORKS"
 """Of a launcher, 1 where every pod has a fork server, of which ranks are forks. A template may set it to 0."""
 

@@ -124,6 +124,8 @@ class Tuning:
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
+    queue_labels: Mapping[str, str] = field(default_factory=dict)
+    """For Kueue; the MPIJob gets them."""
     quantization: Quantization = Quantization()
     accuracy_criterion: AccuracyCriterion = AccuracyCriterion()
     tuning_criterion: TuningCriterion = TuningCriterion()
@@ -152,6 +154,7 @@ class Tuning:
             namespace=meta.get("namespace", "default"),
             uid=meta.get("uid", ""),
             generation=meta.get("generation", 0),
+            queue_labels={k: v for k, v in (meta.get("labels") or {}).items() if k.startswith(names.QUEUE_PREFIX)},
             task=TaskRef(
                 entrypoint=spec["task"]["entrypoint"],
                 args=spec["task"]["args"],

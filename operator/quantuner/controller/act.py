@@ -38,7 +38,7 @@ async def write_objects(cluster: Cluster, key: Key, writes: Iterable[Create | Me
             if isinstance(write, Create):
                 await _create(cluster, key, write)
             else:
-                await cluster.merge(write.target.kind, key.namespace, write.target.name, write.patch)
+                await _merge(cluster, key, write)
         except (InvalidError, ForbiddenError, NotFoundError) as error:
             raise RefusedError(_refusal(write, error)) from error
 
@@ -52,6 +52,13 @@ async def _create(cluster: Cluster, key: Key, write: Create) -> None:
         live = await cluster.get(id_.kind, key.namespace, id_.name)
         if owner is None or live is None or not is_owned(live, owner["uid"]):
             raise  # seen as a name conflict at the next look
+
+
+async def _merge(cluster: Cluster, key: Key, write: Merge) -> None:
+    try:
+        await cluster.merge(write.target.kind, key.namespace, write.target.name, write.patch)
+    except NotFoundError as error:  # deleted since it was observed
+        raise ConflictError(f"change {write.target}", error.status, error.message) from error
 
 
 async def delete_objects(cluster: Cluster, key: Key, deletes: Iterable[Delete]) -> None:
@@ -75,8 +82,10 @@ def _refusal(write: Create | Merge, error: ClusterError) -> Refusal:
     id_ = identify(write.manifest) if isinstance(write, Create) else write.target
     what = f"{'create' if isinstance(write, Create) else 'change'} {id_}"
     if isinstance(error, NotFoundError) and id_.kind is MPIJOB:
-        remedy = "install mpi-operator 0.5 or later, or its CRD; the search starts as soon as it is there"
+        remedy = "install mpi-operator 0.8 or newer; the search starts as soon as it is there"
         text = f"this cluster has no kind {MPIJOB.api_version} MPIJob: {remedy}"
         return Refusal(Failure.MPIJOB_REFUSED, what, text, permanent=False)
     reason = Failure.MPIJOB_REFUSED if id_.kind is MPIJOB else Reason.REFUSED
-    return Refusal(reason, what, error.message, permanent=isinstance(error, InvalidError))
+    # A running search is not ended because an object of its cannot be changed.
+    permanent = isinstance(error, InvalidError) and isinstance(write, Create) and id_.kind is MPIJOB
+    return Refusal(reason, what, error.message, permanent)

@@ -22,6 +22,7 @@ from quantuner.controller.objects import (
 # On the MPIJob
 ANNOTATION_SPEC = f"{names.GROUP}/spec-hash"  # `spec_hash` of the resource it was made from
 ANNOTATION_TRIALS = f"{names.GROUP}/trials-at-launch"
+ANNOTATION_LAUNCHES = f"{names.GROUP}/launches-before"  # that the journal tells of
 # On the tuning ConfigMap
 ANNOTATION_IMAGE = f"{names.GROUP}/image"  # the image the search began with
 ANNOTATION_FRUITLESS = f"{names.GROUP}/fruitless-launches"  # in a row, without a trial told

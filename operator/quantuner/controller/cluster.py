@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,14 +37,16 @@ class ConflictError(ClusterError):
 
 
 class ForbiddenError(ClusterError):
-    """RBAC, a quota or an admission plugin says no; an administrator can change that."""
+    """RBAC, a quota, a policy or an admission webhook says no; an administrator can change that."""
 
 
 class InvalidError(ClusterError):
     """The object itself is wrong; sending it again cannot help."""
 
 
-_ERRORS = {400: InvalidError, 403: ForbiddenError, 404: NotFoundError, 409: ConflictError, 422: InvalidError}
+# A webhook that gives no code says no with 400, a ValidatingAdmissionPolicy that gives no reason with 422.
+_ERRORS = {400: ForbiddenError, 403: ForbiddenError, 404: NotFoundError, 409: ConflictError, 422: InvalidError}
+_DENIED = re.compile(r"denied (the )?request")
 
 
 class Cluster:
@@ -127,4 +130,6 @@ def _error(what: str, status: int, text: bytes) -> ClusterError:
         message = str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):  # a proxy's page is no Status and may hold secrets
         message = "an answer that is no Kubernetes Status"
+    if status == 422 and _DENIED.search(message):
+        return ForbiddenError(what, status, message)
     return _ERRORS.get(status, ClusterError)(what, status, message)

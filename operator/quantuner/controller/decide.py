@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from quantuner.api import names
@@ -12,7 +13,7 @@ from quantuner.controller import build, drive
 from quantuner.controller.job import JobState, state_of
 from quantuner.controller.mpijob import clashes
 from quantuner.controller.objects import CONFIGMAP, TUNING, annotation, controller_of
-from quantuner.controller.observe import Observation, mpijob_id, tuning_configmap_id
+from quantuner.controller.observe import Observation, is_answered, mpijob_id, tuning_configmap_id
 from quantuner.controller.settings import Settings
 from quantuner.controller.symptoms import Ages, Symptom, lasts, patience
 from quantuner.controller.verdict import STOPPED, Delete, Merge, Stance, Verdict
@@ -31,12 +32,21 @@ def decide(o: Observation, ages: Ages, settings: Settings) -> Verdict:
     if o.tuning.suspend:
         return _suspend(o)
     failed = _condition(o, ConditionType.FAILED)
+    if is_answered(o.status, o.tuning.generation):
+        forgiving = _forgive(o)
+        verdict = _search(_as_written(o, forgiving), ages, settings)
+        return replace(verdict, writes=(*forgiving, *verdict.writes))
     if failed is not None:
         return _fail(o, failed["reason"], failed["message"])
+    return _search(o, ages, settings)
+
+
+def _search(o: Observation, ages: Ages, settings: Settings) -> Verdict:
+    """Of one that has neither ended nor failed."""
     if o.journal_error:
-        return _fail(o, Failure.JOURNAL_MISMATCH, _journal_message(o))
+        return _unreadable(o)
     if o.refusal is not None:
-        return _refused(o)
+        return _refused(o, ages)
     problems = clashes(o.tuning)
     if problems:
         return _fail(o, Failure.TEMPLATE_CONFLICT, "; ".join(problems))
@@ -91,31 +101,47 @@ def _suspend(o: Observation) -> Verdict:
 
 
 def _forgive(o: Observation) -> tuple[Merge, ...]:
-    """Suspending is how a user says that he has acted: what failed before no longer counts."""
+    """What failed before the user acted no longer counts."""
     forgiven = str(o.history.failures) if o.history.failures else None
-    wanted = {build.ANNOTATION_FRUITLESS: None, build.ANNOTATION_COUNTED: None, build.ANNOTATION_FORGIVEN: forgiven}
+    over = o.mpijob["metadata"]["uid"] if o.mpijob is not None and state_of(o.mpijob).is_finished() else None
+    wanted = {build.ANNOTATION_FRUITLESS: None, build.ANNOTATION_COUNTED: over, build.ANNOTATION_FORGIVEN: forgiven}
     changed = {key: value for key, value in wanted.items() if annotation(o.tuning_configmap, key) != value}
     if o.tuning_configmap is None or not changed:
         return ()
     return (Merge(tuning_configmap_id(o.tuning.name), {"metadata": {"annotations": changed}}),)
 
 
+def _as_written(o: Observation, merges: tuple[Merge, ...]) -> Observation:
+    """As it will be seen when annotations are merged."""
+    objects = dict(o.objects)
+    for merge in merges:
+        meta = objects[merge.target]["metadata"]
+        annotations = {**meta.get("annotations", {}), **merge.patch["metadata"]["annotations"]}
+        objects[merge.target] = {**objects[merge.target], "metadata": {**meta, "annotations": annotations}}
+    return replace(o, objects=objects)
+
+
 def _fail(o: Observation, reason: str, message: str) -> Verdict:
     return Verdict(running=STOPPED, failure=Failed(reason=reason, message=message), deletes=_delete_job(o))
 
 
-def _journal_message(o: Observation) -> str:
-    journal = names.journal_configmap(o.tuning.name)
-    remedy = "restore it, then set suspend to true and back to false"
-    return f"ConfigMap {journal} cannot be read, {o.journal_error}; {remedy}"
+def _unreadable(o: Observation) -> Verdict:
+    """Ranks that search read it well enough: a later version may write what this operator does not know."""
+    text = f"ConfigMap {names.journal_configmap(o.tuning.name)} cannot be read, {o.journal_error}"
+    if drive.launcher_runs(o):
+        note = "the search runs on, and its end cannot be seen before this is mended"
+        return Verdict(running=Stance(True, Failure.JOURNAL_MISMATCH, f"{text}; {note}"))
+    remedy = f"restore it, or install the version of Quantuner that wrote it, then {drive.RETRY}"
+    return _fail(o, Failure.JOURNAL_MISMATCH, f"{text}; {remedy}")
 
 
-def _refused(o: Observation) -> Verdict:
+def _refused(o: Observation, ages: Ages) -> Verdict:
     assert o.refusal is not None
     message = f"{o.refusal.what}: {o.refusal.message}"
     if o.refusal.permanent:
         return _fail(o, Failure.MPIJOB_REFUSED, f"the API server refuses what is asked for: {message}")
-    return Verdict(accepted=Stance(False, o.refusal.reason, message), running=_NOT_STARTED)
+    running = _NOT_STARTED if o.mpijob is None else drive.running(o, ages)
+    return Verdict(accepted=Stance(False, o.refusal.reason, message), running=running)
 
 
 def _obstacle(o: Observation, image: str | None) -> Stance | None:

@@ -19,7 +19,8 @@ from quantuner.controller.verdict import STOPPED, Create, Delete, Merge, Stance,
 
 # Launches in a row that tell no trial; then another one would not either.
 FRUITLESS_LIMIT = 3
-_RETRY = "set suspend to true and back to false"
+_QUEUED = "the MPIJob is suspended: it waits for whoever admits it, as a queue of Kueue; what was told is kept"
+RETRY = "set suspend to true and back to false"
 
 
 def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict:
@@ -29,7 +30,7 @@ def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict
         # Two launchers must never write one journal, and mpi-operator refuses pods of another job's name.
         return Verdict(running=_waiting(f"waiting until {_former(o)} are gone"), writes=writes)
     if state is JobState.ABSENT:
-        job = build_mpijob(o.tuning, image, build.spec_hash(o.admitted), len(o.history.trials), settings)
+        job = build_mpijob(o.tuning, image, build.spec_hash(o.admitted), o.history, settings)
         return Verdict(running=_waiting("the MPIJob is created"), writes=(*writes, Create(job)))
     if state.is_finished():
         return _relaunch(o, state, writes)
@@ -85,7 +86,7 @@ def _relaunch(o: Observation, state: JobState, writes: tuple[Create | Merge, ...
     counted = annotation(o.tuning_configmap, build.ANNOTATION_COUNTED) == uid
     fruitless = before if counted else 0 if progressed else before + 1
     # A failed MPIJob is one whose launcher was started again LAUNCHER_BACKOFF_LIMIT times already.
-    if fruitless >= FRUITLESS_LIMIT or (state is JobState.FAILED and not progressed):
+    if fruitless >= FRUITLESS_LIMIT or (state is JobState.FAILED and not progressed and not counted):
         return Verdict(
             running=STOPPED,
             failure=Failed(reason=Failure.LAUNCHER_FAILED, message=_launcher_message(o, state, fruitless)),
@@ -104,17 +105,17 @@ def _launcher_message(o: Observation, state: JobState, fruitless: int) -> str:
     failed = state is JobState.FAILED
     times = "the launcher and its retries" if failed else f"{fruitless} launches in a row"
     evidence = launcher_words(o.pods) or (failure_of(o.mpijob) if failed else "none, it exited with 0")
-    return f"{times} told no trial; to try again, {_RETRY}. Its last words: {evidence}"
+    return f"{times} told no trial; to try again, {RETRY}. Its last words: {evidence}"
 
 
 def _watch(o: Observation, ages: Ages, writes: tuple[Create | Merge, ...]) -> Verdict:
     trouble = worst_trouble(o.pods)
     hopeless = lasts(ages, Symptom.IMAGE) or lasts(ages, Symptom.START)
     # A search that runs is not ended because a further worker cannot join it.
-    if trouble is not None and hopeless and not _launcher_runs(o):
-        failure = Failed(reason=_reason(trouble), message=f"{trouble.text}. Mend it, then {_RETRY}")
+    if trouble is not None and hopeless and not launcher_runs(o):
+        failure = Failed(reason=_reason(trouble), message=f"{trouble.text}. Mend it, then {RETRY}")
         return Verdict(running=STOPPED, failure=failure, deletes=_delete(o))
-    return Verdict(running=_running(o, ages, trouble), writes=writes, after=patience(ages))
+    return Verdict(running=running(o, ages), writes=writes, after=patience(ages))
 
 
 def _reason(trouble: Trouble) -> str:
@@ -126,14 +127,17 @@ def _reason(trouble: Trouble) -> str:
     return reasons[trouble.kind]
 
 
-def _launcher_runs(o: Observation) -> bool:
+def launcher_runs(o: Observation) -> bool:
     return any(p.role == Role.LAUNCHER and p.phase == "Running" and not p.terminating for p in o.pods)
 
 
-def _running(o: Observation, ages: Ages, trouble: Trouble | None) -> Stance:
-    ready = f"{ready_workers(o.pods)} of {o.tuning.workers} workers ready"
-    if _launcher_runs(o):
-        if not o.history.launches:
+def running(o: Observation, ages: Ages) -> Stance:
+    """How far the MPIJob has come that was launched."""
+    ready, trouble = f"{ready_workers(o.pods)} of {o.tuning.workers} workers ready", worst_trouble(o.pods)
+    if state_of(o.mpijob) is JobState.SUSPENDED:
+        return Stance(False, Reason.QUEUED, _QUEUED)
+    if launcher_runs(o):
+        if len(o.history.launches) <= int(annotation(o.mpijob, build.ANNOTATION_LAUNCHES) or 0):
             return _waiting(f"{ready}; the launcher starts the ranks")
         return Stance(True, Reason.SEARCHING, f"{ready}; {trouble.text}" if trouble else ready)
     if lasts(ages, Symptom.SILENCE):
@@ -155,5 +159,8 @@ def _silence(o: Observation) -> str:
 
 
 def _too_few(o: Observation) -> str:
-    see = f"kubectl describe mpijob {o.tuning.name} -n {o.tuning.namespace}"
+    """The workers are mpi-operator's; the launcher's pod is that of a Job."""
+    workers = sum(1 for p in o.pods if p.role == Role.WORKER)
+    whose = f"mpijob {o.tuning.name}" if workers < o.tuning.workers else f"job {o.tuning.name}-launcher"
+    see = f"kubectl describe {whose} -n {o.tuning.namespace}"
     return f"pods are not created; a quota or Pod Security may refuse them, an event says: {see}"

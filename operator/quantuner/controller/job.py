@@ -13,6 +13,7 @@ class JobState(StrEnum):
     ABSENT = "absent"
     TERMINATING = "terminating"  # deleted, but its pods are not gone yet
     UNACKNOWLEDGED = "unacknowledged"  # mpi-operator has said nothing: it refuses silently, or is not there
+    SUSPENDED = "suspended"  # by who admits jobs, as Kueue: its pods are ended, or not created yet
     ACTIVE = "active"
     SUCCEEDED = "succeeded"  # the launcher exited 0, which proves nothing
     FAILED = "failed"
@@ -33,6 +34,8 @@ def state_of(job: Manifest | None) -> JobState:
             return JobState.SUCCEEDED
         if _is_true(conditions, "Failed"):
             return JobState.FAILED
+    if _is_true(conditions, "Suspended"):
+        return JobState.SUSPENDED
     return JobState.ACTIVE if conditions else JobState.UNACKNOWLEDGED
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from quantuner.api import names
+from quantuner.api.journal import History
 from quantuner.api.spec import Tuning
-from quantuner.controller.build import ANNOTATION_SPEC, ANNOTATION_TRIALS, labels, metadata
+from quantuner.controller.build import ANNOTATION_LAUNCHES, ANNOTATION_SPEC, ANNOTATION_TRIALS, labels, metadata
 from quantuner.controller.objects import MPIJOB
 from quantuner.controller.settings import Settings
 
@@ -52,13 +53,19 @@ _PASSED = ("nodeSelector", "tolerations", "imagePullSecrets")
 _OUR_PATHS = {TUNING_DIR, CODE_DIR, WORKSPACE_DIR, OUTPUT_DIR}
 
 
-def build_mpijob(tuning: Tuning, image: str, spec_hash: str, trials: int, settings: Settings) -> dict[str, Any]:
-    """`trials` is how many the journal tells before this launch: what it adds is the launch's progress."""
-    annotations = {ANNOTATION_SPEC: spec_hash, ANNOTATION_TRIALS: str(trials)}
+def build_mpijob(tuning: Tuning, image: str, spec_hash: str, told: History, settings: Settings) -> dict[str, Any]:
+    """`told` is what the journal says before this launch: what it adds is the launch's progress."""
+    annotations = {
+        ANNOTATION_SPEC: spec_hash,
+        ANNOTATION_TRIALS: str(len(told.trials)),
+        ANNOTATION_LAUNCHES: str(len(told.launches)),
+    }
+    meta = metadata(tuning, names.mpijob_name(tuning.name), annotations)
+    meta["labels"] = {**tuning.queue_labels, **meta["labels"]}
     return {
         "apiVersion": MPIJOB.api_version,
         "kind": MPIJOB.kind,
-        "metadata": metadata(tuning, names.mpijob_name(tuning.name), annotations),
+        "metadata": meta,
         "spec": {
             "slotsPerWorker": tuning.slots_per_worker,
             # Always, so that the launcher comes first in the hostfile and has rank 0; whether rank 0 evaluates

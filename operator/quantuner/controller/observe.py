@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantuner.api import names
+from quantuner.api.conditions import ConditionType
 from quantuner.api.errors import JournalError
 from quantuner.api.journal import Failed, History, decode, lines_of
 from quantuner.api.spec import Tuning
@@ -90,7 +91,7 @@ async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[
     journal = _own_data(objects, names.journal_configmap(key.name), tuning.uid)
     result = _own_data(objects, names.result_configmap(key.name), tuning.uid)
     history, journal_error = replay(lines_of(journal))
-    _forgive(history, tuning, objects)
+    _forgive(history, tuning, objects, body.get("status", {}))
     return Observation(
         tuning=tuning,
         admitted=admitted,
@@ -104,11 +105,22 @@ async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[
     )
 
 
-def _forgive(history: History, tuning: Tuning, objects: Mapping[ObjectId, Manifest]) -> None:
-    """A failure in the journal ends a search until its user suspends it and lets it go on."""
+def is_answered(status: Mapping[str, Any], generation: int) -> bool:
+    """Whether the user has changed the resource since its status says Failed, as by suspending and going on.
+
+    By what the status says, and not by having seen `suspend`: both of its changes may come between two looks.
+    """
+    conditions = status.get("conditions", ())
+    failed = any(c["type"] == ConditionType.FAILED and c["status"] == "True" for c in conditions)
+    return failed and status.get("observedGeneration", generation) < generation
+
+
+def _forgive(history: History, tuning: Tuning, objects: Mapping[ObjectId, Manifest], status: Mapping[str, Any]) -> None:
+    """A failure in the journal ends a search until its user answers it."""
     configmap = objects.get(tuning_configmap_id(tuning.name))
     forgiven = int(annotation(configmap, build.ANNOTATION_FORGIVEN) or 0)
-    if isinstance(history.end, Failed) and (tuning.suspend or history.failures <= forgiven):
+    answered = tuning.suspend or history.failures <= forgiven or is_answered(status, tuning.generation)
+    if isinstance(history.end, Failed) and answered:
         history.end = None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from quantuner.controller.job import JobState, state_of
 from quantuner.controller.objects import Key
 from quantuner.controller.observe import Observation
-from quantuner.controller.pods import Role, TroubleKind, worst_trouble
+from quantuner.controller.pods import Role, TroubleKind, ready_workers, worst_trouble
 from quantuner.controller.verdict import RESYNC_SECONDS
 
 
@@ -16,7 +17,7 @@ class Symptom(StrEnum):
     IMAGE = "image"  # an image cannot be pulled: a registry may be back in seconds
     START = "start"  # a container cannot start: its Secret may be about to be created
     SILENCE = "silence"  # mpi-operator has not acknowledged the MPIJob
-    TOO_FEW_PODS = "too few pods"  # mpi-operator cannot create them
+    TOO_FEW_PODS = "too few pods"  # they cannot be created
     LINGERING = "lingering"  # the search has ended and its pods run on
 
 
@@ -45,7 +46,9 @@ def symptoms(o: Observation) -> Iterator[Symptom]:
         yield Symptom.IMAGE
     if trouble is not None and trouble.kind is TroubleKind.START:
         yield Symptom.START
-    if sum(1 for p in o.pods if p.role == Role.WORKER) < o.tuning.workers:
+    roles = Counter(p.role for p in o.pods)
+    launchable = ready_workers(o.pods) >= o.tuning.workers  # the launcher's pod comes when all workers are ready
+    if roles[Role.WORKER] < o.tuning.workers or (launchable and not roles[Role.LAUNCHER]):
         yield Symptom.TOO_FEW_PODS
 
 

@@ -64,9 +64,12 @@ def support(body: Mapping[str, Any]) -> dict[ObjectId, Manifest]:
     return {identify(m): m for m in build.build_support(Tuning.from_body(body), body, IMAGE)}
 
 
-def job(body: Mapping[str, Any], *conditions: str, ended: bool = False, trials: int = 0) -> dict[str, Any]:
-    """The tuning's MPIJob with conditions of these types."""
-    made = build_mpijob(Tuning.from_body(body), IMAGE, build.spec_hash(body), trials, SETTINGS)
+def job(
+    body: Mapping[str, Any], *conditions: str, ended: bool = False, trials: int = 0, launches: int = 0
+) -> dict[str, Any]:
+    """The tuning's MPIJob with conditions of these types, made when the journal had so many trials and launches."""
+    told = History([launched()] * launches, [trial(i) for i in range(trials)])
+    made = build_mpijob(Tuning.from_body(body), IMAGE, build.spec_hash(body), told, SETTINGS)
     made["metadata"]["uid"] = JOB_UID
     made["status"] = {"conditions": [{"type": t, "status": "True"} for t in conditions]}
     if ended:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from quantuner.api.journal import History
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.controller import build
@@ -13,10 +14,11 @@ from quantuner.controller.mpijob import build_mpijob, clashes, launcher_command
 from quantuner.controller.objects import identify
 from quantuner.controller.settings import Settings
 from quantuner.distributed.processes import TERMINATE_SECONDS
-from tests.unit.controller.making import IMAGE, SETTINGS, UID, resource, tuning
+from tests.unit.controller.making import IMAGE, SETTINGS, UID, launched, resource, trial, tuning
 
 SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}
 FORKS = {"name": "QUANTUNER_FORKS", "value": "1"}
+TOLD = History([launched()], [trial(i) for i in range(7)])
 OUTPUT = {"persistentVolumeClaim": {"claimName": "models"}}
 TEMPLATE = {
     "resources": {"limits": {"cpu": "2"}},
@@ -31,7 +33,7 @@ TEMPLATE = {
 
 
 def mpijob(**spec: Any) -> dict[str, Any]:
-    return build_mpijob(tuning(**spec), IMAGE, "hash", 7, SETTINGS)
+    return build_mpijob(tuning(**spec), IMAGE, "hash", TOLD, SETTINGS)
 
 
 def pods(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -45,7 +47,7 @@ def mounts(pod: dict[str, Any]) -> dict[str, str]:
 def everything() -> list[dict[str, Any]]:
     body = resource(task=SOURCE, output=OUTPUT, template=TEMPLATE)
     parsed = Tuning.from_body(body)
-    return [*build.build_support(parsed, body, IMAGE), build_mpijob(parsed, IMAGE, "h", 0, SETTINGS)]
+    return [*build.build_support(parsed, body, IMAGE), build_mpijob(parsed, IMAGE, "h", History(), SETTINGS)]
 
 
 def test_every_object_is_owned_and_labelled() -> None:
@@ -72,7 +74,7 @@ def test_building_is_deterministic_and_leaves_its_input_alone() -> None:
     body = resource(template=TEMPLATE)
     before = copy.deepcopy(body)
     assert everything() == everything()
-    build_mpijob(Tuning.from_body(body), IMAGE, "h", 0, SETTINGS)
+    build_mpijob(Tuning.from_body(body), IMAGE, "h", History(), SETTINGS)
     assert body == before
 
 
@@ -150,7 +152,22 @@ def test_mpi_operator_gives_each_worker_its_slots_and_the_launcher_a_place(launc
 
 def test_mpijob_remembers_what_it_was_made_from() -> None:
     annotations = mpijob()["metadata"]["annotations"]
-    assert annotations == {"quantuner.dev/spec-hash": "hash", "quantuner.dev/trials-at-launch": "7"}
+    assert annotations == {
+        "quantuner.dev/spec-hash": "hash",
+        "quantuner.dev/trials-at-launch": "7",
+        "quantuner.dev/launches-before": "1",
+    }
+
+
+def test_labels_for_kueue_go_with_the_mpijob_and_no_others() -> None:
+    body = resource()
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu", "team": "a", "quantuner.dev/tuning": "other"}
+    job = build_mpijob(Tuning.from_body(body), IMAGE, "h", History(), SETTINGS)
+    assert job["metadata"]["labels"] == {
+        "kueue.x-k8s.io/queue-name": "gpu",
+        "app.kubernetes.io/managed-by": "quantuner",
+        "quantuner.dev/tuning": "digits",
+    }
 
 
 @pytest.mark.parametrize("role", ["Launcher", "Worker"])
@@ -261,7 +278,7 @@ def test_the_users_template_reaches_the_pods(role: str) -> None:
 
 def test_the_pull_policy_of_the_operator_is_the_default() -> None:
     settings = Settings(tuner_image=IMAGE, tuner_image_pull_policy="Never")
-    for pod in pods(build_mpijob(tuning(), IMAGE, "h", 0, settings)).values():
+    for pod in pods(build_mpijob(tuning(), IMAGE, "h", History(), settings)).values():
         assert pod["containers"][0]["imagePullPolicy"] == "Never"
 
 

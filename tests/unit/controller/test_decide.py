@@ -95,6 +95,16 @@ CASES = {
     "the launcher runs, its ranks do not yet": Case(
         running(*RUNNING_PODS), "Starting", {"Running": "WaitingForPods"}, "starts the ranks"
     ),
+    "a later launcher runs, whose ranks do not yet": Case(
+        observation(
+            mpijob=job(resource(), "Created", "Running", trials=1, launches=1), pods=RUNNING_PODS,
+            history=history(trial(0)),
+        ), "Starting", {"Running": "WaitingForPods"}, "starts the ranks",
+    ),
+    "a queue holds the job back": Case(
+        observation(mpijob=job(resource(), "Created", "Suspended"), history=history(trial(0))), "Starting",
+        {"Running": "Queued"}, "a queue of Kueue",
+    ),
     "ranks search": Case(
         running(*RUNNING_PODS, history=history(trial(0))), "Running", {"Running": "Searching"}, "2 of 2 workers"
     ),
@@ -143,12 +153,30 @@ CASES = {
         running(*RUNNING_PODS, status=FAILED_BEFORE), "Failed", {"Failed": "ImagePullFailed"}, "no such host",
         deletes=True,
     ),
+    "failed before, and the resource was changed since: tried again, as if it had been suspended": Case(
+        observation(
+            status={**FAILED_BEFORE, "observedGeneration": 2},
+            objects=annotated(support(resource()), fruitless_launches="3", last_counted="x"),
+        ), "Starting", {"Running": "WaitingForPods", "Failed": "NoFailure"}, creates=("merge ConfigMap", "MPIJob"),
+    ),
+    "a launcher that failed too often was answered, and the operator killed before it deleted the job": Case(
+        ended("Failed", objects=annotated(support(resource()), last_counted=JOB_UID)), "Starting",
+        {"Running": "Relaunching", "Failed": "NoFailure"}, deletes=True,
+    ),
     "failed before and nothing runs: nothing is launched": Case(
         observation(status=FAILED_BEFORE), "Failed", {"Failed": "ImagePullFailed"}
     ),
     "the journal is damaged": Case(
-        running(*RUNNING_PODS, journal_error="line 3: not JSON"), "Failed", {"Failed": "JournalMismatch"},
+        running(worker(0), worker(1), journal_error="line 3: not JSON"), "Failed", {"Failed": "JournalMismatch"},
         "ConfigMap digits-journal cannot be read, line 3", deletes=True,
+    ),
+    "the journal is of a later version, and ranks search: they are let be": Case(
+        running(*RUNNING_PODS, history=history(trial(0)), journal_error="line 3: format 2"), "Running",
+        {"Running": "JournalMismatch", "Failed": "NoFailure"}, "the search runs on",
+    ),
+    "the journal is of a later version, and its launcher has ended": Case(
+        ended("Succeeded", journal_error="line 3: format 2"), "Failed", {"Failed": "JournalMismatch"},
+        "install the version of Quantuner that wrote it",
     ),
     "workers changed: the ConfigMap follows, the job is replaced": Case(
         observation(
@@ -254,6 +282,10 @@ CASES = {
         running(worker(0)), "Starting", {"Running": "PodRefused"}, "kubectl describe mpijob digits -n ns",
         ages={Symptom.TOO_FEW_PODS: 61.0},
     ),
+    "the launcher's pod is not created": Case(
+        running(worker(0), worker(1)), "Starting", {"Running": "PodRefused"},
+        "kubectl describe job digits-launcher -n ns", ages={Symptom.TOO_FEW_PODS: 61.0},
+    ),
     "mpi-operator says nothing yet": Case(
         observation(mpijob=job(resource())), "Starting", {"Running": "WaitingForPods"}, ages={Symptom.SILENCE: 1.0}
     ),
@@ -268,6 +300,12 @@ CASES = {
     "the API server refuses an object for now": Case(
         observation(refusal=Refusal("Refused", "create Role digits-tuner", "quota", permanent=False)),
         "Pending", {"Accepted": "Refused", "Failed": "NoFailure"}, "quota",
+    ),
+    "a change of a running search's object is refused: it runs on": Case(
+        running(
+            *RUNNING_PODS, history=history(trial(0)),
+            refusal=Refusal("Refused", "change ConfigMap digits-tuning", "policy", permanent=False),
+        ), "Running", {"Accepted": "Refused", "Running": "Searching"}, "policy",
     ),
 }  # fmt: skip
 
@@ -341,7 +379,7 @@ def test_a_changed_search_ends_its_ranks_and_goes_on_as_changed(change: dict[str
 
     (created,) = decide(observation(body, history=told), {}, SETTINGS).writes
     assert isinstance(created, Create)
-    assert created.manifest == build_mpijob(Tuning.from_body(body), IMAGE, build.spec_hash(body), 3, SETTINGS)
+    assert created.manifest == build_mpijob(Tuning.from_body(body), IMAGE, build.spec_hash(body), told, SETTINGS)
     assert created.manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] == change.get("workers", 2)
     assert created.manifest["spec"]["slotsPerWorker"] == change.get("slotsPerWorker", 1)
 
@@ -357,6 +395,17 @@ def test_a_change_of_a_search_whose_launcher_has_just_ended_is_taken_up_by_the_r
     (created,) = decide(observation(body, history=seen.history), {}, SETTINGS).writes
     assert isinstance(created, Create)
     assert created.manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] == 5
+
+
+def test_a_failed_launcher_is_tried_again_when_the_resource_was_changed_since() -> None:
+    told = {"conditions": [condition("Failed", "LauncherFailed", "no hosts")], "observedGeneration": 2}
+    verdict = decide(ended("Failed", status=told), {}, SETTINGS)
+    (forgiving,) = verdict.writes
+    assert isinstance(forgiving, Merge)
+    assert forgiving.patch["metadata"]["annotations"] == {"quantuner.dev/last-counted": JOB_UID}
+    assert [d.uid for d in verdict.deletes] == [JOB_UID]
+    unchanged = decide(ended("Failed", status={**told, "observedGeneration": 3}), {}, SETTINGS)
+    assert unchanged.failure is not None
 
 
 def test_keeps_the_image_the_search_began_with() -> None:

@@ -179,6 +179,66 @@ def test_what_is_invalid_fails_at_once_and_for_good() -> None:
     run(body)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, 'admission webhook "validate.kyverno.svc" denied the request: no team label'),
+        (422, "roles \"digits-tuner\" is forbidden: ValidatingAdmissionPolicy 'teams' denied request: no team label"),
+    ],
+)
+def test_what_a_policy_denies_is_tried_again_whatever_code_it_comes_with(status: int, message: str) -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", "mpijobs"] = (status, message)
+        with pytest.raises(RefusedError):
+            await bench.round()
+        assert "no team label" in bench.condition("Accepted")["message"]
+        bench.server.faults.clear()
+        await bench.round()
+        assert bench.server.find("mpijobs", "digits")
+
+    run(body)
+
+
+def test_what_is_not_the_mpijob_may_be_refused_and_is_tried_again() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.faults["POST", "configmaps"] = (422, "data: Too long")
+        with pytest.raises(RefusedError):
+            await bench.round()
+        assert (bench.condition("Accepted")["reason"], bench.condition("Failed")["status"]) == ("Refused", "False")
+
+    run(body)
+
+
+def test_what_was_deleted_since_it_was_looked_at_is_looked_at_again() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        bench.server.find("roles", "digits-tuner")["rules"] = []
+        bench.server.faults["PATCH", "roles"] = (404, "not found")
+        assert await bench.round() == CONFLICT_SECONDS
+
+    run(body)
+
+
+def test_a_failed_search_goes_on_when_its_suspension_was_not_seen() -> None:
+    """Set to true and back between two looks."""
+
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        lines = [encode(r) for r in (launched(), told(0, 0.9), FAILURE)]
+        bench.server.find("configmaps", "digits-journal")["data"] = {line_key(i): x for i, x in enumerate(lines)}
+        first = bench.server.find("mpijobs", "digits")
+        first["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}], "completionTime": NOW}
+        await bench.round()
+        bench.server.find("quantizationtunings", "digits")["metadata"]["generation"] += 2
+        for _ in range(3):
+            await bench.round()
+        assert bench.condition("Failed")["status"] == "False"
+        assert bench.status["baseline"]["accuracy"] == 0.9
+        assert bench.server.find("mpijobs", "digits") is not first
+
+    run(body)
+
+
 def test_a_status_that_changed_meanwhile_is_computed_anew() -> None:
     async def body(bench: Bench) -> None:
         bench.server.faults["PATCH", "quantizationtunings"] = (409, "the object has been modified")

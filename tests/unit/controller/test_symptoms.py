@@ -21,6 +21,7 @@ from tests.unit.controller.making import (
 KEY = Key("ns", "digits")
 PULL = Trouble(TroubleKind.IMAGE, "x")
 START = Trouble(TroubleKind.START, "x")
+PULLING, STARTING = worker(0, ready=False, trouble=PULL), worker(0, ready=False, trouble=START)
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,30 @@ START = Trouble(TroubleKind.START, "x")
         (observation(mpijob=job(resource())), {Symptom.SILENCE}),
         (observation(mpijob=job(resource(), "Created"), pods=RUNNING_PODS), set()),
         (observation(mpijob=job(resource(), "Created"), pods=[worker(0)]), {Symptom.TOO_FEW_PODS}),
-        (observation(mpijob=job(resource(), "Created"), pods=[worker(0, trouble=PULL), worker(1)]), {Symptom.IMAGE}),
-        (observation(mpijob=job(resource(), "Created"), pods=[worker(0, trouble=START), worker(1)]), {Symptom.START}),
+        (observation(mpijob=job(resource(), "Created"), pods=[worker(0), worker(1)]), {Symptom.TOO_FEW_PODS}),
+        (observation(mpijob=job(resource(), "Created"), pods=[worker(0), worker(1, ready=False)]), set()),
+        (observation(mpijob=job(resource(), "Created", "Suspended")), set()),
+        (observation(mpijob=job(resource(), "Created"), pods=[PULLING, worker(1)]), {Symptom.IMAGE}),
+        (observation(mpijob=job(resource(), "Created"), pods=[STARTING, worker(1)]), {Symptom.START}),
         (
             observation(mpijob=job(resource(), "Created"), pods=RUNNING_PODS, history=history(*SEARCHED, end=FINISHED)),
             {Symptom.LINGERING},
         ),
         (observation(mpijob=job(resource(), "Created", "Succeeded", ended=True)), set()),
     ],
-    ids=["no job", "unacknowledged", "well", "too few", "pull", "start", "lingering", "finished"],
+    ids=[
+        "no job",
+        "unacknowledged",
+        "well",
+        "too few",
+        "no launcher",
+        "workers come up",
+        "queued",
+        "pull",
+        "start",
+        "lingering",
+        "finished",
+    ],
 )
 def test_symptoms(seen: Observation, want: set[Symptom]) -> None:
     assert set(symptoms(seen)) == want
