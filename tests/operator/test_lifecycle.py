@@ -7,6 +7,7 @@ process has `access.RULES`). Left out: pods that run (tests/e2e).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -130,6 +131,77 @@ def test_a_failure_in_the_journal_shows_its_traceback_in_describe(kube: Kube, op
     described = kube.run("describe", "qtune", NAME)
     assert "ValueError: labels are 0..8" in described
     assert "task:make raised ValueError" in described
+
+
+def test_a_failed_search_goes_on_when_its_resource_is_changed(kube: Kube, operator: OperatorProcess) -> None:
+    kube.apply(resource())
+    first = await_job(kube)["metadata"]["uid"]
+    tell(kube, *SEARCH, Failed(reason="EvaluationFailed", message="a typo"))
+    await_tuning(kube, is_true("Failed"), "failed")
+    change(kube, workers=1)
+    await_job(kube, but=first)
+    body = await_tuning(kube, lambda b: not is_true("Failed")(b), "no longer failed")
+    assert body["status"]["best"]["trial"] == 2
+
+
+def test_a_job_that_a_queue_holds_back_is_queued(kube: Kube, operator: OperatorProcess) -> None:
+    queue = {"kueue.x-k8s.io/queue-name": "team-a"}
+    kube.apply({**resource(), "metadata": {"name": NAME, "labels": queue}})
+    job = await_job(kube)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    for suspend, wanted in ((True, "Queued"), (False, "WaitingForPods")):  # as Kueue does
+        patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
+        kube.run("patch", "mpijob", NAME, "--type=merge", "-p", patch)
+        await_tuning(kube, reason("Running", wanted), wanted, 40)
+
+
+POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: NAMESPACE}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [kubeflow.org], apiVersions: ["*"], operations: [CREATE], resources: [mpijobs]}]
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}
+  validations: [{expression: "false", message: no team label}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: NAMESPACE}
+spec: {policyName: NAMESPACE, validationActions: [Deny]}
+"""
+
+
+@pytest.fixture
+def denying(kube: Kube, admin: Kube) -> Iterator[Callable[[], None]]:
+    """A policy by which the namespace has no MPIJob; called, it is withdrawn."""
+    parts = list(yaml.safe_load_all(POLICY.replace("NAMESPACE", kube.namespace)))
+
+    def withdraw() -> None:
+        for part in reversed(parts):
+            admin.run("delete", part["kind"], part["metadata"]["name"], "--ignore-not-found")
+
+    admin.apply(*parts)
+    spec = {"mpiReplicaSpecs": {}}
+    probe = json.dumps(
+        {"apiVersion": "kubeflow.org/v2beta1", "kind": "MPIJob", "metadata": {"name": "probe"}, "spec": spec}
+    )
+    create = ("create", "--dry-run=server", "-f", "-")
+    eventually(lambda: "no team label" in kube.run(*create, stdin=probe, ok=False), 30, "the policy acts")
+    yield withdraw
+    withdraw()
+
+
+def test_what_a_policy_denies_is_tried_until_it_is_allowed(
+    kube: Kube, operator: OperatorProcess, denying: Callable[[], None]
+) -> None:
+    kube.apply(resource())
+    body = await_tuning(kube, reason("Accepted", "MPIJobRefused"), "denied")
+    assert "no team label" in condition(body, "Accepted")["message"]
+    assert condition(body, "Failed")["status"] == "False"
+    denying()
+    await_job(kube)
+    await_tuning(kube, is_true("Accepted"), "accepted")
 
 
 def test_suspending_ends_the_pods_and_going_on_keeps_the_journal(kube: Kube, operator: OperatorProcess) -> None:
