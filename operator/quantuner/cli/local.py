@@ -50,7 +50,7 @@ def _require_tuner() -> None:
     missing = [name for name in ("torch", "torchao", "mpi4py") if importlib.util.find_spec(name) is None]
     if missing:
         raise QuantunerError(
-            f"`quantuner run` needs {', '.join(missing)}; install with: pip install '.[tuner]' in a checkout of Quantuner"
+            f"`quantuner run` needs {', '.join(missing)}; install it in Quantuner's checkout: pip install '.[tuner]'"
         )
 
 
