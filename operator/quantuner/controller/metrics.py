@@ -57,7 +57,8 @@ class Row:
     """What one resource contributes."""
 
     samples: tuple[Sample, ...]
-    durations: tuple[float, ...]
+    durations: tuple[float, ...] | None
+    """Of its trials; None where they are not known."""
 
 
 class Table:
@@ -68,7 +69,11 @@ class Table:
 
     def report(self, key: Key, tuning: Tuning, history: History, status: Mapping[str, Any]) -> None:
         durations = tuple(t.seconds for t in history.tried)
-        self._rows[key] = Row(tuple(_samples(tuning, status)), durations)
+        self._rows[key] = Row((*_samples(status), *_target(tuning, status)), durations)
+
+    def reject(self, key: Key, status: Mapping[str, Any]) -> None:
+        """Of a resource that cannot be read there is what its status says, before a restart as after it."""
+        self._rows[key] = Row(tuple(_samples(status)), None)
 
     def forget(self, key: Key) -> None:
         self._rows.pop(key, None)
@@ -77,20 +82,27 @@ class Table:
         return list(self._rows.items())
 
 
-def _samples(tuning: Tuning, status: Mapping[str, Any]) -> Iterator[Sample]:
-    baseline, best, trials = status.get("baseline"), status.get("best"), status["trials"]
+def _samples(status: Mapping[str, Any]) -> Iterator[Sample]:
+    """What the status alone determines; one that was rejected from the start has little more than a phase."""
+    baseline, best, trials = status.get("baseline"), status.get("best"), status.get("trials")
     if baseline is not None:
         yield BASELINE, (), baseline["accuracy"]
-        yield TARGET, (), tuning.accuracy_criterion.target(baseline["accuracy"])
     if best is not None:
         yield BEST, (), best["accuracy"]
-    yield TRIALS, (TrialState.COMPLETE.value,), trials["completed"]
-    yield TRIALS, (TrialState.FAILED.value,), trials["failed"]
-    yield RUNNING, (), trials["running"]
-    yield MAXIMUM, (), trials["max"]
-    yield WORKERS, (), status["workers"]
+    if trials is not None:
+        yield TRIALS, (TrialState.COMPLETE.value,), trials["completed"]
+        yield TRIALS, (TrialState.FAILED.value,), trials["failed"]
+        yield RUNNING, (), trials["running"]
+        yield MAXIMUM, (), trials["max"]
+    if "workers" in status:
+        yield WORKERS, (), status["workers"]
     for phase in PHASES:
         yield PHASE, (phase,), float(status["phase"] == phase)
+
+
+def _target(tuning: Tuning, status: Mapping[str, Any]) -> Iterator[Sample]:
+    if "baseline" in status:
+        yield TARGET, (), tuning.accuracy_criterion.target(status["baseline"]["accuracy"])
 
 
 class Resources(Collector):
@@ -107,6 +119,8 @@ class Resources(Collector):
                 metric = metrics[family]
                 assert isinstance(metric, (CounterMetricFamily, GaugeMetricFamily))
                 metric.add_metric([*key, *labels], value)
+            if row.durations is None:
+                continue
             histogram = metrics[DURATION]
             assert isinstance(histogram, HistogramMetricFamily)
             histogram.add_metric(list(key), buckets(row.durations, TRIAL_BUCKETS), sum(row.durations))

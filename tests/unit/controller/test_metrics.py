@@ -73,6 +73,25 @@ def test_the_phase_is_one_hot(table: Table, metrics: OperatorMetrics) -> None:
     assert phases == {phase: float(phase == "Complete") for phase in PHASES}
 
 
+def test_of_a_rejected_search_there_is_what_its_status_says(table: Table, metrics: OperatorMetrics) -> None:
+    report(table)
+    known = {"phase": "Running", "workers": 2, "trials": {"completed": 4, "failed": 0, "running": 2, "max": 9}}
+    table.reject(KEY, known)
+    samples = scrape(metrics)
+    assert value(samples, "quantuner_phase", phase="Running") == 1
+    assert value(samples, "quantuner_phase", phase="Complete") == 0
+    assert value(samples, "quantuner_trials_total", outcome="complete") == 4
+    assert value(samples, "quantuner_workers") == 2
+    assert not any("trial_duration" in name for name, _ in samples)
+
+
+def test_one_that_was_never_accepted_has_a_phase_alone(table: Table, metrics: OperatorMetrics) -> None:
+    table.reject(KEY, {"phase": "Pending"})
+    samples = scrape(metrics)
+    assert value(samples, "quantuner_phase", phase="Pending") == 1
+    assert {name for name, labels in samples if dict(labels).get("name")} == {"quantuner_phase"}
+
+
 def test_series_of_a_deleted_resource_go_and_others_stay(table: Table, metrics: OperatorMetrics) -> None:
     report(table)
     report(table, Key("ns", "other"))
