@@ -20,8 +20,9 @@ SEARCH = 'namespace="team-a",name="digits"'
 OTHER_POD = f'{SEARCH},pod="restarted"'
 HOUR = 60 * PER_MINUTE
 DOWN, ERRORS, QUEUE = "QuantunerOperatorDown", "QuantunerReconcileErrors", "QuantunerQueueNotDrained"
+NAMESPACE = "QuantunerNamespaceNotServed"
 FAILED, NOT_STARTING, STALLED = "QuantunerSearchFailed", "QuantunerSearchNotStarting", "QuantunerSearchStalled"
-ALERTS = [DOWN, ERRORS, QUEUE, FAILED, NOT_STARTING, STALLED]
+ALERTS = [DOWN, ERRORS, QUEUE, NAMESPACE, FAILED, NOT_STARTING, STALLED]
 
 
 def steady(value: int, samples: int) -> str:
@@ -87,6 +88,15 @@ CASES = {
     ),
     "queue long but shrinking": Case(alert=QUEUE, series={"quantuner_queue_depth": "2000-1x240"}, minutes=45),
     "queue grows and is drained again": Case(alert=QUEUE, series={"quantuner_queue_depth": "0+1x30 " * 8}, minutes=45),
+    "a given namespace was deleted": Case(
+        alert=NAMESPACE,
+        series={"quantuner_namespaces_unwatched": steady(1, HOUR)},
+        minutes=30,
+        fires="The Quantuner operator does not serve all of its namespaces",
+    ),
+    "all namespaces served": Case(
+        alert=NAMESPACE, series={"quantuner_namespaces_unwatched": steady(0, HOUR)}, minutes=30
+    ),
     "failed": Case(alert=FAILED, series=search("Failed", "5+0x720"), minutes=5, fires="Search team-a/digits failed"),
     "complete": Case(alert=FAILED, series=search("Complete", "5+0x720"), minutes=5),
     "pods pending": Case(

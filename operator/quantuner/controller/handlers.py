@@ -30,12 +30,15 @@ KOPF_PREFIX = f"kopf.{names.GROUP}"
 
 
 class Operator:
-    """One operator: registers itself with Kopf, and lives from its startup to its cleanup."""
+    """One operator: registers itself with Kopf, and lives from its startup to its cleanup.
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+    `unwatched` of the namespaces that it was given are left out, which only its metrics need to know.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float], unwatched: int = 0) -> None:
         self._settings = settings
         self._table = Table()
-        self._metrics = OperatorMetrics(self._table)
+        self._metrics = OperatorMetrics(self._table, unwatched)
         self._onsets = Onsets(clock)
         self._cluster: Cluster | None = None
         self._queue: Queue[Key] | None = None

@@ -44,9 +44,10 @@ PHASE = Family("quantuner_phase", "gauge", "1 for the phase that the resource is
 RECONCILES = Family("quantuner_reconcile_total", "counter", "Reconciles that ended.", ("result",))
 RECONCILE_SECONDS = Family("quantuner_reconcile_duration_seconds", "histogram", "A reconcile.", ())
 DEPTH = Family("quantuner_queue_depth", "gauge", "Resources that wait to be reconciled.", ())
+UNWATCHED = Family("quantuner_namespaces_unwatched", "gauge", "Given namespaces that cannot be served.", ())
 
 OF_RESOURCES = (BASELINE, BEST, TARGET, TRIALS, RUNNING, MAXIMUM, WORKERS, DURATION, PHASE)
-OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH)
+OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH, UNWATCHED)
 
 Sample = tuple[Family, tuple[str, ...], float]
 """Family, further label values, value."""
@@ -147,7 +148,7 @@ def buckets(values: Iterable[float], bounds: tuple[float, ...]) -> list[tuple[st
 class OperatorMetrics:
     """The operator's own families, and the registry that is served."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, unwatched: int = 0) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(Resources(table))
@@ -156,6 +157,7 @@ class OperatorMetrics:
             RECONCILE_SECONDS.name, RECONCILE_SECONDS.help, registry=self.registry, buckets=RECONCILE_BUCKETS
         )
         self._depth = Gauge(DEPTH.name, DEPTH.help, registry=self.registry)
+        Gauge(UNWATCHED.name, UNWATCHED.help, registry=self.registry).set(unwatched)
         for result in ("success", "error"):
             self._count.labels(result)  # an alert needs the zero before the first error
 

@@ -23,10 +23,14 @@ class ApiServer:
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.faults: dict[tuple[str, str], Answer] = {}
+        self.closed: dict[str, list[Answer]] = {}
+        """By namespace what is answered there, one after the other and the last for good."""
         self.hidden: set[str] = set()
         self.drops: set[str] = set()
         """Fields that a status loses, as with an older CRD."""
         self.writes: list[str] = []
+        self.url = ""
+        """While it serves."""
 
     def plurals(self) -> list[str]:
         """Of all objects, events aside."""
@@ -42,8 +46,8 @@ class ApiServer:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         async with TestServer(app) as server:
-            configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
-            cluster = Cluster(ApiClient(configuration))
+            self.url = str(server.make_url("")).rstrip("/")
+            cluster = Cluster(ApiClient(Configuration(host=self.url)))
             try:
                 yield cluster
             finally:
@@ -51,17 +55,19 @@ class ApiServer:
 
     async def _answer(self, request: web.Request) -> web.Response:
         path = request.path.removesuffix("/status")
-        plural = path.split("/namespaces/")[1].split("/")[1]
+        namespace, plural = path.split("/namespaces/")[1].split("/")[:2]
         if request.method != "GET":
             self.writes.append(f"{request.method} {plural}")
         if (request.method, plural) in self.faults:
             return _status(*self.faults[request.method, plural])
+        if answers := self.closed.get(namespace):
+            return _status(*(answers.pop(0) if len(answers) > 1 else answers[0]))
         body = json.loads(await request.text() or "{}")
         handle = {"GET": self._get, "POST": self._post, "PATCH": self._patch, "DELETE": self._delete}
         return handle[request.method](path, body)
 
     def _get(self, path: str, _: Object) -> web.Response:
-        if path.endswith("/pods"):
+        if path.endswith(("/pods", "/quantizationtunings")):
             return web.json_response({"items": []})
         if path in self.hidden or path not in self.objects:
             return _status(404, "not found")

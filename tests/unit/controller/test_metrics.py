@@ -114,6 +114,11 @@ def test_counts_of_the_operator_begin_with_zero(metrics: OperatorMetrics) -> Non
     assert samples["quantuner_reconcile_total", (("result", "error"),)] == 0
     assert samples["quantuner_reconcile_duration_seconds_count", ()] == 0
     assert samples["quantuner_queue_depth", ()] == 0
+    assert samples["quantuner_namespaces_unwatched", ()] == 0
+
+
+def test_namespaces_that_cannot_be_served_are_counted(table: Table) -> None:
+    assert scrape(OperatorMetrics(table, unwatched=2))["quantuner_namespaces_unwatched", ()] == 2
 
 
 def test_reconciles_are_counted_and_the_queue_is_asked(metrics: OperatorMetrics) -> None:
