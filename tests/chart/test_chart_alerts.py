@@ -214,6 +214,12 @@ def test_alerts_read_known_metrics(rules: list[dict[str, Any]]) -> None:
         assert families(rule["expr"]) <= metric_names(), rule["alert"]
 
 
+def test_a_failed_search_is_not_said_to_lose_its_trials(rules: list[dict[str, Any]]) -> None:
+    """docs/conditions.md: suspended and let go, it goes on from its journal."""
+    remedy = rules[ALERTS.index(FAILED)]["annotations"]["remedy"]
+    assert "spec.suspend to true and, when the condition Suspended is True, back to false" in remedy
+
+
 def test_remedies_name_the_release(rules: list[dict[str, Any]], defaults: Rendered) -> None:
     deployment = defaults.one("Deployment")
     assert deployment is not None
