@@ -3,6 +3,7 @@
 Each alert once in the situation it is for, and in the healthy ones nearest to it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.chart import promtool as prometheus
 from tests.chart.dashboard import families
 from tests.chart.design import metric_names
-from tests.chart.helm import Helm, Rendered, nested
+from tests.chart.helm import CHART, Helm, Rendered, nested
 from tests.chart.promtool import PER_MINUTE, Groups
 
 SEARCH = 'namespace="team-a",name="digits"'
@@ -201,6 +202,11 @@ def test_every_alert_is_tried_firing_and_quiet(rules: list[dict[str, Any]]) -> N
     assert [rule["alert"] for rule in rules] == ALERTS
     for alert in ALERTS:
         assert {case.fires is not None for case in CASES.values() if case.alert == alert} == {True, False}
+
+
+def test_readme_lists_the_alerts() -> None:
+    listed = re.findall(r"^\| `(Quantuner\w+)` \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    assert listed == ALERTS
 
 
 def test_every_alert_says_what_to_do(rules: list[dict[str, Any]]) -> None:
