@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
@@ -29,8 +31,7 @@ class ApiServer:
         self.drops: set[str] = set()
         """Fields that a status loses, as with an older CRD."""
         self.writes: list[str] = []
-        self.url = ""
-        """While it serves."""
+        self._url = ""
 
     def plurals(self) -> list[str]:
         """Of all objects, events aside."""
@@ -46,12 +47,26 @@ class ApiServer:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         async with TestServer(app) as server:
-            self.url = str(server.make_url("")).rstrip("/")
-            cluster = Cluster(ApiClient(Configuration(host=self.url)))
+            self._url = str(server.make_url("")).rstrip("/")
+            cluster = Cluster(ApiClient(Configuration(host=self._url)))
             try:
                 yield cluster
             finally:
                 await cluster.close()
+
+    def kubeconfig(self, folder: Path) -> str:
+        """A file that leads to this server, while it serves."""
+        path = folder / "kubeconfig"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": self._url}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path.write_text(yaml.safe_dump(config))
+        return str(path)
 
     async def _answer(self, request: web.Request) -> web.Response:
         path = request.path.removesuffix("/status")

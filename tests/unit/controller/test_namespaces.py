@@ -9,7 +9,6 @@ from typing import Any
 
 import kopf
 import pytest
-import yaml
 
 from quantuner.controller import namespaces
 from quantuner.controller.__main__ import main, serve
@@ -73,20 +72,6 @@ def kopf_gets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return given
 
 
-def kubeconfig(folder: Path, url: str) -> str:
-    path = folder / "kubeconfig"
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path.write_text(yaml.safe_dump(config))
-    return str(path)
-
-
 def test_kopf_watches_those_that_are_left(
     kopf_gets: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -94,7 +79,7 @@ def test_kopf_watches_those_that_are_left(
         server = ApiServer()
         server.closed = {"gone": [FORBIDDEN]}
         async with server.serve():
-            monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, server.url))
+            monkeypatch.setenv("KUBECONFIG", server.kubeconfig(tmp_path))
             await serve(Settings(namespaces=("a", "gone")))
 
     asyncio.run(run())

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from quantuner.controller import serving
+from quantuner.controller.handlers import Operator
+from quantuner.controller.settings import Settings
+from tests.unit.controller.api_server import ApiServer
 
 
 def has_ipv6() -> bool:
@@ -70,6 +75,25 @@ def test_metrics_are_served_on_each_address(address: str) -> None:
     Gauge("seen", "a metric", registry=registry).set(3)
     status, text = get(address, serving.serve_metrics(0, registry), "metrics")
     assert (status, "seen 3.0" in text) == (200, True)
+
+
+def test_an_operator_says_that_it_is_well_from_its_start_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        server, (metrics, probed) = ApiServer(), (free_port(), free_port())
+        operator = Operator(Settings(metrics_port=metrics, health_port=probed), time.monotonic, unwatched=1)
+        assert "must be restarted" in operator.problem()
+        async with server.serve():
+            monkeypatch.setenv("KUBECONFIG", server.kubeconfig(tmp_path))
+            await operator.start()
+            assert await asyncio.to_thread(get, "127.0.0.1", probed, "healthz") == (200, "ok")
+            assert "quantuner_namespaces_unwatched 1.0" in (await asyncio.to_thread(get, "127.0.0.1", metrics, ""))[1]
+            await operator.stop()
+        with pytest.raises(urllib.error.URLError):
+            get("127.0.0.1", probed, "healthz")
+
+    asyncio.run(main())
 
 
 def test_without_ipv6_in_the_kernel_metrics_are_served_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
