@@ -3,6 +3,7 @@
 Each alert once in the situation it is for, and in the healthy ones nearest to it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,16 @@ import pytest
 from tests.chart import promtool as prometheus
 from tests.chart.dashboard import families
 from tests.chart.design import metric_names
-from tests.chart.helm import Helm, Rendered, nested
+from tests.chart.helm import CHART, Helm, Rendered, nested
 from tests.chart.promtool import PER_MINUTE, Groups
 
 SEARCH = 'namespace="team-a",name="digits"'
 OTHER_POD = f'{SEARCH},pod="restarted"'
 HOUR = 60 * PER_MINUTE
 DOWN, ERRORS, QUEUE = "QuantunerOperatorDown", "QuantunerReconcileErrors", "QuantunerQueueNotDrained"
+NAMESPACE = "QuantunerNamespaceNotServed"
 FAILED, NOT_STARTING, STALLED = "QuantunerSearchFailed", "QuantunerSearchNotStarting", "QuantunerSearchStalled"
-ALERTS = [DOWN, ERRORS, QUEUE, FAILED, NOT_STARTING, STALLED]
+ALERTS = [DOWN, ERRORS, QUEUE, NAMESPACE, FAILED, NOT_STARTING, STALLED]
 
 
 def steady(value: int, samples: int) -> str:
@@ -87,6 +89,15 @@ CASES = {
     ),
     "queue long but shrinking": Case(alert=QUEUE, series={"quantuner_queue_depth": "2000-1x240"}, minutes=45),
     "queue grows and is drained again": Case(alert=QUEUE, series={"quantuner_queue_depth": "0+1x30 " * 8}, minutes=45),
+    "a given namespace was deleted": Case(
+        alert=NAMESPACE,
+        series={"quantuner_namespaces_unwatched": steady(1, HOUR)},
+        minutes=30,
+        fires="The Quantuner operator does not serve all of its namespaces",
+    ),
+    "all namespaces served": Case(
+        alert=NAMESPACE, series={"quantuner_namespaces_unwatched": steady(0, HOUR)}, minutes=30
+    ),
     "failed": Case(alert=FAILED, series=search("Failed", "5+0x720"), minutes=5, fires="Search team-a/digits failed"),
     "complete": Case(alert=FAILED, series=search("Complete", "5+0x720"), minutes=5),
     "pods pending": Case(
@@ -193,6 +204,11 @@ def test_every_alert_is_tried_firing_and_quiet(rules: list[dict[str, Any]]) -> N
         assert {case.fires is not None for case in CASES.values() if case.alert == alert} == {True, False}
 
 
+def test_readme_lists_the_alerts() -> None:
+    listed = re.findall(r"^\| `(Quantuner\w+)` \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    assert listed == ALERTS
+
+
 def test_every_alert_says_what_to_do(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         assert rule["annotations"].keys() == {"summary", "description", "remedy"}
@@ -202,6 +218,12 @@ def test_every_alert_says_what_to_do(rules: list[dict[str, Any]]) -> None:
 def test_alerts_read_known_metrics(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         assert families(rule["expr"]) <= metric_names(), rule["alert"]
+
+
+def test_a_failed_search_is_not_said_to_lose_its_trials(rules: list[dict[str, Any]]) -> None:
+    """docs/conditions.md: suspended and let go, it goes on from its journal."""
+    remedy = rules[ALERTS.index(FAILED)]["annotations"]["remedy"]
+    assert "spec.suspend to true and, when the condition Suspended is True, back to false" in remedy
 
 
 def test_remedies_name_the_release(rules: list[dict[str, Any]], defaults: Rendered) -> None:

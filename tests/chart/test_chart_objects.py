@@ -7,7 +7,7 @@ import yaml
 
 import quantuner
 from tests.chart.dashboard import DASHBOARD
-from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, Rendered, merged, nested
+from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, RefusedError, Rendered, merged, nested
 
 EVERYTHING = merged(
     nested("metrics.podMonitor.enabled", True),
@@ -22,6 +22,7 @@ ALLOWED_VOLUMES = {
 }
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 LONGEST_RELEASE = "r" * 53  # Helm's own limit
+RELEASES = (LONGEST_RELEASE, "quantuner", "my-quantuner-2", "team.quantuner", f"{'r' * 48}--x", f"{'r' * 49}.x")
 SCRAPED_THROUGH = [("metrics.podMonitor", "PodMonitor"), ("metrics.serviceMonitor", "ServiceMonitor")]
 
 
@@ -72,12 +73,22 @@ def test_no_object_twice(everything: Rendered) -> None:
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("release", [LONGEST_RELEASE, "quantuner", "my-quantuner-2"])
+@pytest.mark.parametrize("release", RELEASES)
 def test_names_are_dns_labels_for_every_release(helm: Helm, release: str) -> None:
     for o in helm.render(EVERYTHING, release):
         if o["kind"] != "CustomResourceDefinition":
             assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", o["metadata"]["name"])
         assert all(len(value) <= 63 for value in o["metadata"]["labels"].values())
+
+
+def test_release_with_a_digit_first_is_refused_unless_its_objects_have_another_name(helm: Helm) -> None:
+    with pytest.raises(
+        RefusedError, match=r"release 2nd: a Service's name must not begin with a digit; .*fullnameOverride"
+    ):
+        helm.render(release="2nd")
+    service = helm.render({"fullnameOverride": "second"}, "2nd").one("Service")
+    assert service is not None
+    assert service["metadata"]["name"] == "second-metrics"
 
 
 def test_release_that_is_called_like_the_chart_does_not_repeat_it(helm: Helm) -> None:

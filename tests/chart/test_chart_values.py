@@ -207,6 +207,7 @@ WRONG = {
     "variable without name": Wrong({"extraEnv": [{"value": "x"}]}, r"'/extraEnv/0'.*'name'"),
     "grace": Wrong({"terminationGracePeriodSeconds": -1}, r"'/terminationGracePeriodSeconds'"),
     "name too long": Wrong({"fullnameOverride": "a" * 51}, r"'/fullnameOverride'"),
+    "name with a digit first": Wrong({"fullnameOverride": "2nd"}, r"'/fullnameOverride'"),
     "one port twice": Wrong(nested("health.port", 8080), r"both 8080.*change one"),
     "two monitors": Wrong(merged(POD_MONITOR, SERVICE_MONITOR), r"count twice: enable one"),
     "monitor without service": Wrong(

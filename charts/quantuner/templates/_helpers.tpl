@@ -2,15 +2,20 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* The name of all objects: at most 50 characters, so that with a suffix (-dashboard) it is still a DNS label. */}}
+{{- /*
+The name of all objects: at most 50 characters, so that with a suffix (-dashboard) it is still a DNS label. A Service's
+begins with a letter and has no dot, where a release's may have both.
+*/}}
 {{- define "quantuner.name" -}}
 {{- $name := include "quantuner.chartName" . }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else if regexMatch "^[0-9]" .Release.Name }}
+{{- fail (printf "release %s: a Service's name must not begin with a digit; choose another release name, or set fullnameOverride" .Release.Name) }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- $release := .Release.Name | replace "." "-" }}
+{{- $whole := ternary $release (printf "%s-%s" $release $name) (contains $name $release) }}
+{{- regexReplaceAll "-+$" (trunc 50 $whole) "" }}
 {{- end }}
 {{- end }}
 

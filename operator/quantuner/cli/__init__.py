@@ -12,7 +12,7 @@ from quantuner import __version__
 from quantuner.api.errors import InvalidResourceError, QuantunerError
 from quantuner.api.validation import admit
 from quantuner.cli.local import run
-from quantuner.cli.report import show
+from quantuner.cli.report import TUNING_FILE, show
 
 EXIT_USAGE = 2
 PLAIN_WIDTH = 120  # characters of a table in a file or a CI log
@@ -62,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(args, console)
     except InvalidResourceError as error:
+        # A workspace keeps its resource as the Quantuner of that time let it in.
+        file = args.workspace / TUNING_FILE if args.command == "report" else args.file
         for problem in error.problems:
             Console(stderr=True, highlight=False).print(
-                f"[red]error[/red] {escape(f'{args.file}: {problem}')}", soft_wrap=True
+                f"[red]error[/red] {escape(f'{file}: {problem}')}", soft_wrap=True
             )
         return EXIT_USAGE
     except (QuantunerError, OSError, yaml.YAMLError) as error:

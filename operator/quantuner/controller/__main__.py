@@ -10,8 +10,13 @@ import time
 
 import kopf
 
+from quantuner.api.errors import QuantunerError
+from quantuner.controller.cluster import Cluster
 from quantuner.controller.handlers import Operator, kopf_settings
+from quantuner.controller.namespaces import served
 from quantuner.controller.settings import Settings, parse
+
+logger = logging.getLogger("quantuner.controller")
 
 # A line for each event and each probe says nothing that the reconciler's lines do not.
 _NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
@@ -22,18 +27,35 @@ def main() -> None:
     # Kopf asks for the user's name, and the numeric user of a container has none.
     os.environ.setdefault("LOGNAME", "quantuner")
     _log(settings)
+    try:
+        asyncio.run(serve(settings))
+    except QuantunerError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+
+
+async def serve(settings: Settings) -> None:
+    """Serves what can be served until the process is told to end."""
+    namespaces = await _served(settings)
     registry = kopf.OperatorRegistry()
-    Operator(settings, time.monotonic).register(registry)
-    asyncio.run(
-        kopf.operator(
-            registry=registry,
-            settings=kopf_settings(clusterwide=not settings.namespaces),
-            standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
-        )
+    Operator(settings, time.monotonic, len(settings.namespaces) - len(namespaces)).register(registry)
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings(clusterwide=not settings.namespaces),
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=namespaces,
     )
+
+
+async def _served(settings: Settings) -> tuple[str, ...]:
+    if not settings.namespaces:
+        return ()
+    cluster = await Cluster.connect()
+    try:
+        return await served(cluster, settings.namespaces)
+    finally:
+        await cluster.close()
 
 
 def _log(settings: Settings) -> None:

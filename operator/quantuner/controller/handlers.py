@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
+from aiohttp import web
 from kopf import OperatorSettings
-from prometheus_client import PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import PlatformCollector, ProcessCollector
 
 from quantuner.api import names
 from quantuner.controller.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
@@ -17,6 +18,7 @@ from quantuner.controller.metrics import OperatorMetrics, Table
 from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, TUNING, Key, Kind
 from quantuner.controller.queue import Queue
 from quantuner.controller.reconcile import Reconciler
+from quantuner.controller.serving import serve_health, serve_metrics
 from quantuner.controller.settings import Settings
 from quantuner.controller.symptoms import Onsets
 
@@ -28,21 +30,24 @@ KOPF_PREFIX = f"kopf.{names.GROUP}"
 
 
 class Operator:
-    """One operator: registers itself with Kopf, and lives from its startup to its cleanup."""
+    """One operator: registers itself with Kopf, and lives from its startup to its cleanup.
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+    `unwatched` of the namespaces that it was given are left out, which only its metrics need to know.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float], unwatched: int = 0) -> None:
         self._settings = settings
         self._table = Table()
-        self._metrics = OperatorMetrics(self._table)
+        self._metrics = OperatorMetrics(self._table, unwatched)
         self._onsets = Onsets(clock)
         self._cluster: Cluster | None = None
         self._queue: Queue[Key] | None = None
+        self._health: web.AppRunner | None = None
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         kopf.on.login(registry=registry)(login)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
-        kopf.on.probe(registry=registry, id="queue")(self.probe)
         kopf.on.event(*_selector(TUNING), registry=registry)(self.tuning_changed)
         for kind in CHILDREN:
             kopf.on.event(*_selector(kind), registry=registry, id=kind.plural)(self.child_changed)
@@ -54,20 +59,23 @@ class Operator:
         self._metrics.watch_depth(self._queue.depth)
         ProcessCollector(registry=self._metrics.registry)
         PlatformCollector(registry=self._metrics.registry)
-        server, _thread = start_http_server(self._settings.metrics_port, registry=self._metrics.registry)
-        logger.info("metrics are served on port %d", server.server_port)
+        port = serve_metrics(self._settings.metrics_port, self._metrics.registry)
+        logger.info("metrics are served on port %d", port)
+        self._health = await serve_health(self._settings.health_port, self.problem)
 
     async def stop(self, **_: Any) -> None:
         if self._queue is not None:
             await self._queue.close()
         if self._cluster is not None:
             await self._cluster.close()
+        if self._health is not None:
+            await self._health.cleanup()
 
-    async def probe(self, **_: Any) -> int:
-        """Queue depth. Fails where only a restart helps; any other exception would hang Kopf's probe."""
+    def problem(self) -> str:
+        """What only a restart helps against; empty where there is no such thing."""
         if self._queue is None or self._queue.is_stuck():
-            raise kopf.PermanentError("a reconcile worker is stuck or dead: the process must be restarted")
-        return self._queue.depth()
+            return "a reconcile worker is stuck or dead: the process must be restarted"
+        return ""
 
     async def tuning_changed(self, namespace: str | None, name: str | None, **_: Any) -> None:
         self._wake(namespace, name)

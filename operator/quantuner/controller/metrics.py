@@ -44,9 +44,10 @@ PHASE = Family("quantuner_phase", "gauge", "1 for the phase that the resource is
 RECONCILES = Family("quantuner_reconcile_total", "counter", "Reconciles that ended.", ("result",))
 RECONCILE_SECONDS = Family("quantuner_reconcile_duration_seconds", "histogram", "A reconcile.", ())
 DEPTH = Family("quantuner_queue_depth", "gauge", "Resources that wait to be reconciled.", ())
+UNWATCHED = Family("quantuner_namespaces_unwatched", "gauge", "Given namespaces that cannot be served.", ())
 
 OF_RESOURCES = (BASELINE, BEST, TARGET, TRIALS, RUNNING, MAXIMUM, WORKERS, DURATION, PHASE)
-OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH)
+OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH, UNWATCHED)
 
 Sample = tuple[Family, tuple[str, ...], float]
 """Family, further label values, value."""
@@ -57,7 +58,8 @@ class Row:
     """What one resource contributes."""
 
     samples: tuple[Sample, ...]
-    durations: tuple[float, ...]
+    durations: tuple[float, ...] | None
+    """Of its trials; None where they are not known."""
 
 
 class Table:
@@ -68,7 +70,11 @@ class Table:
 
     def report(self, key: Key, tuning: Tuning, history: History, status: Mapping[str, Any]) -> None:
         durations = tuple(t.seconds for t in history.tried)
-        self._rows[key] = Row(tuple(_samples(tuning, status)), durations)
+        self._rows[key] = Row((*_samples(status), *_target(tuning, status)), durations)
+
+    def reject(self, key: Key, status: Mapping[str, Any]) -> None:
+        """Of a resource that cannot be read there is what its status says, before a restart as after it."""
+        self._rows[key] = Row(tuple(_samples(status)), None)
 
     def forget(self, key: Key) -> None:
         self._rows.pop(key, None)
@@ -77,20 +83,27 @@ class Table:
         return list(self._rows.items())
 
 
-def _samples(tuning: Tuning, status: Mapping[str, Any]) -> Iterator[Sample]:
-    baseline, best, trials = status.get("baseline"), status.get("best"), status["trials"]
+def _samples(status: Mapping[str, Any]) -> Iterator[Sample]:
+    """What the status alone determines; one that was rejected from the start has little more than a phase."""
+    baseline, best, trials = status.get("baseline"), status.get("best"), status.get("trials")
     if baseline is not None:
         yield BASELINE, (), baseline["accuracy"]
-        yield TARGET, (), tuning.accuracy_criterion.target(baseline["accuracy"])
     if best is not None:
         yield BEST, (), best["accuracy"]
-    yield TRIALS, (TrialState.COMPLETE.value,), trials["completed"]
-    yield TRIALS, (TrialState.FAILED.value,), trials["failed"]
-    yield RUNNING, (), trials["running"]
-    yield MAXIMUM, (), trials["max"]
-    yield WORKERS, (), status["workers"]
+    if trials is not None:
+        yield TRIALS, (TrialState.COMPLETE.value,), trials["completed"]
+        yield TRIALS, (TrialState.FAILED.value,), trials["failed"]
+        yield RUNNING, (), trials["running"]
+        yield MAXIMUM, (), trials["max"]
+    if "workers" in status:
+        yield WORKERS, (), status["workers"]
     for phase in PHASES:
         yield PHASE, (phase,), float(status["phase"] == phase)
+
+
+def _target(tuning: Tuning, status: Mapping[str, Any]) -> Iterator[Sample]:
+    if "baseline" in status:
+        yield TARGET, (), tuning.accuracy_criterion.target(status["baseline"]["accuracy"])
 
 
 class Resources(Collector):
@@ -107,6 +120,8 @@ class Resources(Collector):
                 metric = metrics[family]
                 assert isinstance(metric, (CounterMetricFamily, GaugeMetricFamily))
                 metric.add_metric([*key, *labels], value)
+            if row.durations is None:
+                continue
             histogram = metrics[DURATION]
             assert isinstance(histogram, HistogramMetricFamily)
             histogram.add_metric(list(key), buckets(row.durations, TRIAL_BUCKETS), sum(row.durations))
@@ -133,7 +148,7 @@ def buckets(values: Iterable[float], bounds: tuple[float, ...]) -> list[tuple[st
 class OperatorMetrics:
     """The operator's own families, and the registry that is served."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, unwatched: int = 0) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(Resources(table))
@@ -142,6 +157,7 @@ class OperatorMetrics:
             RECONCILE_SECONDS.name, RECONCILE_SECONDS.help, registry=self.registry, buckets=RECONCILE_BUCKETS
         )
         self._depth = Gauge(DEPTH.name, DEPTH.help, registry=self.registry)
+        Gauge(UNWATCHED.name, UNWATCHED.help, registry=self.registry).set(unwatched)
         for result in ("success", "error"):
             self._count.labels(result)  # an alert needs the zero before the first error
 

@@ -96,6 +96,7 @@ class Reconciler:
         now = self._now()
         stance = Stance(False, Reason.INVALID, f"{error}; correct it, or create it anew")
         composed = status.rejected(body, stance, now)
+        self._table.reject(key, composed)
         found = events.transitions(body.get("status", {}), composed)
         await self._tell(key, body, composed, [events.build_event(body, *event, now) for event in found])
         return RESYNC_SECONDS

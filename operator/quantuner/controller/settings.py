@@ -23,9 +23,9 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty serves the whole cluster."""
     metrics_port: int = 8080
-    """Port of /metrics, on all addresses; 0 takes a free one."""
+    """Port of /metrics, on all addresses, IPv4 and IPv6; 0 takes a free one."""
     health_port: int = 8081
-    """Port of /healthz, on all addresses."""
+    """Port of /healthz, on all addresses, IPv4 and IPv6."""
     log_level: str = "info"
     """One of `LEVELS`."""
     log_format: str = "plain"

@@ -97,6 +97,14 @@ def test_fewer_than_no_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not workspace.exists()
 
 
+def test_a_report_names_the_resource_that_is_no_longer_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tuning.yaml").write_text(yaml.safe_dump(manifest({"workers": 0})))
+    assert main(["report", str(tmp_path)]) == 2
+    assert f"{tmp_path}/tuning.yaml: spec.workers: 0 is less than the minimum" in capsys.readouterr().err
+
+
 def test_a_damaged_journal_is_named_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
@@ -23,10 +25,13 @@ class ApiServer:
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.faults: dict[tuple[str, str], Answer] = {}
+        self.closed: dict[str, list[Answer]] = {}
+        """By namespace what is answered there, one after the other and the last for good."""
         self.hidden: set[str] = set()
         self.drops: set[str] = set()
         """Fields that a status loses, as with an older CRD."""
         self.writes: list[str] = []
+        self._url = ""
 
     def plurals(self) -> list[str]:
         """Of all objects, events aside."""
@@ -42,26 +47,42 @@ class ApiServer:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         async with TestServer(app) as server:
-            configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
-            cluster = Cluster(ApiClient(configuration))
+            self._url = str(server.make_url("")).rstrip("/")
+            cluster = Cluster(ApiClient(Configuration(host=self._url)))
             try:
                 yield cluster
             finally:
                 await cluster.close()
 
+    def kubeconfig(self, folder: Path) -> str:
+        """A file that leads to this server, while it serves."""
+        path = folder / "kubeconfig"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": self._url}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path.write_text(yaml.safe_dump(config))
+        return str(path)
+
     async def _answer(self, request: web.Request) -> web.Response:
         path = request.path.removesuffix("/status")
-        plural = path.split("/namespaces/")[1].split("/")[1]
+        namespace, plural = path.split("/namespaces/")[1].split("/")[:2]
         if request.method != "GET":
             self.writes.append(f"{request.method} {plural}")
         if (request.method, plural) in self.faults:
             return _status(*self.faults[request.method, plural])
+        if answers := self.closed.get(namespace):
+            return _status(*(answers.pop(0) if len(answers) > 1 else answers[0]))
         body = json.loads(await request.text() or "{}")
         handle = {"GET": self._get, "POST": self._post, "PATCH": self._patch, "DELETE": self._delete}
         return handle[request.method](path, body)
 
     def _get(self, path: str, _: Object) -> web.Response:
-        if path.endswith("/pods"):
+        if path.endswith(("/pods", "/quantizationtunings")):
             return web.json_response({"items": []})
         if path in self.hidden or path not in self.objects:
             return _status(404, "not found")

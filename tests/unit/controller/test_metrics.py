@@ -73,6 +73,25 @@ def test_the_phase_is_one_hot(table: Table, metrics: OperatorMetrics) -> None:
     assert phases == {phase: float(phase == "Complete") for phase in PHASES}
 
 
+def test_of_a_rejected_search_there_is_what_its_status_says(table: Table, metrics: OperatorMetrics) -> None:
+    report(table)
+    known = {"phase": "Running", "workers": 2, "trials": {"completed": 4, "failed": 0, "running": 2, "max": 9}}
+    table.reject(KEY, known)
+    samples = scrape(metrics)
+    assert value(samples, "quantuner_phase", phase="Running") == 1
+    assert value(samples, "quantuner_phase", phase="Complete") == 0
+    assert value(samples, "quantuner_trials_total", outcome="complete") == 4
+    assert value(samples, "quantuner_workers") == 2
+    assert not any("trial_duration" in name for name, _ in samples)
+
+
+def test_one_that_was_never_accepted_has_a_phase_alone(table: Table, metrics: OperatorMetrics) -> None:
+    table.reject(KEY, {"phase": "Pending"})
+    samples = scrape(metrics)
+    assert value(samples, "quantuner_phase", phase="Pending") == 1
+    assert {name for name, labels in samples if dict(labels).get("name")} == {"quantuner_phase"}
+
+
 def test_series_of_a_deleted_resource_go_and_others_stay(table: Table, metrics: OperatorMetrics) -> None:
     report(table)
     report(table, Key("ns", "other"))
@@ -95,6 +114,11 @@ def test_counts_of_the_operator_begin_with_zero(metrics: OperatorMetrics) -> Non
     assert samples["quantuner_reconcile_total", (("result", "error"),)] == 0
     assert samples["quantuner_reconcile_duration_seconds_count", ()] == 0
     assert samples["quantuner_queue_depth", ()] == 0
+    assert samples["quantuner_namespaces_unwatched", ()] == 0
+
+
+def test_namespaces_that_cannot_be_served_are_counted(table: Table) -> None:
+    assert scrape(OperatorMetrics(table, unwatched=2))["quantuner_namespaces_unwatched", ()] == 2
 
 
 def test_reconciles_are_counted_and_the_queue_is_asked(metrics: OperatorMetrics) -> None:

@@ -12,7 +12,7 @@ import pytest
 from quantuner.api.journal import Failed, encode, line_key
 from quantuner.controller.act import RefusedError
 from quantuner.controller.cluster import Cluster, ClusterError
-from quantuner.controller.metrics import Table
+from quantuner.controller.metrics import PHASE, Table
 from quantuner.controller.objects import CONFIGMAP, TUNING, Key
 from quantuner.controller.reconcile import CONFLICT_SECONDS, Reconciler
 from quantuner.controller.symptoms import Onsets
@@ -289,6 +289,35 @@ def test_a_resource_that_an_older_crd_let_through_is_rejected_in_its_status() ->
         assert (accepted["status"], accepted["reason"]) == ("False", "Invalid")
         assert "spec.workers" in accepted["message"]
         assert bench.server.plurals() == ["quantizationtunings"]
+
+    run(body)
+
+
+def phases(bench: Bench) -> list[str]:
+    """Of which the operator's metrics say 1."""
+    return [labels[0] for _, row in bench.table.rows() for f, labels, x in row.samples if f is PHASE and x == 1]
+
+
+def test_the_metrics_of_a_rejected_resource_say_what_its_status_says() -> None:
+    async def body(bench: Bench) -> None:
+        bench.server.find("quantizationtunings", "digits")["spec"]["workers"] = 0
+        await bench.round()
+        assert phases(bench) == [bench.status["phase"]] == ["Pending"]
+
+    run(body)
+
+
+def test_they_do_so_where_it_was_accepted_once() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        tuning = bench.server.find("quantizationtunings", "digits")
+        tuning["spec"]["suspend"] = True
+        for _ in range(3):
+            await bench.round()
+        bench.server.find("quantizationtunings", "digits")["spec"] |= {"suspend": False, "workers": 0}
+        bench.table.forget(KEY)  # as a restart does
+        await bench.round()
+        assert phases(bench) == [bench.status["phase"]] == ["Suspended"]
 
     run(body)
 
