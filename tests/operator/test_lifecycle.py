@@ -182,7 +182,7 @@ def denying(kube: Kube, admin: Kube) -> Iterator[Callable[[], None]]:
             admin.run("delete", part["kind"], part["metadata"]["name"], "--ignore-not-found")
 
     admin.apply(*parts)
-    spec = {"mpiReplicaSpecs": {}}
+    spec: Object = {"mpiReplicaSpecs": {}}
     probe = json.dumps(
         {"apiVersion": "kubeflow.org/v2beta1", "kind": "MPIJob", "metadata": {"name": "probe"}, "spec": spec}
     )
