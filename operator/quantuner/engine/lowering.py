@@ -68,9 +68,8 @@ def _check_sums(model: GraphModule, found: Features) -> None:
 
 
 def _rounds_to_8_bits(node: Node) -> bool:
-    """Whether it rounds an op's input: weights are stored in int8."""
-    name = str(node.target)
-    return "quantize_per_tensor" in name and "dequantize" not in name and bool(node.args[4] == 255)
+    """Whether it rounds an op's input, or reads one that is stored so: weights go from -128 to 127."""
+    return "quantize_per_tensor" in str(node.target) and bool(node.args[4] == 255)
 
 
 def _flat(values: tuple[Any, ...]) -> bool:

@@ -11,9 +11,9 @@ from torch._dynamo.utils import counters
 import quantuner
 from quantuner.engine import lowering
 from quantuner.space.capability import Mode
-from quantuner.space.config import OpConfig
+from quantuner.space.config import FP32, OpConfig
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import ALL_PRECISIONS, OVERFLOWS, engine_of, images, seeded
+from tests.unit.engine.models import ALL_PRECISIONS, OVERFLOWS, Learned, engine_of, images, rows, seeded
 
 
 class Small(nn.Module):
@@ -106,6 +106,23 @@ def test_inputs_of_7_bits_are_compiled_everywhere() -> None:
     engine = engine_of(seeded(Small), reduce_range=True)
     engine.calibrate()
     lowering._check_sums(engine.quantized(initial(engine.space)), {"architecture": "x86_64"})
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_ops_of_what_the_model_holds_are_compiled(approach: str) -> None:
+    engine = engine_of(seeded(Learned), approach=approach, reduce_range=OVERFLOWS, loader=[(rows(), torch.zeros(8))])
+    engine.calibrate()
+    model, x = engine.quantized_model(initial(engine.space)), rows(4, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
+
+
+def test_what_the_model_holds_in_8_bits_is_refused_where_sums_overflow() -> None:
+    engine = engine_of(seeded(Learned), loader=[(rows(), torch.zeros(8))])
+    engine.calibrate()
+    graph = engine.quantized(initial(engine.space).having({"key": FP32, "head": FP32}))
+    with pytest.raises(ValueError, match="has no VNNI"):
+        lowering._check_sums(graph, {"architecture": "x86_64"})
 
 
 class Scaled(nn.Module):
