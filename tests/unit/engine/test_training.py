@@ -212,7 +212,7 @@ def test_a_model_that_holds_inputs_of_its_ops_is_trained() -> None:
         model(rows()).square().mean().backward()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter -= 0.1 * parameter.grad
+                parameter.add_(parameter.grad, alpha=-0.1)
         last.append(model(rows()).detach())
 
     model = trained(engine, train)
