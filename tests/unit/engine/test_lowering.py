@@ -1,6 +1,7 @@
 """The saved model in int8 kernels: close to what was measured, for every shape that it is called with."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,39 @@ def test_what_the_model_holds_in_8_bits_is_refused_where_sums_overflow() -> None
     graph = engine.quantized(initial(engine.space).having({"key": FP32, "head": FP32}))
     with pytest.raises(ValueError, match="has no VNNI"):
         lowering._check_sums(graph, {"architecture": "x86_64"})
+
+
+class Views(nn.Module):
+    """Has no convolution, and views its images in an order that they have when channels come first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x.view(x.size(0), -1))
+        return y
+
+
+class Strided(nn.Module):
+    """Reads what a convolution gives in the order in which it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x)
+        return y.as_strided((8, 32), (64, 1))
+
+
+@pytest.mark.parametrize("make", [Views, Strided])
+def test_images_keep_the_layout_that_a_model_reads(make: Callable[[], nn.Module]) -> None:
+    engine = engine_of(seeded(make), reduce_range=OVERFLOWS)
+    engine.calibrate()
+    model, x = engine.quantized_model(initial(engine.space)), images(8, seed=3)
+    with torch.no_grad():
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
 
 
 class Scaled(nn.Module):
