@@ -20,7 +20,14 @@ from quantuner.api.task import Task
 from quantuner.engine import artifact, recipes
 from quantuner.engine.allocation import release
 from quantuner.engine.batches import inputs_wanted
-from quantuner.engine.calibrate import Calibration, calibrate, calibration_inputs, first_inputs, ranges_digest
+from quantuner.engine.calibrate import (
+    Calibration,
+    calibrate,
+    calibration_inputs,
+    check_finite,
+    first_inputs,
+    ranges_digest,
+)
 from quantuner.engine.capture import Captured, capture
 from quantuner.engine.checks import check, check_not_empty, judge_of
 from quantuner.engine.devices import Features, device_of, features, in_order, left_out, on_device
@@ -170,7 +177,13 @@ class Engine(Measuring):
         return calibration
 
     def calibration_of(self, captured: Captured) -> Calibration:
-        """A graph's ranges: those that are kept, if its data are the same still; else from a pass over the data."""
+        """A graph's ranges. Raises `SearchError` (CalibrationFailed) where an op that may be rounded read infinity."""
+        calibration = self._ranges_of(captured)
+        check_finite(calibration, [one.op.name for one in self.space if {Mode.STATIC, Mode.DYNAMIC} & {*one.modes}])
+        return calibration
+
+    def _ranges_of(self, captured: Captured) -> Calibration:
+        """Those that are kept, if its data are the same still; else from a pass over the data."""
         sizes, loader, read = self.quantization.calibration_sampling_sizes, self.task.calib_dataloader, InputsDigest()
         if not self.kept_ranges.anywhere:
             return calibrate(captured, loader, sizes)

@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -37,6 +38,8 @@ class FreshProcess:
 
     def __init__(self) -> None:
         self._begun: _Started | None = None
+        self._calling = threading.Lock()
+        """Held from a question to its answer: an evaluation may call the model from threads."""
 
     def start(self) -> None:
         """Begins to import torch, beside what follows here; does nothing where it has begun.
@@ -102,8 +105,9 @@ class FreshProcess:
 
     def call(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """The model's output. Raises `SearchError` where the model raises, or the process has ended."""
-        self._send(tree_map(_compact, (tuple(inputs), dict(named))))
-        return self._answer()
+        with self._calling:
+            self._send(tree_map(_compact, (tuple(inputs), dict(named))))
+            return self._answer()
 
     def _send(self, request: Any) -> None:
         try:

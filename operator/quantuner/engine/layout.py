@@ -6,6 +6,9 @@ a trial as in the saved model. The layout changes the last bits of sums, no more
 
 An image of one channel, and the weight that reads it, lie in both orders at once, which torch takes for channels first:
 such an input of the model is copied, so that what a convolution computes from it lies as all that follows.
+
+What the model returns lies as the user's model returns it: who has it may view it in another shape, which only one
+layout allows.
 """
 
 from __future__ import annotations
@@ -21,17 +24,33 @@ from quantuner.engine.operators import operator_of, weight_of
 
 _aten = torch.ops.aten
 _TYPES = ("Conv2d", "ConvTranspose2d")
-_VIEWS = (_aten.view.default, _aten._unsafe_view.default)
-_READS_STRIDES = (_aten.as_strided.default, _aten.view.dtype)
+_VIEWS = {
+    _aten.view.default: _aten.reshape.default,
+    _aten._unsafe_view.default: _aten.reshape.default,
+    _aten.view_as.default: _aten.reshape_as.default,
+}
+"""Operators that fail on some layouts to those that copy instead."""
+_READS_STRIDES = (_aten.as_strided.default, _aten.view.dtype, _aten.view_as_complex.default)
 """Operators whose result, or whose success, depends on the layout of what they are given."""
 IMAGES = 4  # dimensions: samples, channels, rows, columns
+
+
+def computes_channels_last(graph: GraphModule) -> bool:
+    """Whether it has two-dimensional convolutions, and nothing that reads strides."""
+    nodes = graph.graph.nodes
+    operators = (operator for node in nodes if (operator := operator_of(node)) is not None)
+    return any(one.type in _TYPES for one in operators) and not _reads_strides(graph)
+
+
+def _reads_strides(graph: GraphModule) -> bool:
+    return any(node.target in _READS_STRIDES for node in graph.graph.nodes)
 
 
 def lay_channels_last(graph: GraphModule) -> None:
     """Lays the weights of two-dimensional convolutions on a CPU so, in place; values stay. A graph that reads strides
     stays as it is."""
     nodes = list(graph.graph.nodes)
-    if any(node.target in _READS_STRIDES for node in nodes):
+    if _reads_strides(graph):
         return
     weights = {node: weight for node in nodes if (weight := _weight(graph, node)) is not None}
     for weight in weights.values():  # in place, so that a shared weight stays shared
@@ -40,7 +59,9 @@ def lay_channels_last(graph: GraphModule) -> None:
         _copy_for(graph, image, [reader for reader in weights if reader.args[0] is image])
     for node in nodes if weights else ():
         if node.target in _VIEWS:  # of what lies otherwise in memory than when it was captured
-            node.target = _aten.reshape.default
+            node.target = _VIEWS[node.target]
+    if weights:
+        _lay_outputs_as_captured(graph)
     graph.recompile()
 
 
@@ -68,3 +89,21 @@ def _copy_for(graph: GraphModule, image: Node, readers: Sequence[Node]) -> None:
     copy.meta = {**readers[0].meta, "val": image.meta["val"].clone(memory_format=torch.channels_last)}
     for reader in readers:
         reader.replace_input_with(image, copy)
+
+
+def _lay_outputs_as_captured(graph: GraphModule) -> None:
+    """Copies what is returned where it lies otherwise when the model runs; what does not is returned as it is."""
+    output = graph.graph.output_node()
+    for node in output.all_input_nodes:
+        if node.target is not _aten.linear.default and _lay_in_order(node):
+            with graph.graph.inserting_before(output):
+                call: Any = graph.graph.call_function
+                copy: Node = call(_aten.contiguous.default, (node,))
+            copy.meta = dict(node.meta)
+            output.replace_input_with(node, copy)
+
+
+def _lay_in_order(node: Node) -> bool:
+    """Whether a value of several dimensions was contiguous when it was captured, its first dimension first."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dim() > 1 and value.is_contiguous()

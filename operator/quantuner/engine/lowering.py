@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from quantuner.engine.devices import Features, sums_overflow
 from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
+from quantuner.engine.layout import IMAGES, computes_channels_last
 from quantuner.engine.padding import pad_before
 from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
@@ -39,6 +40,7 @@ class Lowered(torch.nn.Module):
         _check_sums(model, torch.cpu.get_capabilities())
         self._model = model
         self._max_autotune = max_autotune
+        self._images = torch.channels_last if computes_channels_last(model) else torch.contiguous_format
         self._signature = inspect.signature(model.forward)
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
@@ -47,7 +49,7 @@ class Lowered(torch.nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         given = self._signature.bind(*inputs, **named).args if named else inputs
-        leaves = [_laid_out(value) for value in (given if _flat(given) else flat_inputs(self._model, given))]
+        leaves = [self._laid_out(value) for value in (given if _flat(given) else flat_inputs(self._model, given))]
         key = tuple((v.shape, v.dtype, v.device) if isinstance(v, torch.Tensor) else v for v in leaves)
         with torch.no_grad():
             if key not in self._compiled:
@@ -55,6 +57,12 @@ class Lowered(torch.nn.Module):
                     del self._compiled[next(iter(self._compiled))]
                 self._compiled[key] = _compiled(self._model, structured_inputs(self._model, leaves), self._max_autotune)
             return self._compiled[key](leaves)
+
+    def _laid_out(self, value: Any) -> Any:
+        """A tensor in the layout that is compiled for."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.contiguous(memory_format=self._images if value.dim() == IMAGES else torch.contiguous_format)
 
 
 def _check_sums(model: GraphModule, found: Features) -> None:
@@ -68,20 +76,12 @@ def _check_sums(model: GraphModule, found: Features) -> None:
 
 
 def _rounds_to_8_bits(node: Node) -> bool:
-    """Whether it rounds an op's input: weights are stored in int8."""
-    name = str(node.target)
-    return "quantize_per_tensor" in name and "dequantize" not in name and bool(node.args[4] == 255)
+    """Whether it rounds an op's input, or reads one that is stored so: weights go from -128 to 127."""
+    return "quantize_per_tensor" in str(node.target) and bool(node.args[4] == 255)
 
 
 def _flat(values: tuple[Any, ...]) -> bool:
     return all(isinstance(value, torch.Tensor) for value in values)
-
-
-def _laid_out(value: Any) -> Any:
-    """A tensor in the layout that is compiled for: channels last where it is an image."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.contiguous(memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format)
 
 
 def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -> Callable[..., Any]:

@@ -94,7 +94,18 @@ def _is_among(preds: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor
 
 
 def _difference(preds: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return preds - labels.view_as(preds).to(preds.dtype)
+    """Labels `(N,)` are those of outputs `(N, 1)`: sizes of 1 may be left out."""
+    if _sizes(preds) != _sizes(labels):
+        raise ValueError(
+            "MAE, MSE and RMSE compare outputs with labels of their shape, up to sizes of 1, not "
+            f"{tuple(preds.shape)} with {tuple(labels.shape)}; permute or reshape them in the model or the loader, or "
+            "give a metric of your own"
+        )
+    return preds - labels.reshape(preds.shape).to(preds.dtype)
+
+
+def _sizes(value: torch.Tensor) -> list[int]:
+    return [size for size in value.shape if size != 1]
 
 
 METRICS: Mapping[str, Callable[..., Metric]] = {

@@ -21,7 +21,7 @@ from quantuner.engine.capture import Captured
 logger = logging.getLogger(__name__)
 
 RANGES_FILE = "ranges.pt"
-FORMAT = 1  # of the file, and of what calibration collects
+FORMAT = 2  # of the file, and of what calibration collects
 KEPT = 9  # graphs whose ranges a file holds: the model and the variants that an engine keeps of it
 
 

@@ -67,10 +67,18 @@ def scale_after_sums(model: GraphModule) -> GraphModule:
 
 
 def _is_rounded(node: Node) -> bool:
-    """Whether an op's input and weight are dequantized in front of it."""
+    """Whether an op's input and weight are dequantized in front of it.
+
+    An input that the model holds (learned queries) is stored, as a weight is, but as uint8.
+    """
     source: Any = node.args[0]
-    is_input = isinstance(source, Node) and source.target in (PER_TENSOR, PER_BATCH)
-    return is_input and source.args[0].op == "call_function" and is_dequantize(node.args[1])  # a weight is stored
+    is_input = isinstance(source, Node) and source.target in (PER_TENSOR, PER_BATCH) and torch.uint8 in source.args
+    return is_input and is_dequantize(node.args[1])
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether the model holds it; else it is computed when the model runs."""
+    return bool(value.op == "get_attr")
 
 
 def _scale_after(model: GraphModule, type_: str, node: Node, integers: dict[Node, Node]) -> None:
@@ -128,7 +136,8 @@ def _scale_node(model: GraphModule, type_: str, node: Node) -> Node:
 def scale_before_sums(model: GraphModule) -> GraphModule:
     """Takes `scale_after_sums` back: compilers that make int8 kernels of a graph look for dequantized operands.
 
-    Changes the graph in place; sums differ in their last bits. Transposed convolutions stay as they are.
+    Changes the graph in place; sums differ in their last bits. Transposed convolutions stay as they are, and so do ops
+    whose input the model holds.
     """
     for _, type_, node in list(op_nodes(model.graph)):
         is_compiled = sums_integers(type_) and not type_.startswith("ConvTranspose")
@@ -148,7 +157,9 @@ def _is_scaled(model: GraphModule, product: Node) -> bool:
     node, scale = given
     if len(node.users) > 1 or operator_of(node) is None or not _is_rounded(node) or any(node.args[BIAS : BIAS + 1]):
         return False
-    is_stored = scale.op == "get_attr" or (scale.target is _aten.mul.Tensor and _stored_of(scale) is not None)
+    if _is_stored(node.args[0].args[0]):  # no rounding is there to tell the input's scale
+        return False
+    is_stored = _is_stored(scale) or (scale.target is _aten.mul.Tensor and _stored_of(scale) is not None)
     return is_stored and all(_is_unit(model, dequantize) for dequantize in node.args[:BIAS])
 
 

@@ -11,9 +11,10 @@ from torch.fx import GraphModule, Node
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.capture import Captured
+from quantuner.engine.capture import Captured, op_nodes
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.graphs import attribute, folded, path_of
+from quantuner.engine.operators import weights_of
 from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import convert_pt2e, prepare_qat_pt2e
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
@@ -106,12 +107,13 @@ def train_quantized(
 
 
 def _weights(prepared: GraphModule) -> dict[torch.nn.Module, torch.Tensor]:
-    """Fake quantizer of every quantized weight to that weight."""
+    """Fake quantizer of every quantized weight to that weight. An input that the model holds keeps its scale."""
     found = {}
-    for node in prepared.graph.nodes:
-        source = node.args[0] if node.op == "call_module" and node.args else None
-        if isinstance(source, Node) and source.op == "get_attr":
-            found[prepared.get_submodule(str(node.target))] = attribute(prepared, path_of(source))
+    for _, _, op in op_nodes(prepared.graph):
+        for node in weights_of(op):
+            source = node.args[0] if node.op == "call_module" else None
+            if isinstance(source, Node) and source.op == "get_attr":
+                found[prepared.get_submodule(str(node.target))] = attribute(prepared, path_of(source))
     return found
 
 

@@ -172,6 +172,23 @@ class Attention(nn.Module):
         return y
 
 
+class Learned(nn.Module):
+    """Ops whose inputs the model holds: queries that are learned, and places that are not (Perceiver, Swin)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(3, 4))
+        self.register_buffer("places", torch.randn(1, 2, 3, 3))
+        self.query, self.key, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.bias = nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 4)` to `(N, 3)`."""
+        scores = (self.key(x) @ self.query(self.queries).T + self.bias(self.places).flatten()).softmax(-1)
+        y: torch.Tensor = self.head(scores @ self.queries)
+        return y
+
+
 def ids(count: int = 8, seed: int = 1) -> torch.Tensor:
     """`(N, 5) int64` below 10."""
     return torch.randint(0, 10, (count, 5), generator=torch.Generator().manual_seed(seed))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def model(file: Path, process: FreshProcess) -> FreshModel:
 def test_it_computes_what_the_one_loaded_here_does(model: FreshModel) -> None:
     batch = images(seed=1, count=7)[2:6]  # a part of a larger tensor
     assert torch.equal(model.eval()(batch), model.model(batch))
+
+
+def test_threads_that_call_it_have_their_own_answers(model: FreshModel) -> None:
+    batches = [images(seed=seed) for seed in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(model, batches)
+    assert all(torch.equal(one, model.model(batch)) for one, batch in zip(found, batches, strict=True))
 
 
 def test_it_is_another_process(model: FreshModel, process: FreshProcess) -> None:

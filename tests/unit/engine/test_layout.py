@@ -1,15 +1,18 @@
 """Convolutions compute channels last, whatever a model does with what they give."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from quantuner.engine.capture import capture
 from quantuner.engine.graphs import attribute
+from quantuner.engine.quantized import load
 from quantuner.space.config import TuneConfig, default_config
-from tests.unit.engine.models import engine_of, seeded
+from tests.unit.engine.models import OVERFLOWS, engine_of, seeded
 
 IMAGES = torch.linspace(-1, 1, 5 * 3 * 6 * 6).reshape(5, 3, 6, 6)
 
@@ -42,8 +45,39 @@ class Flat(nn.Module):
         return y.as_strided((5, 8), (64, 1))
 
 
+class Viewed(nn.Module):
+    """A view in the shape of another tensor, which contiguous channels alone allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x)
+        return y.view_as(torch.zeros(y.size(0), 64))
+
+
+class Complex(nn.Module):
+    """Pairs of neighbouring numbers are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, (3, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_complex(self.conv(x)).abs()
+
+
 def lies_last(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def see(graph: GraphModule, name: str, seen: list[bool]) -> None:
+    """Tells at every call whether the value of a node lies channels last."""
+    (node,) = (node for node in graph.graph.nodes if node.name == name)
+    with graph.graph.inserting_after(node):
+        graph.graph.call_function(lambda value: seen.append(lies_last(value)), (node,))
+    graph.recompile()
 
 
 def test_weights_of_images_lie_channels_last_and_the_users_do_not() -> None:
@@ -55,7 +89,7 @@ def test_weights_of_images_lie_channels_last_and_the_users_do_not() -> None:
     assert not any(lies_last(parameter) for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("make", [Strided, Flat])
+@pytest.mark.parametrize("make", [Strided, Flat, Viewed, Complex])
 def test_the_graph_computes_what_the_model_does(make: Callable[[], nn.Module]) -> None:
     model = seeded(make)
     captured = capture(model, (IMAGES,))
@@ -78,11 +112,70 @@ def test_what_is_computed_of_a_gray_image_lies_channels_last_and_the_image_is_co
     gray = IMAGES[:, :1]
     model = seeded(Gray)
     captured = capture(model, (gray,))
-    assert lies_last(captured.graph(gray))
-    assert not lies_last(model(gray))
+    seen: list[bool] = []
+    see(captured.graph, "add", seen)
+    captured.graph(gray)
+    assert seen == [True]
     torch.testing.assert_close(captured.graph(gray), model(gray))
     targets = [node.target for node in captured.graph.graph.nodes]
     assert targets.count(torch.ops.aten.clone.default) == 1
+
+
+class Images(nn.Module):
+    """Returns what a convolution gives: as it is, joined, and beside an input, what is no image, and a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.one(x).relu()
+        z = self.two(y)
+        return {
+            "y": y,
+            "again": y,
+            "z": z,
+            "x": x,
+            "rows": z.flatten(2),
+            "anchors": z.view(-1, 2, 2, 4, 4),
+            "mean": z.mean(0),
+        }
+
+
+def test_what_is_returned_lies_as_the_users_model_returns_it(tmp_path: Path) -> None:
+    """Who has it may view it in another shape: in a trial, converted, saved and compiled."""
+    user = seeded(Images)
+    engine = engine_of(user, loader=[(IMAGES, None)], reduce_range=OVERFLOWS)
+    engine.calibrate()
+    config = TuneConfig({one.op.name: default_config(one) for one in engine.space})
+    model = engine.quantized_model(config)
+    model.save(tmp_path / "model")
+    saved = load(tmp_path / "model")
+    with torch.no_grad():
+        expected = model(IMAGES)
+        for found in (engine.switchable(config).model(config), saved, saved.compiled(), user):
+            outputs = found(IMAGES)
+            assert outputs.keys() == expected.keys()
+            assert all(output.is_contiguous() for output in outputs.values())
+            assert outputs["y"].view(5, -1).shape == (5, 64)
+        for found in (engine.switchable(config).model(config), saved):
+            assert all(torch.equal(output, expected[name]) for name, output in found(IMAGES).items())
+
+
+def test_what_is_returned_is_copied_once_and_only_where_it_lies_otherwise() -> None:
+    graph = capture(seeded(Images), (IMAGES,)).graph
+    seen: list[bool] = []
+    see(graph, "relu", seen)
+    outputs = graph(IMAGES)
+    assert seen == [True]  # the next convolution still reads it channels last
+    assert outputs["y"].data_ptr() == outputs["again"].data_ptr()
+    assert outputs["x"] is IMAGES
+    gray = capture(seeded(lambda: nn.Conv2d(3, 1, 3)), (IMAGES,)).graph
+    (copy,) = (node for node in gray.graph.nodes if node.target is torch.ops.aten.contiguous.default)
+    with torch.fx.traceback.preserve_node_meta(), torch.no_grad():
+        found = torch.fx.Interpreter(gray, garbage_collect_values=False)
+        found.run(IMAGES)
+    assert found.env[copy].data_ptr() == found.env[copy.args[0]].data_ptr()  # one channel lies in both orders
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 4, (1, 3)), lambda: nn.ConvTranspose2d(2, 4, (1, 3))])
@@ -103,10 +196,6 @@ def test_a_trial_and_the_converted_model_compute_channels_last_to_the_same_bits(
     config = TuneConfig({one.op.name: default_config(one) for one in engine.space})
     seen: list[bool] = []
     converted = engine.quantized(config)
-    for node in converted.graph.nodes:
-        if node.name == "conv_transpose2d":
-            with converted.graph.inserting_after(node):
-                converted.graph.call_function(lambda value: seen.append(lies_last(value)), (node,))
-    converted.recompile()
+    see(converted, "conv_transpose2d", seen)
     torch.testing.assert_close(engine.switchable(config).model(config)(IMAGES), converted(IMAGES), rtol=0, atol=0)
     assert seen == [True]

@@ -1,6 +1,7 @@
 """The saved model in int8 kernels: close to what was measured, for every shape that it is called with."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from torch._dynamo.utils import counters
 import quantuner
 from quantuner.engine import lowering
 from quantuner.space.capability import Mode
-from quantuner.space.config import OpConfig
+from quantuner.space.config import FP32, OpConfig
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import ALL_PRECISIONS, OVERFLOWS, engine_of, images, seeded
+from tests.unit.engine.models import ALL_PRECISIONS, OVERFLOWS, Learned, engine_of, images, rows, seeded
 
 
 class Small(nn.Module):
@@ -106,6 +107,56 @@ def test_inputs_of_7_bits_are_compiled_everywhere() -> None:
     engine = engine_of(seeded(Small), reduce_range=True)
     engine.calibrate()
     lowering._check_sums(engine.quantized(initial(engine.space)), {"architecture": "x86_64"})
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_ops_of_what_the_model_holds_are_compiled(approach: str) -> None:
+    engine = engine_of(seeded(Learned), approach=approach, reduce_range=OVERFLOWS, loader=[(rows(), torch.zeros(8))])
+    engine.calibrate()
+    model, x = engine.quantized_model(initial(engine.space)), rows(4, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
+
+
+def test_what_the_model_holds_in_8_bits_is_refused_where_sums_overflow() -> None:
+    engine = engine_of(seeded(Learned), loader=[(rows(), torch.zeros(8))])
+    engine.calibrate()
+    graph = engine.quantized(initial(engine.space).having({"key": FP32, "head": FP32}))
+    with pytest.raises(ValueError, match="has no VNNI"):
+        lowering._check_sums(graph, {"architecture": "x86_64"})
+
+
+class Views(nn.Module):
+    """Has no convolution, and views its images in an order that they have when channels come first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x.view(x.size(0), -1))
+        return y
+
+
+class Strided(nn.Module):
+    """Reads what a convolution gives in the order in which it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x)
+        return y.as_strided((8, 32), (64, 1))
+
+
+@pytest.mark.parametrize("make", [Views, Strided])
+def test_images_keep_the_layout_that_a_model_reads(make: Callable[[], nn.Module]) -> None:
+    engine = engine_of(seeded(make), reduce_range=OVERFLOWS)
+    engine.calibrate()
+    model, x = engine.quantized_model(initial(engine.space)), images(8, seed=3)
+    with torch.no_grad():
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
 
 
 class Scaled(nn.Module):

@@ -96,6 +96,16 @@ def test_a_loader_that_cannot_judge_is_refused(loader: Any, says: str) -> None:
         evaluation(loader, "topk")(same)
 
 
+@pytest.mark.parametrize("metric", ["MAE", "MSE", "RMSE"])
+def test_labels_in_another_order_of_dimensions_are_refused(metric: str) -> None:
+    """As many numbers would give a distance, of other pixels."""
+    outputs = torch.zeros(2, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"not \(2, 3, 4, 4\) with \(2, 4, 4, 3\); permute or reshape them"):
+        evaluation([(outputs, torch.zeros(2, 4, 4, 3))], metric)(same)
+    gray = torch.ones(2, 1, 4, 4)
+    assert evaluation([(gray, torch.zeros(2, 4, 4).transpose(1, 2))], metric)(same) == 1.0
+
+
 # --- bounds
 
 

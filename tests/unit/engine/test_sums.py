@@ -13,13 +13,14 @@ from quantuner.engine.capture import op_nodes
 from quantuner.engine.quantize import quantize
 from quantuner.engine.sums import scale_after_sums, scale_before_sums, sums_integers
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import Net, Shared, Upsampling, Volumes, engine_of, images, rows, seeded
+from tests.unit.engine.models import Learned, Net, Shared, Upsampling, Volumes, engine_of, images, rows, seeded
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "a convolution and a linear": (Net, images),
     "a module that is called twice": (Shared, rows),
     "every type": (Volumes, rows),
     "transposed convolutions": (Upsampling, rows),
+    "inputs that the model holds": (Learned, rows),
 }
 every_model = pytest.mark.parametrize(("make", "data"), MODELS.values(), ids=MODELS.keys())
 approaches = pytest.mark.parametrize("approach", ["static", "dynamic"])

@@ -20,7 +20,7 @@ from quantuner.engine.training import KEPT, Training
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, OpConfig, TuneConfig
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import Net, Shared, engine_of, images, seeded
+from tests.unit.engine.models import Learned, Net, Shared, engine_of, images, rows, seeded
 
 DATA, WANTED = images(32, seed=3), torch.ones(32, 3)
 
@@ -202,6 +202,23 @@ def test_a_module_called_twice_is_trained_once() -> None:
     model = trained(engine, train)
     with torch.no_grad():
         assert torch.equal(model(data), last[0])
+
+
+def test_a_model_that_holds_inputs_of_its_ops_is_trained() -> None:
+    """Their scale stays the calibrated one, as that of any input."""
+    engine, last = qat_engine(seeded(Learned), rows()), list[Any]()
+
+    def train(model: Any) -> None:
+        model(rows()).square().mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(parameter.grad, alpha=-0.1)
+        last.append(model(rows()).detach())
+
+    model = trained(engine, train)
+    with torch.no_grad():
+        assert torch.equal(model(rows()), last[0])
+        assert not torch.equal(model(rows()), trained(engine, lambda _: None)(rows()))
 
 
 def test_every_training_draws_the_same_numbers() -> None:

@@ -17,7 +17,7 @@ from quantuner.api.spec import Quantization
 from quantuner.engine import artifact, recipes
 from quantuner.engine.allocation import release
 from quantuner.engine.batches import inputs_wanted
-from quantuner.engine.calibrate import Range, Ranges, calibration_inputs, first_inputs
+from quantuner.engine.calibrate import InputObserver, Ranges, calibration_inputs, check_finite, first_inputs
 from quantuner.engine.capture import Captured, op_nodes
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.evaluate import evaluate
@@ -26,7 +26,7 @@ from quantuner.engine.graphs import is_dequantize
 from quantuner.engine.layer_wise.checkpoint import Checkpoint
 from quantuner.engine.layer_wise.stored import Linear, StoredInt8
 from quantuner.engine.layer_wise.streaming import Weights
-from quantuner.engine.pt2e import HistogramObserver, QuantizationAnnotation, convert_pt2e, prepare_pt2e
+from quantuner.engine.pt2e import QuantizationAnnotation, convert_pt2e, prepare_pt2e
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.quiet import quiet
@@ -117,11 +117,11 @@ class LayerWise:
 
     def _ranges(self, count: int) -> Ranges:
         """Of the inputs of all linears in the fp32 model, as `calibrate` finds them."""
-        observers = {name: HistogramObserver(dtype=torch.uint8, quant_min=0, quant_max=255) for name in self.linears}
+        observers = {name: InputObserver(dtype=torch.uint8, quant_min=0, quant_max=255) for name in self.linears}
         self._see(observers, count)
-        return {
-            name: _range(name, seen) for name, seen in observers.items() if seen.histogram.any()
-        }  # others never ran
+        ranges = {name: seen.range for name, seen in observers.items() if seen.range is not None}  # others never ran
+        check_finite({count: ranges}, [name for name, op in self.config.items() if op.mode is Mode.STATIC])
+        return ranges
 
     def _inputs(self, names: Iterable[str], count: int) -> Mapping[str, Inputs]:
         """What GPTQ and AWQ want to know of the inputs of some linears."""
@@ -155,17 +155,6 @@ class LayerWise:
             graph, calling = functional(torch.export.export(self.model, example, dynamic_shapes=shapes))
         graph.graph.eliminate_dead_code()
         return Captured(graph, example, shapes, (), "", calling)
-
-
-def _range(name: str, observer: Any) -> Range:
-    low, high = observer.min_val.detach().clone(), observer.max_val.detach().clone()
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise SearchError(
-            Failure.CALIBRATION_FAILED,
-            f"the input of {name} was not finite during calibration ({low.item()} … {high.item()}); "
-            "correct the calibration data or the model",
-        )
-    return Range(low, high, observer.histogram.detach().clone())
 
 
 class _Read(Mapping[str, torch.Tensor]):

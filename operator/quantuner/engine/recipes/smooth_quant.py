@@ -85,13 +85,7 @@ class SmoothQuant:
         model = copy.deepcopy(q_model)
         places = {group: self._sites(model, group) for group in _groups(model)}
         groups = [group for group, found in places.items() if found or self.folding is not True]
-        scales: dict[Group, torch.Tensor] = {}
-
-        def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-            scales.update((group, self._scale(model, group, values)) for group in groups if group.source is node)
-            return values
-
-        run_together(model, limited(batches(), SAMPLES) if self.alpha == "auto" else batches(), see)
+        scales = self._compared(model, groups, batches) if self.alpha == "auto" else self._fixed(model, groups, batches)
         for group, scale in scales.items():
             _smooth(model, group, scale, places[group])
         model.graph.lint()
@@ -104,14 +98,45 @@ class SmoothQuant:
         last = group.source.meta["val"].dim() - 1
         return sites(model, group.source, group.nodes, last if channels_last(group.type) else 1)
 
-    def _scale(self, model: GraphModule, group: Group, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        weights = [attribute(model, path) for path in group.weights]
-        maxima = torch.stack([over_channels(value, group.type).abs().amax(0) for value in inputs]).amax(0)
-        if self.alpha != "auto":
-            return smoothing_scale(maxima, weights, float(self.alpha))
+    def _fixed(self, model: GraphModule, groups: Sequence[Group], batches: Batches) -> dict[Group, torch.Tensor]:
+        """Batch by batch: of all that is seen a maximum per channel is wanted, and there may be much."""
+        maxima: dict[Group, torch.Tensor] = {}
+
+        def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
+            for group in (group for group in groups if group.source is node):
+                seen = _maxima(values, group)
+                maxima[group] = torch.maximum(maxima.get(group, seen), seen)
+            return values
+
+        for batch in batches():
+            run_together(model, [batch], see)
+        alpha = float(self.alpha)
+        return {group: smoothing_scale(found, _weights(model, group), alpha) for group, found in maxima.items()}
+
+    def _compared(self, model: GraphModule, groups: Sequence[Group], batches: Batches) -> dict[Group, torch.Tensor]:
+        scales: dict[Group, torch.Tensor] = {}
+
+        def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
+            scales.update((group, self._best(model, group, values)) for group in groups if group.source is node)
+            return values
+
+        run_together(model, limited(batches(), SAMPLES), see)
+        return scales
+
+    def _best(self, model: GraphModule, group: Group, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        weights, maxima = _weights(model, group), _maxima(inputs, group)
         scales = [smoothing_scale(maxima, weights, alpha) for alpha in self.alphas]
         errors = [_int8_error(group, inputs, weights, scale) for scale in scales]
         return scales[errors.index(min(errors))]  # at a tie the smallest alpha
+
+
+def _weights(model: GraphModule, group: Group) -> list[torch.Tensor]:
+    return [attribute(model, path) for path in group.weights]
+
+
+def _maxima(inputs: Sequence[torch.Tensor], group: Group) -> torch.Tensor:
+    """Of the magnitudes in each channel, `(C,)`."""
+    return torch.stack([over_channels(value, group.type).abs().amax(0) for value in inputs]).amax(0)
 
 
 def _smooth(model: GraphModule, group: Group, scale: torch.Tensor, places: Sequence[Site]) -> None:

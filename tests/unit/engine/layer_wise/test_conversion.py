@@ -74,6 +74,16 @@ def test_an_op_may_stay_in_fp32(tmp_path: Path) -> None:
     assert squared_error(some, model, DATA) < squared_error(every, model, DATA)
 
 
+def test_a_linear_that_reads_infinity_is_named(tmp_path: Path) -> None:
+    save_file({"0.weight": torch.ones(4, 4), "0.bias": torch.zeros(4)}, tmp_path / "model.safetensors")
+    data = torch.ones(2, 4)
+    data[0, 0] = torch.inf
+    model = LayerWise(nn.Sequential(nn.Linear(4, 4, device="meta")), tmp_path, [data], Quantization("static"))
+    with pytest.raises(SearchError, match=r"the input of 0 was not finite during calibration \(1.0 … inf\)") as caught:
+        model.quantized()
+    assert caught.value.reason is Failure.CALIBRATION_FAILED
+
+
 def test_the_fp32_accuracy_is_that_of_the_model_in_memory(tmp_path: Path) -> None:
     model = saved(Encoder, tmp_path)
 

@@ -1,5 +1,7 @@
 """Smooth quant: an outlier channel no longer ruins an int8 grid, and the fp32 function stays what it is."""
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -237,6 +239,22 @@ def test_maxima_are_those_of_all_batches() -> None:
     whole = applied(SmoothQuant(0.5), graph, graph, once(data))
     parts = applied(SmoothQuant(0.5), graph, graph, lambda: iter([(data[:5],), (data[5:],)]))
     assert spelled(parts) == spelled(whole)
+
+
+def test_with_a_fixed_alpha_batches_are_let_go_one_after_the_other() -> None:
+    model, data = seeded_module(LINEAR[0]), LINEAR[1]
+    graph = captured(model, data).graph
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    def batches() -> Iterator[tuple[torch.Tensor]]:
+        for part in data.split(8):
+            batch = part.clone()
+            assert all(one() is None for one in given[:-1])  # the last one is dropped when another is there
+            given.append(weakref.ref(batch))
+            yield (batch,)
+
+    applied(SmoothQuant(0.5), graph, graph, batches)
+    assert len(given) == 4
 
 
 @pytest.mark.parametrize("alpha", [0.5, "auto"])

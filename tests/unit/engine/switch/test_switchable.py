@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.fx import Node
 from quantuner.api.spec import Override
 from quantuner.engine.engine import Engine
 from quantuner.engine.quantize import Activations
+from quantuner.engine.quantized import load
 from quantuner.engine.switch.switchable import Switchable, _Run
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, TuneConfig
@@ -20,6 +22,7 @@ from tests.unit.engine.models import (
     ALL_PRECISIONS,
     Attention,
     Computed,
+    Learned,
     Looked,
     Net,
     Product,
@@ -194,6 +197,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
     "linears with ReLUs between": (Layers, rows),
     "one channel behind ReLUs": (Narrow, images),
     "an input that is the bias, too": (Biased, rows),
+    "inputs that the model holds": (Learned, rows),
     "attention": (Attention, lambda *given: rows(*given).repeat(1, 3).view(-1, 3, 4)),
 }
 EVERY_ALGORITHM = Override(".*", {("activation", "algorithm"): ("kl", "minmax", "percentile:90")})
@@ -251,6 +255,16 @@ def test_it_gives_the_bits_of_the_converted_model(make: Any, data: Any, approach
                 expected = converted(batch)
             for budget, model in models.items():
                 assert equal(model.model(config)(batch), expected), f"budget {budget}"
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_ops_of_what_the_model_holds_have_their_bits_when_it_is_loaded_again(approach: str, tmp_path: Path) -> None:
+    """What is rounded of it is stored as integers."""
+    engine = engine_for(Learned, rows, approach)
+    config = initial(engine.space)
+    engine.quantized_model(config).save(tmp_path / "model")
+    with torch.no_grad():
+        assert equal(load(tmp_path / "model")(rows(4, 3)), switchable(engine).model(config)(rows(4, 3)))
 
 
 def test_what_is_not_a_number_is_rounded_as_the_converted_model_does() -> None:
