@@ -14,7 +14,7 @@ import yaml
 from torch.fx import GraphModule
 
 from quantuner.api.errors import ArtifactError
-from quantuner.engine.capture import Captured
+from quantuner.engine.capture import Called
 from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
@@ -35,17 +35,17 @@ SUMS_FILE = "SHA256SUMS"
 """Of all other files, as `sha256sum --check` reads it."""
 
 
-def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfig) -> None:
+def save(folder: Path, model: GraphModule, called: Called, config: TuneConfig) -> None:
     """Writes the model as an exported program and its configuration; an older artifact there is replaced whole."""
     drop_unused(model)
     with quiet(), any_length(), torch.no_grad():
-        write(folder, _program(model, captured), config.plain())
+        write(folder, _program(model, called), config.plain())
 
 
-def _program(model: GraphModule, captured: Captured) -> torch.export.ExportedProgram:
-    if captured.calling is not None and is_flat(model):
-        return assembled(model, captured.calling)
-    program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
+def _program(model: GraphModule, called: Called) -> torch.export.ExportedProgram:
+    if called.calling is not None and is_flat(model):
+        return assembled(model, called.calling)
+    program = torch.export.export(model, called.example_inputs, dynamic_shapes=called.dynamic_shapes)
     program.example_inputs = None  # they are the user's data, and a model is shared
     return program
 

@@ -196,7 +196,7 @@ def _known_size(size: Any, samples: int) -> int:
 
 
 def digest_of(ops: tuple[Op, ...], model: torch.nn.Module) -> str:
-    """16 hex digits: ops, names, shapes and bytes of all parameters and buffers, those that no state dict has included."""
+    """16 hex digits: ops, names, shapes and bytes of all parameters and buffers, also of those in no state dict."""
     sha = hashlib.sha256(repr(ops).encode())
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     for name, tensor in sorted(dict(tensors).items()):

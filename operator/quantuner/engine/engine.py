@@ -33,6 +33,7 @@ from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.shapes import SHAPES_SEEN
 from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Trained, Training, train_quantized
@@ -45,8 +46,6 @@ from quantuner.space.cost import WORD, modelled_latency, weight_bits
 from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
-
-SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
 def use_threads(count: int) -> None:
@@ -223,7 +222,7 @@ class Engine(Measuring):
             self.fresh.prepare()  # it imports while this process converts and writes
         self._variants.forget()  # trials are over, and a converted model and two loaded ones follow
         release()
-        artifact.save(folder, self.quantized(config), self.captured, config)
+        artifact.save(folder, self.quantized(config), self.captured.called, config)
         gc.collect()  # what was converted: a graph's nodes refer to each other
         release()
         if self.fresh is not None:
@@ -312,8 +311,8 @@ class Engine(Measuring):
 
     def quantized_model(self, config: TuneConfig) -> QuantizedModel:
         """The model of `config` as users hold it."""
-        model = self.quantized(config)
-        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, self.captured, config))
+        model, called = self.quantized(config), self.captured.called  # who has the model keeps no fp32 weight by it
+        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, called, config))
 
     # --- what a strategy may know of a configuration without a trial
 

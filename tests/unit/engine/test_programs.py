@@ -123,7 +123,7 @@ def test_values_in_another_precision_are_described_as_such() -> None:
 def test_a_graph_that_calls_others_is_traced_again(tmp_path: Path) -> None:
     model, captured, config = quantized(Conditional, (STRUCTURED[0]["x"],))
     assert not is_flat(model)
-    save(tmp_path / "model", model, captured, config)
+    save(tmp_path / "model", model, captured.called, config)
     inputs = STRUCTURED[0]["x"]
     torch.testing.assert_close(load(tmp_path / "model")(inputs), model(inputs), rtol=0, atol=0)
 
@@ -161,5 +161,5 @@ def test_tensors_whose_paths_look_alike_stay_apart(tmp_path: Path) -> None:
     captured = capture(seeded(Alike), (torch.ones(2, 4),))
     assert captured.calling is not None
     inputs = torch.linspace(-1, 1, 8).reshape(2, 4)
-    save(tmp_path / "model", captured.graph, captured, TuneConfig())
+    save(tmp_path / "model", captured.graph, captured.called, TuneConfig())
     torch.testing.assert_close(load(tmp_path / "model")(inputs), captured.graph(inputs), rtol=0, atol=0)
