@@ -114,7 +114,7 @@ def test_whoever_is_killed_leaves_a_whole_artifact(
 
     remove_tree = shutil.rmtree
     monkeypatch.setattr(Path, "replace", kill)
-    monkeypatch.setattr(artifact.shutil, "rmtree", remove)
+    monkeypatch.setattr(shutil, "rmtree", remove)
     with pytest.raises(Killed):
         written(folder, 2)
     monkeypatch.undo()

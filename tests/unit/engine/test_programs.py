@@ -1,5 +1,6 @@
 """An assembled program is the one that torch.export would trace."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,16 @@ def test_a_graph_that_calls_others_is_traced_again(tmp_path: Path) -> None:
     save(tmp_path / "model", model, captured.called, config)
     inputs = STRUCTURED[0]["x"]
     torch.testing.assert_close(load(tmp_path / "model")(inputs), model(inputs), rtol=0, atol=0)
+
+
+def test_neither_do_graphs_that_it_calls_name_folders(tmp_path: Path) -> None:
+    for name in ("one", "again"):
+        model, captured, config = quantized(Conditional, (STRUCTURED[0]["x"],))
+        save(tmp_path / name, model, captured.called, config)
+    content = (tmp_path / "one" / "model.pt2").read_bytes()
+    assert content == (tmp_path / "again" / "model.pt2").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one" / "model.pt2") as file:
+        assert not [name for name in file.namelist() if str(Path(__file__).parent).encode() in file.read(name)]
 
 
 def test_a_program_that_changes_a_buffer_has_no_calling() -> None:
