@@ -33,6 +33,7 @@ from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.routing import allow_empty
 from quantuner.engine.shapes import SHAPES_SEEN
 from quantuner.engine.sizes import Weight, bytes_of, saved, weights_of_graph
 from quantuner.engine.sums import scale_after_sums
@@ -253,7 +254,7 @@ class Engine(Measuring):
         store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
         model = recipes.finished(self._corrected(config, captured, model), config.recipes)
         is_trained = self.quantization.approach == "qat"  # it computes as it was trained
-        return model if is_trained else scale_after_sums(model)
+        return model if is_trained else allow_empty(scale_after_sums(model))
 
     def switchable(self, config: TuneConfig) -> Switchable:
         """The model that computes as any quantized one of `config`'s recipes before quantization and its ranges."""

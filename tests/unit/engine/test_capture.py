@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from quantuner.engine.capture import capture, digest_of
 from quantuner.space.capability import Op
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import Branching, Computed, Net, Shared, Volumes, engine_of, images, rows, seeded
+from tests.unit.engine.models import Branching, Computed, Net, Shared, Volumes, engine_of, images, seeded
 
 ROWS = torch.ones(3, 4)
 
@@ -90,34 +89,6 @@ def test_ops_whose_names_were_alike_are_quantized_apart() -> None:
     outputs += [engine.switchable(start).model(start.having({name: FP32}))(images()) for name in start]
     assert all(torch.equal(outputs[i], outputs[i + len(start)]) for i in range(len(start)))
     assert not any(torch.equal(outputs[i], outputs[j]) for i in range(len(start)) for j in range(i))
-
-
-class Routed(nn.Module):
-    """Sends the rows that it likes to an expert, as a mixture of experts does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.expert = nn.Linear(4, 4), nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.first(x)
-        chosen = (y[:, 0] > 0).nonzero().flatten()
-        z: torch.Tensor = y.index_copy(0, chosen, self.expert(y[chosen]))
-        return z
-
-
-@pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only"])
-def test_a_model_that_routes_rows_is_searched_and_saved(approach: str, tmp_path: Path) -> None:
-    engine = engine_of(
-        seeded(Routed), loader=[rows()], eval_func=lambda model: float(model(rows(5)).mean()), approach=approach
-    )
-    assert [op.flops for op in engine.captured.ops] == [32, 32]  # as if all came the expert's way
-    engine.calibrate()
-    config = initial(engine.space)
-    assert engine.trial(config).accuracy == engine.save(config, tmp_path / "model")
-    loaded = engine.load(tmp_path / "model")
-    for count in (1, 3, 16):
-        assert torch.equal(loaded(rows(count)), engine.quantized(config)(rows(count)))
 
 
 def test_weights_are_counted() -> None:

@@ -29,6 +29,7 @@ from quantuner.engine.pt2e import HistogramObserver, QuantizationAnnotation, con
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.quiet import quiet
+from quantuner.engine.routing import allow_empty
 from quantuner.engine.shapes import SHAPES_SEEN
 from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.weight_only.inputs import Inputs
@@ -86,7 +87,7 @@ class LayerWise:
         activations = Activations(ranges, reduce_range=self.quantization.reduce_range)
         with quiet(), torch.no_grad():  # whatever the approach, it folds batch norms
             model = convert_pt2e(prepare_pt2e(graph, _Inputs(self.config, activations)), store=False)
-        callable_like_a_module(scale_after_sums(recipes.finished(model, self.quantization.recipes)))
+        callable_like_a_module(allow_empty(scale_after_sums(recipes.finished(model, self.quantization.recipes))))
         config = self.config
         return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, called, config))
 

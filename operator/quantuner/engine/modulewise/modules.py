@@ -36,7 +36,7 @@ class QuantizedLinear(nn.Module):
         return value
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.dynamic:
+        if self.dynamic and x.numel():  # of no rows, as data may route them, there is no range
             return self._dynamic(x)
         return nn.functional.linear(x, self.stored(), self.bias)
 
