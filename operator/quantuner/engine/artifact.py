@@ -14,7 +14,7 @@ import yaml
 from torch.fx import GraphModule
 
 from quantuner.api.errors import ArtifactError
-from quantuner.engine.capture import Captured
+from quantuner.engine.capture import Called
 from quantuner.engine.card import card
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
@@ -35,17 +35,17 @@ SUMS_FILE = "SHA256SUMS"
 """Of all other files, as `sha256sum --check` reads it."""
 
 
-def save(folder: Path, model: GraphModule, captured: Captured, config: TuneConfig) -> None:
+def save(folder: Path, model: GraphModule, called: Called, config: TuneConfig) -> None:
     """Writes the model as an exported program and its configuration; an older artifact there is replaced whole."""
     drop_unused(model)
     with quiet(), any_length(), torch.no_grad():
-        write(folder, _program(model, captured), config.plain())
+        write(folder, _program(model, called), config.plain())
 
 
-def _program(model: GraphModule, captured: Captured) -> torch.export.ExportedProgram:
-    if captured.calling is not None and is_flat(model):
-        return assembled(model, captured.calling)
-    program = torch.export.export(model, captured.example_inputs, dynamic_shapes=captured.dynamic_shapes)
+def _program(model: GraphModule, called: Called) -> torch.export.ExportedProgram:
+    if called.calling is not None and is_flat(model):
+        return assembled(model, called.calling)
+    program = torch.export.export(model, called.example_inputs, dynamic_shapes=called.dynamic_shapes)
     program.example_inputs = None  # they are the user's data, and a model is shared
     return program
 
@@ -69,22 +69,42 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], config: Map
 
 
 def write_with(folder: Path, config: Mapping[str, Any], write_model: Callable[[Path], object]) -> None:
-    """Fills a folder beside `folder`, which then takes its place.
+    """Fills a folder beside `folder`, which then takes its place. What cannot be written whole is removed.
 
+    Whoever is killed meanwhile leaves a whole model: the old one, under its name or set aside, or the new one. The
+    next one to write here brings back what was set aside, or removes it where there is a newer one.
     Raises `FileExistsError` where the folder holds something else than a saved model.
     """
     folder = folder.resolve()
+    staging, aside = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "replaced"))
+    if aside.exists() and not folder.exists():
+        aside.replace(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / SUMS_FILE).is_file():
         raise FileExistsError(f"{folder} holds something else than a saved model; name a new folder, or empty it")
-    staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    with quiet():
-        write_model(staging)
-    (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    _seal(staging)
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.replace(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        with quiet():
+            write_model(staging)
+        (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+        _seal(staging)
+        _take_place(folder, staging, aside)
+    finally:  # nothing is there any more, or what a full disk or a refusal has left
+        shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(folder: Path, new: Path, aside: Path) -> None:
+    """Renames `new` to `folder`, and what is there to `aside` before; back again where that fails."""
+    if folder.exists():
+        folder.replace(aside)
+    try:
+        new.replace(folder)
+    except OSError:
+        if aside.exists():
+            aside.replace(folder)
+        raise
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

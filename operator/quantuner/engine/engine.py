@@ -34,26 +34,27 @@ from quantuner.engine.devices import Features, device_of, features, in_order, le
 from quantuner.engine.evaluate import evaluate
 from quantuner.engine.footprint import MEBI
 from quantuner.engine.fresh import FreshModel, FreshProcess
-from quantuner.engine.measuring import Measuring, bytes_of
+from quantuner.engine.measuring import Measuring
 from quantuner.engine.probing import Probes
 from quantuner.engine.quantize import quantize
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.ranges import InputsDigest, KeptRanges, calibrated_digest
 from quantuner.engine.recipes.scheduler import Algorithms, AlgorithmScheduler
+from quantuner.engine.routing import allow_empty
+from quantuner.engine.shapes import SHAPES_SEEN
+from quantuner.engine.sizes import Weight, bytes_of, saved, weights_of_graph
 from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.switch.switchable import Switchable
 from quantuner.engine.training import Trained, Training, train_quantized
 from quantuner.engine.variants import Variants
 from quantuner.engine.weight_only.conversion import store_weights
 from quantuner.space.capability import Mode, OpCapability
-from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.space.config import TuneConfig
 from quantuner.space.constraints import constrain
-from quantuner.space.cost import WORD, modelled_latency, weight_bits
+from quantuner.space.cost import modelled_latency
 from quantuner.space.fallback import recipe_ops
 
 logger = logging.getLogger(__name__)
-
-SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
 def use_threads(count: int) -> None:
@@ -126,10 +127,13 @@ class Engine(Measuring):
         self.probes = Probes(self)
         self._training, self._trained = Training(task.train_func), Trained()
         self._variants = Variants(self)
-        self._bytes = bytes_of(task.model)
+        self._bytes, self._read = bytes_of(task.model), self._weights_read()
 
     def _captured(self, example_inputs: tuple[Any, ...], others: Sequence[tuple[Any, ...]]) -> Captured:
         return capture(self.task.model, example_inputs, others)
+
+    def _weights_read(self) -> tuple[Weight, ...]:
+        return weights_of_graph(self.captured.graph)
 
     @property
     def digest(self) -> str:
@@ -236,7 +240,7 @@ class Engine(Measuring):
             self.fresh.prepare()  # it imports while this process converts and writes
         self._variants.forget()  # trials are over, and a converted model and two loaded ones follow
         release()
-        artifact.save(folder, self.quantized(config), self.captured, config)
+        artifact.save(folder, self.quantized(config), self.captured.called, config)
         gc.collect()  # what was converted: a graph's nodes refer to each other
         release()
         if self.fresh is not None:
@@ -263,7 +267,7 @@ class Engine(Measuring):
         store_weights(model, config, lambda name: few_bits.stored(name, config[name]))
         model = recipes.finished(self._corrected(config, captured, model), config.recipes)
         is_trained = self.quantization.approach == "qat"  # it computes as it was trained
-        return model if is_trained else scale_after_sums(model)
+        return model if is_trained else allow_empty(scale_after_sums(model))
 
     def switchable(self, config: TuneConfig) -> Switchable:
         """The model that computes as any quantized one of `config`'s recipes before quantization and its ranges."""
@@ -325,15 +329,14 @@ class Engine(Measuring):
 
     def quantized_model(self, config: TuneConfig) -> QuantizedModel:
         """The model of `config` as users hold it."""
-        model = self.quantized(config)
-        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, self.captured, config))
+        model, called = self.quantized(config), self.captured.called  # who has the model keeps no fp32 weight by it
+        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, called, config))
 
     # --- what a strategy may know of a configuration without a trial
 
     def size(self, config: TuneConfig) -> float:
         """Modelled MiB of parameters and buffers: a quantized weight has a byte per element."""
-        saved = sum(op.weight_elements * _saved(config[op.name]) for op in self.captured.ops if op.name in config)
-        return float(self._bytes - saved) / MEBI
+        return float(self._bytes - saved(self._read, config)) / MEBI
 
     def cost(self, config: TuneConfig) -> float:
         """Modelled latency of the quantizable ops relative to fp32."""
@@ -343,11 +346,3 @@ class Engine(Measuring):
 def _wanted(quantization: Quantization) -> tuple[Mode, ...]:
     """Precisions that the user asks for."""
     return in_order(set(quantization.precisions) - set(quantization.excluded_precisions))
-
-
-def _saved(config: OpConfig) -> float:
-    """Bytes per element, of four."""
-    mode = config.mode
-    if mode is Mode.WEIGHT_ONLY:
-        return (WORD - weight_bits(config)) / 8
-    return {Mode.FP32: 0, Mode.BF16: 2, Mode.FP16: 2}.get(mode, 3)

@@ -19,6 +19,7 @@ from quantuner.engine.evaluate import evaluate, listening
 from quantuner.engine.footprint import MEBI, Footprint
 from quantuner.engine.metrics import Bounded, Evaluation
 from quantuner.engine.shares import TrialShare
+from quantuner.engine.sizes import bytes_of
 from quantuner.space.config import TuneConfig
 
 SHARES = 8  # of an evaluation of which it is not known how many batches it has: the record knew the baseline
@@ -133,8 +134,3 @@ class Measuring(ABC):
         if not (isinstance(self.judge, Evaluation) and self.judge.divisible):
             raise ValueError("only an evaluation by built-in metrics can be divided")
         return self.judge
-
-
-def bytes_of(model: torch.nn.Module) -> int:
-    """Of parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -31,6 +31,8 @@ from quantuner.engine.graphs import attribute, path_of
 
 _Spec = TypeVar("_Spec", InputSpec, OutputSpec)
 _FOLDER = re.compile(r'File "[^"]*[/\\]')
+_GENERATED = re.compile(r"<eval_with_key>\.\d+")
+"""Code that torch made, and how much of it this process had made before."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,11 @@ def forget_this_machine(program: ExportedProgram) -> None:
 
     So the same model is saved as the same bytes, wherever, and does not tell whose home folder it was made in.
     """
-    for node in program.graph.nodes:
+    graphs = [one.graph for one in program.graph_module.modules() if isinstance(one, GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):  # a conditional has graphs of its own
         node.meta.pop("from_node", None)
         if trace := node.meta.get("stack_trace"):
-            node.meta["stack_trace"] = _FOLDER.sub('File "', trace)
+            node.meta["stack_trace"] = _GENERATED.sub("<eval_with_key>", _FOLDER.sub('File "', trace))
 
 
 def _given_first(graph: Graph) -> list[Node]:

@@ -111,11 +111,15 @@ def _class_of(stack: Mapping[str, tuple[str, object]]) -> str:
 
 
 def _owner(path: str, kind: type[torch.nn.Module], captured: torch.nn.Module) -> str:
-    """The module whose weight it is, or the stem of a parameter `STEM_weight`; empty where the name says neither."""
+    """The module whose weight it is, or the stem of a parameter `STEM_weight`; empty where the name says neither.
+
+    A module called STEM keeps its name for itself.
+    """
     owner, _, name = path.rpartition(".")
     if name == "weight":
         return owner if isinstance(_submodule(captured, owner), kind) else ""
-    return path.removesuffix("_weight") if name.endswith("_weight") else ""
+    stem = path.removesuffix("_weight")
+    return stem if name.endswith("_weight") and _submodule(captured, stem) is None else ""
 
 
 def _submodule(captured: torch.nn.Module, path: str) -> torch.nn.Module | None:

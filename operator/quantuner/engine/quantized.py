@@ -13,6 +13,7 @@ from quantuner.engine import artifact
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.lowering import Lowered
 from quantuner.engine.modulewise.loading import with_weights
+from quantuner.engine.routing import routes_rows
 
 
 class QuantizedModel(torch.nn.Module):
@@ -35,11 +36,14 @@ class QuantizedModel(torch.nn.Module):
         """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call.
 
         `max_autotune` compiles for longer, a minute instead of seconds, and answers sooner where convolutions are
-        small, as for one image at a time. Raises `ValueError` for a model that could not be captured, and on a
-        processor without VNNI (see `devices.sums_overflow`) for one whose inputs have 8 bits.
+        small, as for one image at a time. Raises `ValueError` for a model that could not be captured, for one whose
+        data decide how many rows an op sees, and on a processor without VNNI (see `devices.sums_overflow`) for one
+        whose inputs have 8 bits.
         """
         if not isinstance(self.model, GraphModule):
             raise ValueError("the model could not be captured, so it cannot be compiled whole; call it as it is")
+        if routes_rows(self.model):
+            raise ValueError("data decide how many rows an op sees, and kernels are for fixed shapes; call it as it is")
         return Lowered(self.model, max_autotune=max_autotune)
 
     def save(self, folder: str | Path) -> Path:

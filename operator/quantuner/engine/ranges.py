@@ -5,6 +5,7 @@ reading the calibration samples once more costs a small part of running the mode
 notice that a file of theirs has changed.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -112,6 +113,9 @@ class KeptRanges:
             staging.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             logger.warning("the ranges are not kept, a resumed search calibrates again: %s", error)
+        finally:  # a full disk would stay full
+            with contextlib.suppress(OSError):
+                staging.unlink(missing_ok=True)
 
 
 def _plain(inputs: str, calibration: Calibration) -> dict[str, Any]:

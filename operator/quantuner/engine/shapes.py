@@ -14,6 +14,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 
 Inputs = tuple[Any, ...]
+SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
 def check_call(model: torch.nn.Module, inputs: Inputs) -> None:

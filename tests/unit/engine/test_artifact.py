@@ -1,6 +1,7 @@
 """The folder of a saved model: whole, checked when it is loaded, and readable without Quantuner."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,88 @@ def test_a_folder_with_other_things_is_left_alone(engine: Engine, tmp_path: Path
     with pytest.raises(FileExistsError, match="holds something else than a saved model; name a new folder, or empty"):
         engine.save(initial(engine.space), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def written(folder: Path, number: int) -> None:
+    """An artifact that is told from others by its number."""
+    artifact.write_with(folder, {"number": number}, lambda staging: (staging / "model.pt2").touch())
+
+
+def number_of(folder: Path) -> int:
+    artifact.verify(folder)
+    return int(artifact.load_config(folder)["number"])
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), ValueError("refused"), KeyboardInterrupt()])
+def test_what_cannot_be_written_leaves_nothing_but_the_older_artifact(error: BaseException, tmp_path: Path) -> None:
+    def fill(staging: Path) -> None:
+        (staging / "model.pt2").write_bytes(bytes(1000))
+        raise error
+
+    for older in (False, True):
+        if older:
+            written(tmp_path / "model", 1)
+        with pytest.raises(type(error)):
+            artifact.write_with(tmp_path / "model", {}, fill)
+        assert [path.name for path in tmp_path.iterdir()] == (["model"] if older else [])
+    assert number_of(tmp_path / "model") == 1
+
+
+class Killed(BaseException):
+    """What a test raises where a process would end."""
+
+
+@pytest.mark.parametrize(("at", "found"), [(1, 1), (2, 1), (3, 2)], ids=["before", "between", "after"])
+def test_whoever_is_killed_leaves_a_whole_artifact(
+    at: int, found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first and the second renaming, and before the older one is removed."""
+    left, folder, replace = tmp_path / "left", tmp_path / "model", Path.replace
+    written(folder, 1)
+
+    def kill(path: Path, *target: Any, **_: Any) -> Path:
+        nonlocal at
+        at -= 1
+        if at == 0:
+            shutil.copytree(tmp_path, left)  # as the disk is then
+            raise Killed
+        return replace(path, *target)
+
+    def remove(path: Path, **_: Any) -> None:
+        if path.name == ".model.replaced" and path.exists():
+            kill(path, path)
+        remove_tree(path, ignore_errors=True)
+
+    remove_tree = shutil.rmtree
+    monkeypatch.setattr(Path, "replace", kill)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    with pytest.raises(Killed):
+        written(folder, 2)
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError):
+        artifact.write_with(left / "model", {}, lambda _: 1 / 0)
+    assert number_of(left / "model") == found
+    written(left / "model", 3)
+    assert number_of(left / "model") == 3
+    assert [path.name for path in left.iterdir()] == ["model"]
+
+
+def test_an_artifact_that_cannot_be_put_in_place_leaves_the_older_one_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise OSError("Input/output error")
+        return replace(path, target)
+
+    written(tmp_path / "model", 1)
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        written(tmp_path / "model", 2)
+    assert number_of(tmp_path / "model") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_users_calibration_data_are_not_in_it(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """Capturing: ops have the user's names, what cannot be captured is told with the user's line."""
 
+import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +11,11 @@ from torch import nn
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.capture import capture
-from tests.unit.engine.models import Branching, Computed, Net, Shared, Volumes, images, seeded
+from quantuner.engine.capture import capture, digest_of
+from quantuner.space.capability import Op
+from quantuner.space.config import FP32
+from quantuner.space.samplers import initial
+from tests.unit.engine.models import Branching, Computed, Net, Shared, Volumes, engine_of, images, seeded
 
 ROWS = torch.ones(3, 4)
 
@@ -50,6 +55,40 @@ class Functional(nn.Module):
 
 def test_a_functional_call_is_named_by_its_module_and_node() -> None:
     assert named(nn.Sequential(Functional(), nn.ReLU()), ROWS) == [("0.linear", "Linear")]
+
+
+class Twice(nn.Module):
+    """Calls a function with a weight of its own, and then a module that is called as that call's node is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blur, self.conv2d = nn.Parameter(torch.ones(2, 1, 3, 3)), nn.Conv2d(2, 4, 1)
+        self.proj_weight, self.proj = nn.Parameter(torch.ones(4, 4)), nn.Linear(4, 4)
+        self.conv2d_1 = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 2, 4, 4)` to `(N, 4)`."""
+        y = self.conv2d(nn.functional.conv2d(x, self.blur, groups=2)).mean((2, 3))
+        z: torch.Tensor = self.proj(nn.functional.linear(y, self.proj_weight))
+        return z
+
+
+def test_a_functional_call_has_no_name_of_a_modules() -> None:
+    functional, modules = ["conv2d_2", "linear"], ["conv2d", "proj"]
+    both = [functional[0], modules[0], functional[1], modules[1]]
+    assert [op.name for op in capture(Twice(), (images(),)).ops] == both
+    nested = nn.Sequential(Twice())
+    assert [op.name for op in capture(nested, (images(),)).ops] == [f"0.{name}" for name in both]
+
+
+def test_ops_whose_names_were_alike_are_quantized_apart() -> None:
+    engine = engine_of(seeded(Twice))
+    engine.calibrate()
+    start = initial(engine.space)
+    outputs = [engine.quantized(start.having({name: FP32}))(images()) for name in start]
+    outputs += [engine.switchable(start).model(start.having({name: FP32}))(images()) for name in start]
+    assert all(torch.equal(outputs[i], outputs[i + len(start)]) for i in range(len(start)))
+    assert not any(torch.equal(outputs[i], outputs[j]) for i in range(len(start)) for j in range(i))
 
 
 def test_weights_are_counted() -> None:
@@ -103,3 +142,37 @@ class TestDigest:
         model, other = seeded(Net), seeded(Net)
         other.get_buffer("stem.1.running_mean")[0] += 1
         assert capture(model, (images(),)).digest != capture(other, (images(),)).digest
+
+    def test_it_changes_with_a_buffer_that_is_not_saved(self) -> None:
+        class Shifted(nn.Linear):
+            def __init__(self, by: float) -> None:
+                super().__init__(4, 4)
+                self.register_buffer("shift", torch.full((4,), by), persistent=False)
+
+            shift: torch.Tensor
+
+            def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name for it
+                y: torch.Tensor = super().forward(input) + self.shift
+                return y
+
+        one, other = (seeded(functools.partial(Shifted, by)) for by in (1.0, 2.0))
+        assert capture(one, (ROWS,)).digest != capture(other, (ROWS,)).digest
+
+    def test_it_leaves_out_what_is_no_tensor(self) -> None:
+        class Noted(nn.Linear):
+            def get_extra_state(self) -> Any:
+                return {"version": 1}
+
+            def set_extra_state(self, state: Any) -> None: ...
+
+        assert len(capture(seeded(lambda: Noted(4, 4)), (ROWS,)).digest) == 16
+
+    def test_it_is_that_of_earlier_versions(self) -> None:
+        """Journals carry it: a search that was begun before goes on."""
+        ops = (Op("fc", "Linear", 16),)
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        model.append(model[0])
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.fill_(3)
+        assert digest_of(ops, model) == "0629286d6d8a3dc8"

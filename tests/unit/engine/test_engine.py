@@ -1,5 +1,6 @@
 """One task's engine: measures configurations, changes nothing of the user's, saves what it measured."""
 
+import gc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,21 @@ def test_versions_of_what_computed_the_accuracies() -> None:
     assert libraries()["torch"].startswith("2.13.")
     assert set(libraries()) == {"torch", "torchao"}
     assert cpu_kind()
+
+
+@pytest.mark.parametrize("approach", ["static", "qat", "weight_only"])
+def test_who_keeps_a_quantized_model_does_not_keep_the_engine(approach: str, tmp_path: Path) -> None:
+    """It holds fp32 weights, ranges and calibration data."""
+    engine = engine_of(seeded(Net), approach=approach)
+    engine.train_with(lambda _: None, {})
+    engine.calibrate()
+    model = engine.quantized_model(samplers.initial(engine.space))
+    graph = engine.captured.graph
+    held = [weakref.ref(one) for one in (engine, graph, graph.get_parameter("head.weight"))]
+    del engine, graph
+    gc.collect()
+    assert [one() for one in held] == [None, None, None]
+    assert (model.save(tmp_path / "model") / "model.pt2").is_file()
 
 
 def test_the_size_of_a_model_that_is_measured_is_its_own() -> None:

@@ -1,5 +1,6 @@
 """An assembled program is the one that torch.export would trace."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,19 @@ def test_values_in_another_precision_are_described_as_such() -> None:
 def test_a_graph_that_calls_others_is_traced_again(tmp_path: Path) -> None:
     model, captured, config = quantized(Conditional, (STRUCTURED[0]["x"],))
     assert not is_flat(model)
-    save(tmp_path / "model", model, captured, config)
+    save(tmp_path / "model", model, captured.called, config)
     inputs = STRUCTURED[0]["x"]
     torch.testing.assert_close(load(tmp_path / "model")(inputs), model(inputs), rtol=0, atol=0)
+
+
+def test_neither_do_graphs_that_it_calls_name_folders(tmp_path: Path) -> None:
+    for name in ("one", "again"):
+        model, captured, config = quantized(Conditional, (STRUCTURED[0]["x"],))
+        save(tmp_path / name, model, captured.called, config)
+    content = (tmp_path / "one" / "model.pt2").read_bytes()
+    assert content == (tmp_path / "again" / "model.pt2").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one" / "model.pt2") as file:
+        assert not [name for name in file.namelist() if str(Path(__file__).parent).encode() in file.read(name)]
 
 
 def test_a_program_that_changes_a_buffer_has_no_calling() -> None:
@@ -161,5 +172,5 @@ def test_tensors_whose_paths_look_alike_stay_apart(tmp_path: Path) -> None:
     captured = capture(seeded(Alike), (torch.ones(2, 4),))
     assert captured.calling is not None
     inputs = torch.linspace(-1, 1, 8).reshape(2, 4)
-    save(tmp_path / "model", captured.graph, captured, TuneConfig())
+    save(tmp_path / "model", captured.graph, captured.called, TuneConfig())
     torch.testing.assert_close(load(tmp_path / "model")(inputs), captured.graph(inputs), rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """Kept ranges are used exactly where calibrating again would give the same."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_a_change_calibrates_anew_and_is_kept(tmp_path: Path, another: Callable[
     assert not is_marked(another(tmp_path).calibrate())
     mark_ranges(tmp_path)
     assert is_marked(another(tmp_path).calibrate())
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_ranges_that_cannot_be_written_leave_no_part_of_a_file(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(_: Any, path: Path) -> None:
+        path.write_bytes(bytes(1000))
+        raise error
+
+    engine = keeping(tmp_path)
+    monkeypatch.setattr(torch, "save", fill)
+    with contextlib.suppress(KeyboardInterrupt):
+        engine.calibrate()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_do_not_count(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_what_python_itself_makes_is_captured_saved_and_loaded(
 ) -> None:
     model = Returning(returned).eval()
     captured = capture(model, (X,))
-    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured, TuneConfig({}))
+    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured.called, TuneConfig({}))
     found, expected = artifact.load(tmp_path / "model")(X), model(X)
     assert _pytree.tree_structure(found) == _pytree.tree_structure(expected)
     assert all(map(_same, _pytree.tree_leaves(found), _pytree.tree_leaves(expected)))

@@ -18,10 +18,9 @@ from quantuner.engine import artifact, recipes
 from quantuner.engine.allocation import release
 from quantuner.engine.batches import inputs_wanted
 from quantuner.engine.calibrate import InputObserver, Ranges, calibration_inputs, check_finite, first_inputs
-from quantuner.engine.capture import Captured, op_nodes
+from quantuner.engine.capture import graph_of, op_nodes
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.evaluate import evaluate
-from quantuner.engine.functional import functional
 from quantuner.engine.graphs import is_dequantize
 from quantuner.engine.layer_wise.checkpoint import Checkpoint
 from quantuner.engine.layer_wise.stored import Linear, StoredInt8
@@ -30,7 +29,8 @@ from quantuner.engine.pt2e import QuantizationAnnotation, convert_pt2e, prepare_
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
 from quantuner.engine.quantized import QuantizedModel
 from quantuner.engine.quiet import quiet
-from quantuner.engine.shapes import dynamic_shapes
+from quantuner.engine.routing import allow_empty
+from quantuner.engine.shapes import SHAPES_SEEN
 from quantuner.engine.sums import scale_after_sums
 from quantuner.engine.weight_only.inputs import Inputs
 from quantuner.engine.weight_only.weights import Weights as FewBits
@@ -80,18 +80,16 @@ class LayerWise:
 
     def quantized(self) -> QuantizedModel:
         """The quantized model, all of it in memory. To be called once: the weights are read into `self.model`."""
-        inputs = first_inputs(self.loader, inputs_wanted(self.model), batches=2)
+        inputs = first_inputs(self.loader, inputs_wanted(self.model), SHAPES_SEEN)
         ranges = self._ranges(len(inputs[0])) if self.quantization.approach == "static" else {}
         self._store(len(inputs[0]))
-        captured = self._captured(inputs[0], inputs[1:])
+        graph, called = graph_of(self.model, inputs[0], inputs[1:])
         activations = Activations(ranges, reduce_range=self.quantization.reduce_range)
-        model = captured.graph
-        if self.quantization.approach != "weight_only":
-            with quiet(), torch.no_grad():
-                model = convert_pt2e(prepare_pt2e(model, _Inputs(self.config, activations)), store=False)
-        callable_like_a_module(scale_after_sums(recipes.finished(model, self.quantization.recipes)))
+        with quiet(), torch.no_grad():  # whatever the approach, it folds batch norms
+            model = convert_pt2e(prepare_pt2e(graph, _Inputs(self.config, activations)), store=False)
+        callable_like_a_module(allow_empty(scale_after_sums(recipes.finished(model, self.quantization.recipes))))
         config = self.config
-        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, captured, config))
+        return QuantizedModel(model, config.plain(), lambda folder: artifact.save(folder, model, called, config))
 
     def _store(self, count: int) -> None:
         """Makes every stored weight, one after the other, puts them in place, and reads what stays in fp32."""
@@ -148,13 +146,6 @@ class LayerWise:
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _captured(self, example: tuple[Any, ...], others: Iterable[tuple[Any, ...]]) -> Captured:
-        shapes = dynamic_shapes(example, others)
-        with users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model"), quiet(), torch.no_grad():
-            graph, calling = functional(torch.export.export(self.model, example, dynamic_shapes=shapes))
-        graph.graph.eliminate_dead_code()
-        return Captured(graph, example, shapes, (), "", calling)
 
 
 class _Read(Mapping[str, torch.Tensor]):

@@ -21,10 +21,11 @@ from quantuner.engine.capture import Captured, digest_of
 from quantuner.engine.devices import Features
 from quantuner.engine.engine import Engine
 from quantuner.engine.evaluate import evaluate
-from quantuner.engine.modulewise.modules import TYPE, int8_weight, linears, quantized_copy
+from quantuner.engine.modulewise.modules import TYPE, int8_weight, linears, quantized_copy, weights_of_linears
 from quantuner.engine.modulewise.switch import ModuleSwitch, inputs_seen
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.shapes import check_call
+from quantuner.engine.sizes import Weight
 from quantuner.engine.weight_only.stored import StoredWeight
 from quantuner.engine.weight_only.weights import Weights
 from quantuner.space.capability import Mode, Op
@@ -84,6 +85,9 @@ class ModulewiseEngine(Engine):
                 "has none; give a model that has some",
             )
         return Captured(cast(GraphModule, model), example_inputs, None, ops, digest_of(ops, model))
+
+    def _weights_read(self) -> tuple[Weight, ...]:
+        return weights_of_linears(self.captured.graph)
 
     # --- calibration: no ranges, but data that AWQ and GPTQ look at
 

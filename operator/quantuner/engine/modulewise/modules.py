@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from quantuner.engine.quantize import EPS, weight_observer
+from quantuner.engine.sizes import Weight
 from quantuner.engine.weight_only.grid import Grid, Rounded
 from quantuner.engine.weight_only.stored import StoredWeight
 from quantuner.space.capability import Mode
@@ -35,7 +36,7 @@ class QuantizedLinear(nn.Module):
         return value
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.dynamic:
+        if self.dynamic and x.numel():  # of no rows, as data may route them, there is no range
             return self._dynamic(x)
         return nn.functional.linear(x, self.stored(), self.bias)
 
@@ -85,6 +86,19 @@ def places_of(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
             if child in names:
                 found[names[child]].append((parent, attribute))
     return found
+
+
+def weights_of_linears(model: nn.Module) -> tuple[Weight, ...]:
+    """Those that are stored in few bits; one that several modules hold once."""
+    holders: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(module)
+    ops: dict[int, list[str]] = {}
+    for name, module in linears(model):
+        ops.setdefault(id(module.weight), []).append(name)
+    elements = {id(module.weight): module.weight.numel() for _, module in linears(model)}
+    return tuple(Weight(elements[one], tuple(names), len(holders[one]) > len(names)) for one, names in ops.items())
 
 
 def quantized_copy(model: nn.Module, config: Mapping[str, OpConfig], make: Make, *, reduce_range: bool) -> nn.Module:

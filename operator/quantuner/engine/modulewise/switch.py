@@ -17,10 +17,12 @@ from quantuner.engine.weight_only.inputs import Inputs
 from quantuner.space.config import FP32, OpConfig, TuneConfig
 
 Values = dict[Any, Any]
-"""Op name to its output, `(op name, "input")` to its input, `"inputs"` and `"output"` to the model's.
+"""Op name to its output, `(op name, "input")` to its input, `INPUTS` and `OUTPUT` to the model's.
 
 Of a module that is called more than once the last call.
 """
+INPUTS, OUTPUT = ("model", "inputs"), ("model", "output")
+"""No op's name, whatever the user's modules are called, and no `(op name, "input")`."""
 
 
 class ModuleSwitch:
@@ -57,18 +59,19 @@ class ModuleSwitch:
 
     def run(self, inputs: tuple[Any, ...], config: Mapping[str, OpConfig]) -> Values:
         """What the model and every op that it calls gave for one batch under `config`."""
-        model, values = self.model(config), {"inputs": inputs}
+        model = self.model(config)
+        values: Values = {INPUTS: inputs}
         with _hooked({name: model.get_submodule(name) for name in self.names}, _recorder(values)):
-            values["output"] = model(*inputs)
+            values[OUTPUT] = model(*inputs)
         return values
 
     def rerun(self, values: Values, config: TuneConfig, name: str) -> Any:
         """The model's output under `config` for the batch that gave `values`."""
-        return self.model(config)(*values["inputs"])
+        return self.model(config)(*values[INPUTS])
 
     def output(self, values: Values) -> Any:
         """What the model returns, of a run's values."""
-        return values["output"]
+        return values[OUTPUT]
 
     def own_output(self, node: str, config: OpConfig, values: Values) -> Any:
         """An op's output under `config`, its input as in `values`."""

@@ -57,7 +57,7 @@ class Rounding:
 
     def _of_batch(self, config: OpConfig, value: torch.Tensor) -> Grid:
         observer = activation_observer(config.get("activation", "scheme"), self.activations.quant_max)
-        observer.to(value.device)(value)
+        observer.to(value.device)(value if value.numel() else value.new_zeros(1))  # where no row was routed to the op
         scale, zero_point = observer.calculate_qparams()
         return float(scale), int(zero_point)
 

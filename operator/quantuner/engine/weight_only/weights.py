@@ -14,8 +14,6 @@ from quantuner.engine.weight_only.inputs import Inputs
 from quantuner.engine.weight_only.stored import StoredWeight
 from quantuner.space.config import OpConfig
 
-WITH_INPUTS = ("AWQ", "GPTQ")
-"""Algorithms that look at calibration data."""
 KEPT_BYTES = 128 * 2**20
 """Of stored weights; over it, those that were made first go."""
 INPUTS_BYTES = 256 * 2**20

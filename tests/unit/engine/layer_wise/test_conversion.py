@@ -1,5 +1,6 @@
 """Layer by layer: the same bits as a model that was in memory as a whole, and far less memory."""
 
+import collections
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
 from tests.unit.engine.layer_wise.cases import DATA, Encoder, empty, saved
 from tests.unit.engine.models import engine_of
-from tests.unit.engine.recipes.cases import squared_error
+from tests.unit.engine.recipes.cases import normal, squared_error
 
 
 def layer_wise(folder: Path, approach: str = "static", **more: Any) -> LayerWise:
@@ -42,6 +43,52 @@ def test_it_has_the_bits_of_a_model_that_was_in_memory(approach: str, tmp_path: 
     with torch.no_grad():
         assert torch.equal(found(DATA), expected(DATA))
         assert not torch.equal(found(DATA), model(DATA))
+
+
+class Pictures(nn.Module):
+    """Convolutions, which stay in fp32, with a norm that is folded into one; then linears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.wide = nn.Conv2d(8, 16, 3)
+        self.up, self.last = nn.Linear(16, 32), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 3, H, W)` to `(N, P, 4)`."""
+        y = self.wide(self.stem(x)).flatten(2).transpose(1, 2)
+        z: torch.Tensor = self.last(self.up(y).relu())
+        return z
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only"])
+def test_a_model_of_convolutions_has_these_bits_too_and_takes_other_batches(approach: str, tmp_path: Path) -> None:
+    model = saved(Pictures, tmp_path)
+    data = [normal(1, 3, 10, side) for side in (10, 10, 10, 12)]  # one image each, as usual where a model is large
+    engine = engine_of(model, loader=data, approach=approach, eval_func=lambda _: 1.0)
+    engine.calibrate()
+    linears = {name for name, module in model.named_modules() if type(module) is nn.Linear}
+    others = {op.name: FP32 for op in engine.captured.ops if op.name not in linears}
+    expected = engine.quantized(initial(engine.space).having(others))
+    found = LayerWise(empty(Pictures), tmp_path, data, Quantization(approach)).quantized()
+    for x in (*data, normal(5, 3, 10, 9)):
+        with torch.no_grad():
+            assert torch.equal(found(x), expected(x))
+            assert not torch.equal(found(x), model(x))
+
+
+def test_what_torch_alone_cannot_load_is_refused_before_it_is_saved(tmp_path: Path) -> None:
+    class Boxed(nn.Linear):
+        def forward(self, input: torch.Tensor) -> Any:  # noqa: A002  # torch's name for it
+            return Box(super().forward(input))
+
+    whole = nn.Sequential(nn.Linear(4, 4), Boxed(4, 4))
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(SearchError, match=r"forward\(\) returns a .*Box, which torch alone cannot make"):
+        LayerWise(whole.to("meta"), tmp_path, [torch.ones(2, 4)], Quantization("dynamic")).quantized()
+
+
+Box = collections.namedtuple("Box", "x")  # as users have them
 
 
 @pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only"])
