@@ -19,6 +19,8 @@ _KEEPS = (
     _aten.reshape.default,
     _aten.permute.default,
     _aten.transpose.int,
+    _aten.contiguous.default,
+    _aten.clone.default,
 )
 
 
