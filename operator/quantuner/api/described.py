@@ -22,12 +22,14 @@ class Described(NamedTuple):
     """Of its configuration: `defaults` by type, `exceptions` by op."""
 
 
-@lru_cache(maxsize=128)
 def described(best_yaml: str) -> Described | None:
     """None where there is nothing, or it is not what a search writes: the journal stands alone."""
     head, _, _ = best_yaml.partition(_CONFIG)
-    if len(head) > SUMMARY_LIMIT:
-        return None
+    return _read(head) if len(head) <= SUMMARY_LIMIT else None
+
+
+@lru_cache(maxsize=32)  # 16 MiB at most, whatever tenants write
+def _read(head: str) -> Described | None:
     try:
         # An alias stands for as much as it likes, and one of aliases for more than there is memory.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head, _LOADER)):
