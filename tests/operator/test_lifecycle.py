@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 
 from quantuner.api.journal import Failed, Finished, Launched, Outcome, Record, Trial, TrialState, encode, line_key
 from tests.e2e.kube import Kube, Object, condition, is_true
+from tests.operator.access import write_kubeconfig
 from tests.operator.process import OperatorProcess, eventually
 
 pytestmark = pytest.mark.cluster
@@ -339,3 +341,18 @@ def test_stops_cleanly_and_says_it_is_well_before(kube: Kube, operator: Operator
     operator.await_health()
     assert operator.stop() == 0
     assert "Traceback" not in operator.log()
+
+
+def test_a_namespace_that_it_may_not_list_does_not_keep_it_from_the_others(
+    kube: Kube, token: str, tmp_path: Path
+) -> None:
+    kubeconfig = write_kubeconfig(tmp_path / "operator.conf", kube.kubeconfig, token)
+    operator = OperatorProcess(kubeconfig, kube.namespace, tmp_path / "log", "--namespace", "gone")
+    operator.start()
+    try:
+        kube.apply(resource())
+        await_job(kube)
+        assert "quantuner_namespaces_unwatched 1.0" in operator.metrics()
+        assert "namespace gone is not served" in operator.log()
+    finally:
+        assert operator.stop() == 0
