@@ -165,17 +165,29 @@ def test_server_and_admit_take_and_default_alike(admin: Kube, body: Object) -> N
     assert json.loads(text)["spec"] == admit(body)["spec"]
 
 
+LINEAR = {**OVERRIDE, "pattern": "Linear"}
+ARGUMENTS = {"alphas": [0.3, 0.5]}
+OBJECTIVES = [{"name": "performance"}, {"name": "modelsize"}]
+SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+VARIABLES = [{"name": "A", "valueFrom": SECRET}, {"name": "B", "value": "$(A)/b"}]
+VOLUMES = [{"name": "v", "hostPath": {"path": "/a"}}, {"name": "w", "emptyDir": {}}]
+
 FULL = resource(
     task={**TASK, "args": {"a": 1, "b": {"c": [1, {"d": 2}]}}, "source": {"configMap": {"name": "code"}}},
+    quantization={
+        "calibrationSamplingSizes": [50, 100],
+        "opTypes": [OVERRIDE, LINEAR],
+        "opNames": [OVERRIDE, LINEAR],
+        "recipes": {"smoothQuant": True, "smoothQuantArgs": ARGUMENTS},
+        "precisions": ["bf16", "fp32"],
+        "excludedPrecisions": ["bf16", "fp16"],
+    },
+    tuningCriterion={"objectives": OBJECTIVES},
     suspend=True,
     image="registry.test/tuner:1",
     threadsPerRank=2,
     output={"persistentVolumeClaim": {"claimName": "c"}},
-    template={
-        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
-        "volumes": [{"name": "v", "hostPath": {"path": "/a"}}],
-        "resources": {"limits": {"cpu": "2"}},
-    },
+    template={"env": VARIABLES, "volumes": VOLUMES, "resources": {"limits": {"cpu": "2"}}},
 )
 
 FROZEN: dict[str, tuple[str, Object]] = {
@@ -204,6 +216,19 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "another volume's source": ("template", {"template": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
     "a volume's source renamed": ("template", {"template": {"volumes": [{"name": "v", "hostPath": {"pth": "/a"}}]}}),
     "no template": ("template", {"template": None}),
+} | {
+    f"the order of {field}": (f"{field} cannot change, nor", spec)
+    for field, spec in {
+        "calibrationSamplingSizes": {"quantization": {"calibrationSamplingSizes": [100, 50]}},
+        "opTypes": {"quantization": {"opTypes": [LINEAR, OVERRIDE]}},
+        "opNames": {"quantization": {"opNames": [LINEAR, OVERRIDE]}},
+        "alphas": {"quantization": {"recipes": {"smoothQuantArgs": {"alphas": [0.5, 0.3]}}}},
+        "precisions": {"quantization": {"precisions": ["fp32", "bf16"]}},
+        "excludedPrecisions": {"quantization": {"excludedPrecisions": ["fp16", "bf16"]}},
+        "objectives": {"tuningCriterion": {"objectives": OBJECTIVES[::-1]}},
+        "template.env": {"template": {"env": VARIABLES[::-1]}},
+        "template.volumes": {"template": {"volumes": VOLUMES[::-1]}},
+    }.items()
 }
 MUTABLE: dict[str, Object] = {
     "suspend": {"suspend": False},
