@@ -49,7 +49,7 @@ def _search(o: Observation, ages: Ages, settings: Settings) -> Verdict:
         return _refused(o, ages)
     problems = clashes(o.tuning)
     if problems:
-        return _fail(o, Failure.TEMPLATE_CONFLICT, "; ".join(problems))
+        return _fail(o, Failure.TEMPLATE_CONFLICT, f"{'; '.join(problems)}. {_ANEW}")
     image = image_of(o, settings)
     obstacle = _obstacle(o, image)
     if obstacle is not None:
@@ -58,6 +58,8 @@ def _search(o: Observation, ages: Ages, settings: Settings) -> Verdict:
     return drive.drive(o, ages, image, settings)
 
 
+# The CRD lets nobody edit a template.
+_ANEW = "template cannot be changed: delete this resource and apply the corrected one"
 _OVER = Stance(False, Reason.FINISHED, "the search has ended")
 _NOT_STARTED = Stance(False, Reason.WAITING_FOR_PODS, "not started: see Accepted")
 

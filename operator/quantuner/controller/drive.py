@@ -21,6 +21,7 @@ from quantuner.controller.verdict import STOPPED, Create, Delete, Merge, Stance,
 FRUITLESS_LIMIT = 3
 _QUEUED = "the MPIJob is suspended: it waits for whoever admits it, as a queue of Kueue; what was told is kept"
 RETRY = "set suspend to true and back to false"
+_MEND = f"Mend it, then {RETRY}; another image or template needs a new resource"
 
 
 def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict:
@@ -113,7 +114,7 @@ def _watch(o: Observation, ages: Ages, writes: tuple[Create | Merge, ...]) -> Ve
     hopeless = lasts(ages, Symptom.IMAGE) or lasts(ages, Symptom.START)
     # A search that runs is not ended because a further worker cannot join it.
     if trouble is not None and hopeless and not launcher_runs(o):
-        failure = Failed(reason=_reason(trouble), message=f"{trouble.text}. Mend it, then {RETRY}")
+        failure = Failed(reason=_reason(trouble), message=f"{trouble.text}. {_MEND}")
         return Verdict(running=STOPPED, failure=failure, deletes=_delete(o))
     return Verdict(running=running(o, ages), writes=writes, after=patience(ages))
 

@@ -94,7 +94,7 @@ class Reconciler:
 
     async def _reject(self, key: Key, body: Manifest, error: InvalidResourceError) -> float:
         now = self._now()
-        stance = Stance(False, Reason.INVALID, f"{error}; correct it, or create it anew")
+        stance = Stance(False, Reason.INVALID, f"{error}; correct it, or delete it and apply the corrected one")
         composed = status.rejected(body, stance, now)
         self._table.reject(key, composed)
         found = events.transitions(body.get("status", {}), composed)

@@ -252,14 +252,16 @@ CASES = {
     ),
     "the template sets one of our variables": Case(
         observation(resource(template={"env": [{"name": "PRTE_MCA_plm_ssh_args", "value": "-p 1"}]})), "Failed",
-        {"Failed": "TemplateConflict"}, "template.env sets PRTE_MCA_plm_ssh_args, which Quantuner sets itself",
+        {"Failed": "TemplateConflict"},
+        "PRTE_MCA_plm_ssh_args, which Quantuner sets itself; remove it. template cannot be changed: delete",
     ),
     "an image cannot be pulled, for some seconds": Case(
         running(worker(0, False, PULL), worker(1, False)), "Starting", {"Running": "ImagePullFailed"}, "no such host",
         ages={Symptom.IMAGE: 5.0},
     ),
     "an image cannot be pulled": Case(
-        running(worker(0, False, PULL), worker(1, False)), "Failed", {"Failed": "ImagePullFailed"}, "no such host",
+        running(worker(0, False, PULL), worker(1, False)), "Failed", {"Failed": "ImagePullFailed"},
+        "no such host. Mend it, then set suspend to true and back to false; another image or template needs a new",
         ages={Symptom.IMAGE: 61.0}, deletes=True,
     ),
     "one further worker cannot pull: the search runs on": Case(
