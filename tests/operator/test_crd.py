@@ -19,6 +19,14 @@ pytestmark = pytest.mark.cluster
 
 TASK = {"entrypoint": "task:make"}
 OVERRIDE = {"pattern": "Conv2d", "weight": {"dtype": ["int8"]}}
+NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}]}
+AFFINITY = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES}}
+SPREAD = {
+    "maxSkew": 1,
+    "topologyKey": "kubernetes.io/hostname",
+    "whenUnsatisfiable": "ScheduleAnyway",
+    "labelSelector": {"matchLabels": {"quantuner.dev/tuning": "digits"}},
+}
 
 
 def resource(name: str = "digits", **spec: Any) -> Object:
@@ -47,6 +55,15 @@ VALID = {
     "quantities as number and text": template(resources={"limits": {"cpu": 2, "memory": "1Gi"}}),
     "a volume of any kind with its mount": template(
         volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=[{"name": "v", "mountPath": "/v"}]
+    ),
+    "what shared clusters want of pods": template(
+        labels={"team": "a", "example.com/cost-centre": ""},
+        annotations={"sidecar.istio.io/inject": "false", "note": "any text, of any length"},
+        affinity=AFFINITY,
+        topologySpreadConstraints=[SPREAD],
+        priorityClassName="batch",
+        schedulerName="volcano",
+        runtimeClassName="gvisor",
     ),
     "recipes": quantization(recipes={"smoothQuant": True, "smoothQuantArgs": {"alphas": [0.3, 0.5]}}),
     "folding": quantization(recipes={"smoothQuant": True, "smoothQuantArgs": {"alphas": [0.3], "folding": True}}),
@@ -132,6 +149,17 @@ INVALID = {
     "an env without a name": template(env=[{"value": "x"}]),
     "an env twice": template(env=[{"name": "A"}, {"name": "A"}]),
     "a toleration of an unknown effect": template(tolerations=[{"effect": "Never"}]),
+    "a label of ours": template(labels={"quantuner.dev/tuning": "x"}),
+    "a label of mpi-operator": template(labels={"training.kubeflow.org/job-role": "worker"}),
+    "a label of Jobs": template(labels={"job-name": "x"}),
+    "a label that is none": template(labels={"a team": "x"}),
+    "a label with a value that is none": template(labels={"team": "a b"}),
+    "an annotation of ours": template(annotations={"quantuner.dev/image": "x"}),
+    "an annotation that is none": template(annotations={"a/b/c": "x"}),
+    "an unknown affinity": template(affinity={"nodes": {}}),
+    "a spread over nothing": template(topologySpreadConstraints=[{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]),
+    "a spread of no skew": template(topologySpreadConstraints=[{**SPREAD, "maxSkew": 0}]),
+    "an empty priority class": template(priorityClassName=""),
     "an unknown pull policy": template(imagePullPolicy="Sometimes"),
     "a name too long": resource("a" * 41),
     "a name that begins with a digit": resource("1st"),
@@ -187,8 +215,24 @@ FULL = resource(
     image="registry.test/tuner:1",
     threadsPerRank=2,
     output={"persistentVolumeClaim": {"claimName": "c"}},
-    template={"env": VARIABLES, "volumes": VOLUMES, "resources": {"limits": {"cpu": "2"}}},
+    template={
+        "env": VARIABLES,
+        "volumes": VOLUMES,
+        "resources": {"limits": {"cpu": "2"}},
+        "labels": {"team": "a"},
+        "affinity": AFFINITY,
+    },
 )
+
+
+def variables(first: Object) -> Object:
+    """The change to FULL that has another first variable."""
+    return {"template": {"env": [first, *VARIABLES[1:]]}}
+
+
+def volumes(first: Object) -> Object:
+    return {"template": {"volumes": [first, *VOLUMES[1:]]}}
+
 
 FROZEN: dict[str, tuple[str, Object]] = {
     "the entrypoint": ("task", {"task": {"entrypoint": "task:other"}}),
@@ -200,7 +244,10 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "an argument renamed deep inside": ("task", {"task": {"args": {"b": {"c": None, "f": [1, {"d": 2}]}}}}),
     "the code's ConfigMap": ("task", {"task": {"source": {"configMap": {"name": "x"}}}}),
     "the approach": ("quantization", {"quantization": {"approach": "auto"}}),
-    "an override more": ("quantization", {"quantization": {"opTypes": [OVERRIDE]}}),
+    "an override more": (
+        "quantization",
+        {"quantization": {"opTypes": [OVERRIDE, LINEAR, {**LINEAR, "pattern": "LSTM"}]}},
+    ),
     "the tolerable loss": ("accuracyCriterion", {"accuracyCriterion": {"tolerableLoss": 0.02}}),
     "the strategy": ("strategy", {"tuningCriterion": {"strategy": "random"}}),
     "the objectives": ("objectives", {"tuningCriterion": {"objectives": [{"name": "modelsize"}]}}),
@@ -211,24 +258,28 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "threads left to the machines": ("threadsPerRank", {"threadsPerRank": "auto"}),
     "threads left to the pod": ("threadsPerRank", {"threadsPerRank": None}),
     "the output": ("output", {"output": {"path": "x"}}),
-    "a variable's source": ("template", {"template": {"env": [{"name": "A", "valueFrom": {"fieldRef": {}}}]}}),
-    "a volume's source": ("template", {"template": {"volumes": [{"name": "v", "hostPath": {"path": "/b"}}]}}),
-    "another volume's source": ("template", {"template": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
-    "a volume's source renamed": ("template", {"template": {"volumes": [{"name": "v", "hostPath": {"pth": "/a"}}]}}),
+    "a variable's source": ("template cannot", variables({"name": "A", "valueFrom": {"fieldRef": {}}})),
+    "a volume's source": ("template cannot", volumes({"name": "v", "hostPath": {"path": "/b"}})),
+    "another volume's source": ("template cannot", volumes({"name": "v", "emptyDir": {}})),
+    "a volume's source renamed": ("template cannot", volumes({"name": "v", "hostPath": {"pth": "/a"}})),
+    "a label of the pods": ("template", {"template": {"labels": {"team": "b"}}}),
+    "an affinity deep inside": (
+        "template",
+        {"template": {"affinity": {"nodeAffinity": {next(iter(AFFINITY["nodeAffinity"])): {"nodeSelectorTerms": []}}}}},
+    ),
+    "a scheduler": ("template", {"template": {"schedulerName": "volcano"}}),
     "no template": ("template", {"template": None}),
-} | {
-    f"the order of {field}": (f"{field} cannot change, nor", spec)
-    for field, spec in {
-        "calibrationSamplingSizes": {"quantization": {"calibrationSamplingSizes": [100, 50]}},
-        "opTypes": {"quantization": {"opTypes": [LINEAR, OVERRIDE]}},
-        "opNames": {"quantization": {"opNames": [LINEAR, OVERRIDE]}},
-        "alphas": {"quantization": {"recipes": {"smoothQuantArgs": {"alphas": [0.5, 0.3]}}}},
-        "precisions": {"quantization": {"precisions": ["fp32", "bf16"]}},
-        "excludedPrecisions": {"quantization": {"excludedPrecisions": ["fp16", "bf16"]}},
-        "objectives": {"tuningCriterion": {"objectives": OBJECTIVES[::-1]}},
-        "template.env": {"template": {"env": VARIABLES[::-1]}},
-        "template.volumes": {"template": {"volumes": VOLUMES[::-1]}},
-    }.items()
+}
+REORDERED: dict[str, Object] = {
+    "calibrationSamplingSizes": {"quantization": {"calibrationSamplingSizes": [100, 50]}},
+    "opTypes": {"quantization": {"opTypes": [LINEAR, OVERRIDE]}},
+    "opNames": {"quantization": {"opNames": [LINEAR, OVERRIDE]}},
+    "alphas": {"quantization": {"recipes": {"smoothQuantArgs": {"alphas": [0.5, 0.3]}}}},
+    "precisions": {"quantization": {"precisions": ["fp32", "bf16"]}},
+    "excludedPrecisions": {"quantization": {"excludedPrecisions": ["fp16", "bf16"]}},
+    "objectives": {"tuningCriterion": {"objectives": OBJECTIVES[::-1]}},
+    "template.env": {"template": {"env": VARIABLES[::-1]}},
+    "template.volumes": {"template": {"volumes": VOLUMES[::-1]}},
 }
 MUTABLE: dict[str, Object] = {
     "suspend": {"suspend": False},
@@ -248,7 +299,8 @@ def patched(kube: Kube, spec: Object) -> str:
 
 def test_what_defines_the_search_cannot_change_and_the_rest_can(kube: Kube) -> None:
     kube.apply(FULL)
-    for what, (word, spec) in FROZEN.items():
+    reordered = {field: (f"{field} cannot change, nor", spec) for field, spec in REORDERED.items()}
+    for what, (word, spec) in {**FROZEN, **reordered}.items():
         said = patched(kube, spec)
         assert "is invalid" in said, what
         assert word in said, what

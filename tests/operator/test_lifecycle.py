@@ -102,6 +102,41 @@ def test_mpi_operator_accepts_the_mpijob_and_pod_security_its_pods(kube: Kube, o
     assert job["status"]["conditions"][0]["type"] == "Created"
 
 
+@pytest.fixture
+def runtime_class(kube: Kube) -> Iterator[str]:
+    """Pods that name one which is not there are refused."""
+    name = f"{kube.namespace}-sandbox"
+    kube.apply(
+        {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": "never-there"}
+    )
+    yield name
+    kube.run("delete", "runtimeclass", name)
+
+
+def test_what_shared_clusters_want_reaches_the_pods(kube: Kube, operator: OperatorProcess, runtime_class: str) -> None:
+    """As mpi-operator's schema lets it through. A scheduler that is not there leaves the pods alone."""
+    mine = {"matchLabels": {"quantuner.dev/tuning": NAME}}
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": mine}
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone", "labelSelector": mine}]}
+    spec = {
+        "affinity": {"podAntiAffinity": apart},
+        "topologySpreadConstraints": [spread],
+        "priorityClassName": "system-cluster-critical",
+        "schedulerName": "never-there",
+        "runtimeClassName": runtime_class,
+    }
+    labels, annotations = {"team": "a"}, {"sidecar.istio.io/inject": "false"}
+    kube.apply(resource(workers=2, template={**spec, "labels": labels, "annotations": annotations}))
+    templates = [replicas["template"] for replicas in await_job(kube)["spec"]["mpiReplicaSpecs"].values()]
+    eventually(lambda: len(kube.items("pods", *SELECTOR)) == 2, 20, "two worker pods, found by our label")
+    pods = kube.items("pods", *SELECTOR)
+    for made in (*templates, *pods):
+        assert spec.items() <= made["spec"].items()
+        assert labels.items() <= made["metadata"]["labels"].items()
+        assert annotations.items() <= made["metadata"]["annotations"].items()
+    assert {pod["metadata"]["labels"]["training.kubeflow.org/job-role"] for pod in pods} == {"worker"}
+
+
 def test_the_journal_becomes_status_metrics_and_events(kube: Kube, operator: OperatorProcess) -> None:
     kube.apply(resource())
     await_job(kube)

@@ -49,7 +49,17 @@ CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop"
 
 _TUNING, _TASK, _WORKSPACE = "quantuner-tuning", "quantuner-task", "quantuner-workspace"
 _OUTPUT = "quantuner-output"
-_PASSED = ("nodeSelector", "tolerations", "imagePullSecrets")
+_PASSED = (
+    "nodeSelector",
+    "affinity",
+    "topologySpreadConstraints",
+    "tolerations",
+    "priorityClassName",
+    "schedulerName",
+    "runtimeClassName",
+    "imagePullSecrets",
+)
+"""Of a template, what is a pod's as it stands."""
 _OUR_PATHS = {TUNING_DIR, CODE_DIR, WORKSPACE_DIR, OUTPUT_DIR}
 
 
@@ -155,8 +165,18 @@ def _worker(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:
 
 
 def _replicas(tuning: Tuning, count: int, restart: str, pod: Mapping[str, Any]) -> dict[str, Any]:
-    template = {"metadata": {"labels": labels(tuning)}, "spec": dict(pod)}
-    return {"replicas": count, "restartPolicy": restart, "template": template}
+    return {
+        "replicas": count,
+        "restartPolicy": restart,
+        "template": {"metadata": _pod_metadata(tuning), "spec": dict(pod)},
+    }
+
+
+def _pod_metadata(tuning: Tuning) -> dict[str, Any]:
+    template = tuning.template
+    # Ours win, whatever a CRD of another version has let in: pods are found by them.
+    meta: dict[str, Any] = {"labels": {**template.get("labels", {}), **labels(tuning)}}
+    return meta | ({"annotations": dict(template["annotations"])} if "annotations" in template else {})
 
 
 def _container(tuning: Tuning, image: str, settings: Settings) -> dict[str, Any]:

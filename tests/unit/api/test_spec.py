@@ -187,6 +187,7 @@ def test_ranks_of_a_search(spec: dict[str, Any], workers: int, ranks: int) -> No
         pytest.param({"suspend": True}, True, id="suspend"),
         pytest.param({"image": "other"}, True, id="image"),
         pytest.param({"template": {"nodeSelector": {"a": "b"}}}, True, id="template"),
+        pytest.param({"template": {"labels": {"team": "a"}, "schedulerName": "b"}}, True, id="template, for a cluster"),
         pytest.param({"output": {"persistentVolumeClaim": {"claimName": "c"}}}, True, id="output"),
         pytest.param({"tuningCriterion": {"maxTrials": 3, "timeoutSeconds": 9}}, True, id="limits"),
         pytest.param({"quantization": {}}, True, id="a default written out"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -30,6 +31,21 @@ TEMPLATE = {
     "imagePullPolicy": "Always",
     "imagePullSecrets": [{"name": "pull"}],
 }
+SHARED_CLUSTER = {
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"quantuner.dev/tuning": "digits"}},
+        }
+    ],
+    "priorityClassName": "batch",
+    "schedulerName": "volcano",
+    "runtimeClassName": "gvisor",
+}
+"""What a cluster of many teams may want of a pod's spec."""
 
 
 def mpijob(**spec: Any) -> dict[str, Any]:
@@ -274,6 +290,35 @@ def test_the_users_template_reaches_the_pods(role: str) -> None:
     assert container["imagePullPolicy"] == "Always"
     assert {e["name"] for e in container["env"]} >= {"TOKEN", "PRTE_MCA_prte_default_hostfile"}
     assert mounts(pod)["/data"] == "data"
+
+
+@pytest.mark.parametrize("role", ["Launcher", "Worker"])
+def test_what_shared_clusters_want_reaches_the_pods(role: str) -> None:
+    template = {**SHARED_CLUSTER, "labels": {"team": "a"}, "annotations": {"sidecar.istio.io/inject": "false"}}
+    made = mpijob(template=template)["spec"]["mpiReplicaSpecs"][role]["template"]
+    assert SHARED_CLUSTER.items() <= made["spec"].items()
+    assert made["metadata"] == {
+        "labels": {
+            "team": "a",
+            "app.kubernetes.io/managed-by": "quantuner",
+            "quantuner.dev/tuning": "digits",
+        },
+        "annotations": {"sidecar.istio.io/inject": "false"},
+    }
+
+
+def test_without_them_pods_have_our_labels_alone() -> None:
+    for role, replicas in mpijob()["spec"]["mpiReplicaSpecs"].items():
+        assert set(replicas["template"]["metadata"]) == {"labels"}, role
+        assert not SHARED_CLUSTER.keys() & replicas["template"]["spec"].keys(), role
+
+
+def test_our_labels_win() -> None:
+    """The CRD refuses these; a resource may have been stored under another version's."""
+    made = dataclasses.replace(tuning(), template={"labels": {"quantuner.dev/tuning": "other", "team": "a"}})
+    job = build_mpijob(made, IMAGE, "h", History(), SETTINGS)
+    for replicas in job["spec"]["mpiReplicaSpecs"].values():
+        assert replicas["template"]["metadata"]["labels"]["quantuner.dev/tuning"] == "digits"
 
 
 def test_the_pull_policy_of_the_operator_is_the_default() -> None:
