@@ -30,8 +30,8 @@ lint: .venv/.installed  ## lint, format, types, layers
 unit: .venv/.installed  ## the tests that need no cluster (those of the chart want Helm, which is built)
 	$(BIN)/python -m pytest -m 'not cluster' tests
 
-test: lint  ## every test: unit, chart, operator on a real API server, end to end on real pods
-	$(BIN)/python -m pytest tests
+test: .venv/.installed  ## lint and every test, beside each other: unit, chart, operator on a real API server, end to end on real pods
+	$(BIN)/python -m tests.whole
 
 cluster-up: .venv/.installed  ## a real one-node Kubernetes for the tests (or QUANTUNER_TEST_KUBECONFIG)
 	$(BIN)/python -m tests.cluster up

@@ -22,11 +22,12 @@ from quantuner.api.timeline import LaunchSpans, read
 from tests.e2e.kube import Kube, has_ended, is_true
 from tests.e2e.losses import kill_launcher_pod, kill_rank, kill_worker_pod
 from tests.e2e.release import TEST_VOLUME, fresh_namespace, installed
-from tests.e2e.steady import TRIALS, await_told, steady, steady_code
+from tests.e2e.steady import await_told, steady, steady_code
 from tests.e2e.volumes import volume_in
 
 NAME = "recovery"
 LIMIT_SECONDS = 300.0
+TRIALS = 64
 HALFWAY = TRIALS // 2
 Kill = Callable[[Kube], float | None]
 
@@ -73,7 +74,7 @@ def main() -> None:
 
 def run(kube: Kube, folder: Path, kill: Kill) -> Run:
     volume = volume_in(kube, folder)
-    kube.apply(steady_code(), steady(NAME, output={"persistentVolumeClaim": {"claimName": "models"}}))
+    kube.apply(steady_code(), steady(NAME, trials=TRIALS, output={"persistentVolumeClaim": {"claimName": "models"}}))
     await_told(kube, NAME, 1, LIMIT_SECONDS)
     began = time.monotonic()
     await_told(kube, NAME, HALFWAY, LIMIT_SECONDS)

@@ -10,7 +10,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.fingerprint import files_below, fingerprint
 from tests.cluster.go import go_command
 from tests.cluster.layout import PINS, Layout
-from tests.cluster.system import run
+from tests.cluster.system import alone, run
 
 KUBERNETES = "v1.34.4"
 MPI_OPERATOR = "github.com/kubeflow/mpi-operator"
@@ -74,16 +74,19 @@ def _cached(
     folder = shelf / f"{name}-{fingerprint(PINS, pins, flags)}"
     if folder.is_dir():
         return folder
-    say(f"building {name} (minutes, once)")
     shelf.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shelf) as scratch:
-        fresh = Path(scratch) / "bin"
-        fresh.mkdir()
-        build(fresh)
-        fresh.rename(folder)
-    for earlier in shelf.glob(f"{name}-*"):
-        if earlier != folder:
-            shutil.rmtree(earlier)
+    with alone(shelf / ".lock"):
+        if folder.is_dir():  # another process has built it meanwhile
+            return folder
+        say(f"building {name} (minutes, once)")
+        with tempfile.TemporaryDirectory(dir=shelf) as scratch:
+            fresh = Path(scratch) / "bin"
+            fresh.mkdir()
+            build(fresh)
+            fresh.rename(folder)
+        for earlier in shelf.glob(f"{name}-*"):
+            if earlier != folder:
+                shutil.rmtree(earlier)
     return folder
 
 

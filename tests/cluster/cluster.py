@@ -1,11 +1,9 @@
 """The cluster as tests see it."""
 
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.layout import NODE_ADDRESS, Layout
 from tests.cluster.preflight import expect_able_machine, install_missing
 from tests.cluster.processes import Daemon, Processes
-from tests.cluster.system import find
+from tests.cluster.system import alone, find
 
 EXISTING_CLUSTER = "QUANTUNER_TEST_KUBECONFIG"
 EXISTING_IMAGES = ("QUANTUNER_TEST_OPERATOR_IMAGE", "QUANTUNER_TEST_TUNER_IMAGE")
@@ -124,12 +122,13 @@ def ensure_up(say: Callable[[str], None] = narrate) -> Cluster:
             )
         return Cluster(layout, Path(existing).resolve(), binaries=None)
     expect_able_machine()
-    with alone(layout):
+    with alone(layout.lock):
         install_missing(say)
         binaries = obtain(layout, say)
         if not lifecycle.is_well(layout, binaries):
             say("building the cluster")
-            lifecycle.build(layout, binaries)
+            with alone(layout.images_lock):
+                lifecycle.build(layout, binaries)
     return Cluster(layout, layout.kubeconfig("admin"), binaries)
 
 
@@ -138,7 +137,7 @@ def ensure_images(say: Callable[[str], None] = narrate) -> images.Images:
     cluster = ensure_up(say)
     if not cluster.is_ours:
         return cluster.images
-    with alone(cluster.layout):
+    with alone(cluster.layout.images_lock):  # not the cluster's: it may be used while images are built
         return images.ensure(cluster.layout, say)
 
 
@@ -148,7 +147,7 @@ def take_down() -> None:
         return
     expect_able_machine()
     layout = Layout.from_environment()
-    with alone(layout):
+    with alone(layout.lock), alone(layout.images_lock):
         lifecycle.tear_down(layout)
 
 
@@ -166,12 +165,3 @@ def describe() -> list[str]:
         present = Containers(layout).images()
         lines += [f"image: {name}" for name in present if name.startswith(images.PREFIX)]
     return lines
-
-
-@contextmanager
-def alone(layout: Layout) -> Iterator[None]:
-    """Hold the one lock of the machine's cluster, so that two commands take turns."""
-    layout.lock.parent.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

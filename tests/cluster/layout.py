@@ -51,7 +51,13 @@ class Layout:
 
     @property
     def lock(self) -> Path:
+        """Of the cluster. Whoever wants both locks takes this one first."""
         return self.state.with_name(self.state.name + ".lock")
+
+    @property
+    def images_lock(self) -> Path:
+        """Of the images that are built and put into it."""
+        return self.state.with_name(self.state.name + ".images.lock")
 
     @property
     def keys(self) -> Path:

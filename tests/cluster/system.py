@@ -1,10 +1,12 @@
 """Running the machine's own commands, and waiting for what they bring about."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.errors import TAIL_LINES, ClusterError
@@ -55,6 +57,15 @@ def run(
         text = "\n".join(f"    {line}" for line in printed)
         raise ClusterError(f"exit status {done.returncode}: {' '.join(words)}\n{text}")
     return done.stdout
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Hold the lock `file`, so that two commands take turns."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:

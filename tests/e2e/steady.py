@@ -12,7 +12,7 @@ from quantuner.api.names import journal_configmap
 from tests.e2e.kube import Kube, Object
 from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example, local_history
 
-TRIALS = 64
+TRIALS = 40
 WAITING = '''
 """The digits example with evaluations that also wait, for as long as the pod's environment says."""
 
@@ -36,13 +36,13 @@ def task():
 FILES = {"digits": (EXAMPLE / "digits.py").read_text(), "waiting": WAITING}
 
 
-def steady(name: str, seconds: float = 0.5, **spec: object) -> Object:
+def steady(name: str, seconds: float = 0.5, trials: int = TRIALS, **spec: object) -> Object:
     """The resource; a trial waits for `seconds`, but not without a cluster, where nobody sets TRIAL_SECONDS."""
     return example(
         name,
         task={"entrypoint": "waiting:task", "source": {"configMap": {"name": "digits-task"}}},
         accuracyCriterion={"criterion": "absolute", "tolerableLoss": -1.0},
-        tuningCriterion={"strategy": "random", "maxTrials": TRIALS},
+        tuningCriterion={"strategy": "random", "maxTrials": trials},
         template={"resources": POD_RESOURCES, "env": [{"name": "TRIAL_SECONDS", "value": str(seconds)}]},
         **spec,
     )

@@ -17,12 +17,13 @@ from tests.e2e.losses import (
     revive_mpi_operator,
 )
 from tests.e2e.release import Release
-from tests.e2e.steady import TRIALS, await_told, run_here, steady, steady_code
+from tests.e2e.steady import await_told, run_here, steady, steady_code
 from tests.e2e.tunings import history
 
 pytestmark = pytest.mark.cluster
 
 SEED = 20
+TRIALS = 64
 FIRST, EVERY, WITHIN = 4, 11, 6
 """Loss n comes WITHIN that many trials after trial FIRST + n * EVERY."""
 TRIAL_SECONDS = 1.0  # one rank must not tell the other half of all trials while the API server is away
@@ -47,7 +48,7 @@ def test_a_search_survives_the_loss_of_everything_in_turn(kube: Kube, release: R
         lambda: kill_worker_pod(kube, f"{NAME}-worker-1"),
         lambda: kill_launcher_pod(kube, NAME),
     ]
-    body = steady(NAME, TRIAL_SECONDS)
+    body = steady(NAME, TRIAL_SECONDS, TRIALS)
     kube.apply(steady_code(), body)
 
     seen: list[History] = []

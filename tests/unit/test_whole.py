@@ -1,0 +1,71 @@
+"""All parts at once: none is forgotten, none hides another's failure, none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.cluster.layout import REPOSITORY
+from tests.whole import ON_CLUSTER, WITHOUT, Ended, parts, summary
+
+SAY = [sys.executable, "-c"]
+RUN = """
+import asyncio, sys
+from tests import whole
+whole.parts = lambda: {parts}
+sys.exit(asyncio.run(whole._main()))
+"""
+
+
+def _started(commands: dict[str, list[str]]) -> subprocess.Popen[str]:
+    code = RUN.format(parts=commands)
+    return subprocess.Popen([*SAY, code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_every_folder_of_tests_is_in_one_part() -> None:
+    folders = {str(file.relative_to(REPOSITORY).parents[-3]) for file in (REPOSITORY / "tests").rglob("test_*.py")}
+    assert sorted([*ON_CLUSTER, *WITHOUT]) == sorted(folders)
+
+
+def test_the_parts_are_lint_and_pytest_over_the_folders() -> None:
+    found = parts("python")
+    assert found["lint"][0] == "make"
+    assert [*found["cluster"][-2:], *found["unit"][-3:]] == [*ON_CLUSTER, *WITHOUT]
+
+
+def test_lines_are_told_whole_and_a_failure_fails_all_but_ends_none() -> None:
+    slow = "import time, sys; sys.stdout.write('be'); sys.stdout.flush(); time.sleep(0.5); print('gun')"
+    process = _started({"bad": [*SAY, "print('no'); raise SystemExit(3)"], "good": [*SAY, slow]})
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert said.startswith("bad  │ no\ngood │ begun\n\n")
+    assert "bad  FAILED (3) after 0 s: no\n" in said
+    assert "\ngood passed after " in said
+
+
+def test_all_that_pass_pass() -> None:
+    process = _started({"one": [*SAY, "pass"], "other": [*SAY, "pass"]})
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    assert said.count(" passed after ") == 2
+
+
+def test_a_termination_is_passed_on() -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    process = _started({"one": [*SAY, code]})
+    assert process.stdout is not None
+    child = int(process.stdout.readline().split()[-1])
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_a_line_for_each_part() -> None:
+    ended = {"lint": Ended(0, 71.2, "fine"), "unit": Ended(1, 600, "1 failed, 2 passed in 599.80s")}
+    assert summary(ended) == (
+        "lint passed after 71 s: fine\nunit FAILED (1) after 600 s: 1 failed, 2 passed in 599.80s\n"
+    )

@@ -1,0 +1,95 @@
+"""Every check at once: python -m tests.whole, from the repository's root.
+
+The tests on the cluster wait more than they compute, so those that need none run beside them, and lint beside both.
+Each line of a part is printed when it is whole, behind the part's name; a part that fails ends no other.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.cluster import ClusterError
+from tests.cluster.preflight import expect_able_machine
+
+Command = Sequence[str]
+
+ON_CLUSTER = ("tests/operator", "tests/e2e")  # in this order: the first refuse to run beside an installed operator
+WITHOUT = ("tests/unit", "tests/models", "tests/chart")  # the chart's last: they want Helm, which is built meanwhile
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    seconds: float
+    says: str
+    """Its last line: of pytest, how many tests passed."""
+
+
+def parts(python: str = sys.executable) -> dict[str, Command]:
+    """The commands by name. What the machine cannot run pytest says itself."""
+    pytest = [python, "-m", "pytest"]
+    found: dict[str, Command] = {
+        "lint": ["make", "--no-print-directory", "lint"],
+        "cluster": [*pytest, "-o", "cache_dir=.pytest_cache/cluster", *ON_CLUSTER],
+        "unit": [*pytest, *WITHOUT],
+    }
+    with contextlib.suppress(ClusterError):
+        expect_able_machine()
+        found["images"] = [python, "-m", "tests.cluster", "images"]  # a head start: the tests wait for its lock
+    return found
+
+
+async def run(commands: Mapping[str, Command]) -> dict[str, Ended]:
+    """Runs all of them beside each other. SIGTERM is passed on to those that still run."""
+    ended: dict[str, Ended] = {}
+    async with asyncio.TaskGroup() as group:
+        for name, command in commands.items():
+            group.create_task(_run(name, command, max(map(len, commands)), ended))
+    return ended
+
+
+async def _run(name: str, command: Command, width: int, ended: dict[str, Ended]) -> None:
+    started = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=2**24
+    )
+    assert process.stdout is not None
+    line = ""
+    try:
+        async for read in process.stdout:
+            line = read.decode(errors="replace").rstrip()
+            sys.stdout.write(f"{name:{width}} │ {line}\n")
+            sys.stdout.flush()
+        ended[name] = Ended(await process.wait(), time.monotonic() - started, line.strip("= "))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+def summary(ended: Mapping[str, Ended]) -> str:
+    """A line for each part."""
+    width = max(map(len, ended))
+    return "".join(
+        f"{name:{width}} {'passed' if one.code == 0 else f'FAILED ({one.code})'} after {one.seconds:.0f} s: {one.says}\n"
+        for name, one in ended.items()
+    )
+
+
+async def _main() -> int:
+    task = asyncio.ensure_future(run(parts()))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        ended = await task
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+    sys.stdout.write(f"\n{summary(ended)}")
+    return int(any(one.code for one in ended.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))
