@@ -74,10 +74,12 @@ async def _run(name: str, command: Command, width: int, ended: dict[str, Ended])
 def summary(ended: Mapping[str, Ended]) -> str:
     """A line for each part."""
     width = max(map(len, ended))
-    return "".join(
-        f"{name:{width}} {'passed' if one.code == 0 else f'FAILED ({one.code})'} after {one.seconds:.0f} s: {one.says}\n"
-        for name, one in ended.items()
-    )
+    return "".join(f"{name:{width}} {_described(one)}\n" for name, one in ended.items())
+
+
+def _described(one: Ended) -> str:
+    outcome = f"FAILED ({one.code})" if one.code else "passed"
+    return f"{outcome} after {one.seconds:.0f} s: {one.says}"
 
 
 async def _main() -> int:
