@@ -1,7 +1,11 @@
 """`quantuner run`: the same resource and the same ranks as on a cluster, on this computer."""
 
 import argparse
+import contextlib
 import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,12 @@ from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History
+from quantuner.api.names import FORKS_VARIABLE
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
-from quantuner.distributed import mpirun
+from quantuner.distributed import forking, mpirun
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text, sole_search
 from quantuner.distributed.supervisor import Supervisor
 from quantuner.distributed.timeline import TIMELINE_FILE
@@ -36,14 +41,25 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
 
 def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
     _prepare(workspace, body, console, fresh=args.fresh)
-    program = mpirun.python(
-        *("-m", "quantuner.run", "--tuning", str(workspace / TUNING_FILE)),
+    arguments = [
+        *("--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
-    )
-    supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, program), relay=args.verbose)
-    with Progress(workspace, Tuning.from_body(body), console):
-        code = supervisor.run()
+    ]
+    with _program(ranks) as program, Progress(workspace, Tuning.from_body(body), console):
+        launch = mpirun.local(ranks, [*program, *arguments])
+        code = Supervisor(workspace, lambda _: launch, relay=args.verbose).run()
     return _conclude(workspace, body, console, code)
+
+
+@contextlib.contextmanager
+def _program(ranks: int) -> Iterator[list[str]]:
+    """What each rank runs: forks of one process that imports, where there are several."""
+    if ranks == 1 or os.environ.get(FORKS_VARIABLE) == "0":
+        yield mpirun.python("-m", forking.PROGRAM)
+        return
+    # In a folder of its own, since a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="quantuner-") as folder, forking.serving(Path(folder)):
+        yield forking.client(Path(folder), forking.PROGRAM)
 
 
 def _require_tuner() -> None:

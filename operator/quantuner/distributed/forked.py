@@ -44,6 +44,7 @@ def _ask(path: str, arguments: list[str]) -> socket.socket:
     given = array.array("i", [0, 1, 2, _order(arguments)])
     connection.settimeout(IMPORTING_SECONDS)
     connection.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+    _hand_on_signals(connection)  # the rank may be there before its answer is read
     answer = connection.recv(MESSAGE_BYTES)
     if answer != STARTED:
         raise NoForkError(answer.decode() or "it has ended while it imported")
@@ -68,8 +69,8 @@ def _order(arguments: list[str]) -> int:
     return file
 
 
-def _follow(connection: socket.socket) -> int | None:
-    """The rank's wait status; None where its server ended, and so ended it. Signals go to the rank meanwhile."""
+def _hand_on_signals(connection: socket.socket) -> None:
+    """To the rank, or before it is there, to the server, which reads them behind the order."""
 
     def forward(number: int, _: object) -> None:
         try:
@@ -79,6 +80,10 @@ def _follow(connection: socket.socket) -> int | None:
 
     for number in FORWARDED:
         signal.signal(number, forward)
+
+
+def _follow(connection: socket.socket) -> int | None:
+    """The rank's wait status; None where its server ended, and so ended it."""
     try:
         status = connection.recv(MESSAGE_BYTES)
     except OSError:

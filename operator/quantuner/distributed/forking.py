@@ -1,11 +1,12 @@
 """Starts a fork server, and says how mpirun has a rank forked by it."""
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +14,26 @@ from quantuner.distributed import forked
 
 PROGRAM = "quantuner.run"
 SOCKET = "fork-server"
-"""In the workspace of a pod."""
 _WAITING = 128  # clients, while the server imports
+
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """A server in `folder` meanwhile. Without one, which is logged, clients import by themselves."""
+    try:
+        server = start(folder, os.environ)
+    except OSError as error:
+        logger.warning("no fork server, ranks import by themselves: %s", error)
+        yield
+        return
+    with server:
+        try:
+            yield
+        finally:
+            server.kill()
 
 
 def start(folder: Path, environment: Mapping[str, str], program: str = PROGRAM) -> subprocess.Popen[bytes]:

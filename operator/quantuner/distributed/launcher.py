@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s launcher %(levelname)s %(message)s", stream=sys.stderr)
     args = arguments().parse_args(argv)
     supervisor = Supervisor(args.workspace, _starts(args))
-    # Heeded while the journal is restored and flushed, too.
-    with supervisor.listening(), _server(args.workspace) if _forks() else contextlib.nullcontext():
+    # Signals are heeded while the journal is restored and flushed, too; the server imports meanwhile.
+    with supervisor.listening(), forking.serving(args.workspace) if _forks() else contextlib.nullcontext():
         mirror = Mirror(args.workspace, ConfigMaps(args.account), args.journal, args.result, supervisor.stop)
         if not mirror.restore(supervisor.terminated):
             return TERMINATED
@@ -57,22 +57,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _forks() -> bool:
     return os.environ.get(FORKS_VARIABLE) == "1"
-
-
-@contextlib.contextmanager
-def _server(workspace: Path) -> Iterator[None]:
-    """Has what ranks import imported, while the journal is restored and hosts are waited for."""
-    try:
-        server = forking.start(workspace, os.environ)
-    except OSError as error:
-        logger.warning("no fork server, ranks import by themselves: %s", error)
-        yield
-        return
-    with server:
-        try:
-            yield
-        finally:
-            server.kill()
 
 
 def _starts(args: argparse.Namespace) -> Starts:
