@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster import Cluster, ensure_up
 from tests.e2e.kube import Kube
-from tests.e2e.release import remove_what_a_killed_run_left
+from tests.e2e.release import make_way
 from tests.operator.access import grant, write_kubeconfig
 from tests.operator.process import OperatorProcess
 from tests.operator.proxy import Proxy
@@ -34,7 +34,7 @@ def cluster() -> Cluster:
 def admin(cluster: Cluster) -> Kube:
     """kubectl as the cluster's administrator; the CRD is there."""
     kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, "default")
-    remove_what_a_killed_run_left(kube)
+    make_way(kube)
     kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     kube.run("wait", "--for=condition=Established", "crd/quantizationtunings.quantuner.dev")
     return kube
