@@ -17,13 +17,13 @@ def refusal(deployments: Iterable[Object], tunings: Iterable[Object]) -> str:
     if operators:
         return (
             f"the cluster has an operator that these tests did not install ({', '.join(operators)}): each would act "
-            "on the other's resources: use another cluster, or uninstall it; nothing was touched"
+            "on the other's resources. Use another cluster, or uninstall it; nothing was touched"
         )
     searches = [_place(found) for found in tunings if not _OF_A_TEST.fullmatch(found["metadata"]["namespace"])]
     if searches:
         return (
             f"the cluster has QuantizationTunings of others ({', '.join(searches)}), on which the operator under test "
-            "would act: use another cluster, or delete them; nothing was touched"
+            "would act. Use another cluster, or delete them; nothing was touched"
         )
     return ""
 
