@@ -39,12 +39,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* An image reference from (dict "image" VALUES "default" TAG). */}}
+{{- /* An image reference from (dict "image" VALUES "path" PATH-OF-VALUES "name" NAME "default" TAG). */}}
 {{- define "quantuner.image" -}}
+{{- $nowhere := "%s.repository is not set, and Quantuner's images are published nowhere: build images/%s/Containerfile, push it to a registry of yours, and name it by --set %s.repository=REGISTRY/quantuner/%s (README.md, On a cluster)" }}
+{{- $repository := required (printf $nowhere .path .name .path .name) .image.repository }}
 {{- if .image.digest }}
-{{- printf "%s@%s" .image.repository .image.digest }}
+{{- printf "%s@%s" $repository .image.digest }}
 {{- else }}
-{{- printf "%s:%s" .image.repository (default .default .image.tag) }}
+{{- printf "%s:%s" $repository (default .default .image.tag) }}
 {{- end }}
 {{- end }}
 
