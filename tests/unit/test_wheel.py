@@ -1,4 +1,4 @@
-"""The wheel holds what an installed package needs, the CRD and the licence among it, under the version of the source."""
+"""The wheel holds what an installed package needs, the CRD and the licence among it, under the version of the code."""
 
 import subprocess
 import sys
