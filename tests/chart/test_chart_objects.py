@@ -7,8 +7,17 @@ import pytest
 import quantuner
 from tests.chart.dashboard import DASHBOARD
 from tests.chart.helm import (
-    NAME, NAMESPACE, RELEASE, TUNER, Helm, Object, RefusedError, Rendered, merged, nested,
-)  # fmt: skip
+    NAME,
+    NAMESPACE,
+    RELEASE,
+    TUNER,
+    Helm,
+    Object,
+    RefusedError,
+    Rendered,
+    merged,
+    nested,
+)
 
 EVERYTHING = merged(
     nested("metrics.podMonitor.enabled", True),

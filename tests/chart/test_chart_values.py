@@ -14,8 +14,18 @@ import pytest
 from quantuner.controller import settings
 from tests.chart import values_table
 from tests.chart.helm import (
-    CHART, NAME, NAMESPACE, OPERATOR, TUNER, Helm, Object, RefusedError, Rendered, merged, nested,
-)  # fmt: skip
+    CHART,
+    NAME,
+    NAMESPACE,
+    OPERATOR,
+    TUNER,
+    Helm,
+    Object,
+    RefusedError,
+    Rendered,
+    merged,
+    nested,
+)
 
 ABSENT = "<absent>"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
@@ -193,7 +203,7 @@ WRONG = {
     "tag with a space": Wrong(nested("image.tag", "a b"), r"'/image/tag'"),
     "no operator image": Wrong(
         nested("image.repository", ""),
-        r"image\.repository is not set.*published nowhere: build images/operator/Containerfile.*--set image\.repository=",
+        r"image\.repository is not set.*build images/operator/Containerfile.*--set image\.repository=",
     ),
     "no tuner image": Wrong(
         nested("tuner.image.repository", None),

@@ -50,6 +50,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /*
+Matchers of the series that this release's own operator has, by the labels that a PodMonitor or ServiceMonitor gives
+them. A pod's name is its Deployment's with two more words; of a long one Kubernetes cuts the dash between these.
+*/}}
+{{- define "quantuner.ownSeries" -}}
+namespace="{{ .Release.Namespace }}",pod=~"{{ include "quantuner.name" . }}-[0-9a-z]+(-[0-9a-z]{5})?"
+{{- end }}
+
+{{- /* Matchers of the searches that this release serves: the label is the search's own namespace. None: all of them. */}}
+{{- define "quantuner.servedSearches" -}}
+{{- with .Values.watchNamespaces }}namespace=~"{{ join "|" . }}",{{ end }}
+{{- end }}
+
 {{- /* What the operator does to the objects of its namespaces: of a ClusterRole, or of a Role in each namespace. */}}
 {{- define "quantuner.rules" -}}
 # The resources it serves; only their status is written.
