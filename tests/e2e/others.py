@@ -29,7 +29,7 @@ def refusal(deployments: Iterable[Object], tunings: Iterable[Object]) -> str:
 
 
 def _is_operator(deployment: Object) -> bool:
-    labels = deployment["metadata"].get("labels", {})
+    labels: dict[str, str] = deployment["metadata"].get("labels", {})
     # nameOverride changes the first label and not the second.
     is_chart = labels.get("helm.sh/chart", "").startswith("quantuner-")
     return is_chart or labels.get("app.kubernetes.io/name") == "quantuner"
