@@ -6,6 +6,7 @@ CustomResourceDefinitions; the end-to-end tests run one.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def grant(kube: Kube) -> str:
         }
     )
     return kube.run("create", "token", ACCOUNT).strip()
+
+
+def may_own(kube: Kube) -> bool:
+    """Whether the identity can create something that a QuantizationTuning owns.
+
+    Not yet in the first seconds of a new CRD: OwnerReferencesPermissionEnforcement knows kinds by a list that the API
+    server reads anew every 30 s. The operator tries again meanwhile, but the tests count its seconds.
+    """
+    owner = {"apiVersion": "quantuner.dev/v1alpha1", "kind": "QuantizationTuning", "name": "owner", "uid": "uid"}
+    meta = {"name": "owned", "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}]}
+    identity = f"--as=system:serviceaccount:{kube.namespace}:{ACCOUNT}"
+    configmap = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+    return "created" in kube.run("create", "--dry-run=server", identity, "-f", "-", stdin=configmap, ok=False)
 
 
 def write_kubeconfig(path: Path, admin: Path, token: str, server: str | None = None) -> Path:
