@@ -46,5 +46,5 @@ def _major(program: str, *question: str) -> int | None:
         done = subprocess.run([program, *question], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = re.search(r"\bv?(\d+)\.\d+\.\d+", done.stdout + done.stderr)
+    version = re.search(r"\bv?(\d+)\.\d+", done.stdout + done.stderr)
     return int(version[1]) if version and not done.returncode else None

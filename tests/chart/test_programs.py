@@ -11,7 +11,7 @@ from tests.cluster.errors import ClusterError
 find = programs.program.__wrapped__  # each test looks anew
 
 SAYS = {
-    "helm": {4: "v4.3.1+gabcdef0", 3: "v3.19.0+g3d8990f"},
+    "helm": {4: "v4.3", 3: "v3.19.0+g3d8990f"},
     "promtool": {
         2: "promtool, version 2.42.0+ds (branch: debian/sid)\\n  go version: go1.19.8",
         3: "promtool, version 3.5.0 (branch: HEAD)",
