@@ -27,7 +27,7 @@ lint: .venv/.installed  ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 
-unit: .venv/.installed  ## the tests that need no cluster (those of the chart want Helm, which is built)
+unit: .venv/.installed  ## the tests that need no cluster (those of the chart want Helm, of PATH or built)
 	$(BIN)/python -m pytest -m 'not cluster' tests
 
 test: .venv/.installed  ## lint and every test, beside each other: unit, chart, operator on a real API server, end to end on real pods

@@ -27,5 +27,5 @@ def promtool() -> Path:
 
 @pytest.fixture(scope="session")
 def defaults(helm: Helm) -> Rendered:
-    """The chart as it is without any value."""
+    """The chart as it is without any value but the images."""
     return helm.render()

@@ -18,6 +18,10 @@ NAMESPACE = "operator-namespace"
 
 Object = dict[str, Any]
 
+OPERATOR, TUNER = "registry.test/quantuner/operator", "registry.test/quantuner/tuner"
+# Without these nothing is rendered.
+IMAGES: Object = {"image": {"repository": OPERATOR}, "tuner": {"image": {"repository": TUNER}}}
+
 # libyaml's loader where PyYAML has it: CRD and dashboard are long, and a hundred renderings are read.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -79,7 +83,7 @@ class Helm:
     path: Path
 
     def render(self, values: Mapping[str, Any] | None = None, release: str = RELEASE) -> Rendered:
-        """What `helm install` would send, for these values over the chart's own."""
+        """What `helm install` would send, for these values over the images' and the chart's own."""
         text = self._run("template", release, str(CHART), f"--namespace={NAMESPACE}", values=values)
         return Rendered(tuple(o for o in yaml.load_all(text, _LOADER) if o is not None))
 
@@ -95,7 +99,7 @@ class Helm:
 
     def _run(self, *words: str, values: Mapping[str, Any] | None) -> str:
         # Values go in as JSON, so that a test's 1.0 and "1.0" stay apart as they do in a values file.
-        return _output((str(self.path), *words, "--values=-"), json.dumps(dict(values or {})))
+        return _output((str(self.path), *words, "--values=-"), json.dumps(merged(IMAGES, values or {})))
 
 
 @cache

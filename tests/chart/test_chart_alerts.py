@@ -5,7 +5,7 @@ Each alert once in the situation it is for, and in the healthy ones nearest to i
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,41 @@ import pytest
 from tests.chart import promtool as prometheus
 from tests.chart.dashboard import families
 from tests.chart.design import metric_names
-from tests.chart.helm import CHART, Helm, Rendered, nested
+from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, Rendered, merged, nested
 from tests.chart.promtool import PER_MINUTE, Groups
 
 SEARCH = 'namespace="team-a",name="digits"'
 OTHER_POD = f'{SEARCH},pod="restarted"'
+POD = f"{NAME}-5d8f7c9b64-x7k2p"
+# What a PodMonitor adds to the series of this release's operator, and of others in the same Prometheus.
+OWN = f'namespace="{NAMESPACE}",pod="{POD}"'
+OTHER = f'namespace="elsewhere",pod="{POD}"'  # a release of the same name
+BESIDE = f'namespace="{NAMESPACE}",pod="{NAME}-b-5d8f7c9b64-x7k2p"'  # a release whose name goes on
 HOUR = 60 * PER_MINUTE
 DOWN, ERRORS, QUEUE = "QuantunerOperatorDown", "QuantunerReconcileErrors", "QuantunerQueueNotDrained"
-NAMESPACE = "QuantunerNamespaceNotServed"
+NAMESPACE_ALERT = "QuantunerNamespaceNotServed"
 FAILED, NOT_STARTING, STALLED = "QuantunerSearchFailed", "QuantunerSearchNotStarting", "QuantunerSearchStalled"
-ALERTS = [DOWN, ERRORS, QUEUE, NAMESPACE, FAILED, NOT_STARTING, STALLED]
+ALERTS = [DOWN, ERRORS, QUEUE, NAMESPACE_ALERT, FAILED, NOT_STARTING, STALLED]
+SEARCH_LABELS = {"namespace": "team-a", "name": "digits"}
+OPERATOR_LABELS = {"namespace": NAMESPACE, "deployment": NAME}
 
 
 def steady(value: int, samples: int) -> str:
     return f"{value}+0x{samples}"
 
 
-def results(success: str, error: str) -> Mapping[str, str]:
+def queue(values: str, labels: str = OWN) -> Mapping[str, str]:
+    return {f"quantuner_queue_depth{{{labels}}}": values}
+
+
+def unwatched(values: str, labels: str = OWN) -> Mapping[str, str]:
+    return {f"quantuner_namespaces_unwatched{{{labels}}}": values}
+
+
+def results(success: str, error: str, labels: str = OWN) -> Mapping[str, str]:
     return {
-        'quantuner_reconcile_total{result="success"}': success,
-        'quantuner_reconcile_total{result="error"}': error,
+        f'quantuner_reconcile_total{{{labels},result="success"}}': success,
+        f'quantuner_reconcile_total{{{labels},result="error"}}': error,
     }
 
 
@@ -55,7 +70,13 @@ class Case:
     series: Mapping[str, str]
     minutes: int
     fires: str | None = None
+    values: Object = field(default_factory=dict)
+    """Of the chart, beside the switch of the alerts."""
 
+
+ENABLED = nested("metrics.prometheusRule.enabled", True)
+SERVES_IT: Object = {"watchNamespaces": ["team-a", "team-b"]}
+SERVES_OTHERS: Object = {"watchNamespaces": ["team", "team-ab"]}
 
 CASES = {
     "operator never scraped": Case(
@@ -63,14 +84,20 @@ CASES = {
     ),
     "operator gone": Case(
         alert=DOWN,
-        series={"quantuner_queue_depth": steady(0, 10 * PER_MINUTE)},
+        series=queue(steady(0, 10 * PER_MINUTE)),
         minutes=30,
         fires="The Quantuner operator is not there",
     ),
-    "operator there": Case(alert=DOWN, series={"quantuner_queue_depth": steady(0, HOUR)}, minutes=30),
+    "operator there": Case(alert=DOWN, series=queue(steady(0, HOUR)), minutes=30),
+    "operator gone, others there": Case(
+        alert=DOWN,
+        series={**queue(steady(0, HOUR), OTHER), **queue(steady(0, HOUR), BESIDE)},
+        minutes=30,
+        fires="The Quantuner operator is not there",
+    ),
     "operator restarting": Case(
         alert=DOWN,
-        series={"quantuner_queue_depth": f"{steady(0, 40)} _x16 {steady(0, 40)}"},
+        series=queue(f"{steady(0, 40)} _x16 {steady(0, 40)}"),
         minutes=15,
     ),
     "every third reconcile fails": Case(
@@ -79,32 +106,76 @@ CASES = {
         minutes=30,
         fires="The Quantuner operator fails to reconcile",
     ),
+    "every third reconcile fails, others' are many and well": Case(
+        alert=ERRORS,
+        series={
+            **results("0+2x240", "0+1x240"),
+            **results("0+1000x240", "0+0x240", OTHER),
+            **results("0+1000x240", "0+0x240", BESIDE),
+        },
+        minutes=30,
+        fires="The Quantuner operator fails to reconcile",
+    ),
+    "others' reconciles fail": Case(
+        alert=ERRORS,
+        series={
+            **results("0+2x240", "0+0x240"),
+            **results("0+0x240", "0+9x240", OTHER),
+            **results("0+0x240", "0+9x240", BESIDE),
+        },
+        minutes=30,
+    ),
     "one conflict in fifty": Case(alert=ERRORS, series=results("0+49x240", "0+1x240"), minutes=30),
     "nothing to do": Case(alert=ERRORS, series=results("7+0x240", "0+0x240"), minutes=30),
     "queue grows": Case(
         alert=QUEUE,
-        series={"quantuner_queue_depth": "1+1x240"},
+        series=queue("1+1x240"),
         minutes=45,
         fires="The Quantuner operator does not keep up",
     ),
-    "queue long but shrinking": Case(alert=QUEUE, series={"quantuner_queue_depth": "2000-1x240"}, minutes=45),
-    "queue grows and is drained again": Case(alert=QUEUE, series={"quantuner_queue_depth": "0+1x30 " * 8}, minutes=45),
+    "queue long but shrinking": Case(alert=QUEUE, series=queue("2000-1x240"), minutes=45),
+    "queue grows and is drained again": Case(alert=QUEUE, series=queue("0+1x30 " * 8), minutes=45),
+    "others' queues grow": Case(
+        alert=QUEUE,
+        series={**queue("0+0x240"), **queue("1+1x240", OTHER), **queue("1+1x240", BESIDE)},
+        minutes=45,
+    ),
     "a given namespace was deleted": Case(
-        alert=NAMESPACE,
-        series={"quantuner_namespaces_unwatched": steady(1, HOUR)},
+        alert=NAMESPACE_ALERT,
+        series=unwatched(steady(1, HOUR)),
         minutes=30,
         fires="The Quantuner operator does not serve all of its namespaces",
     ),
-    "all namespaces served": Case(
-        alert=NAMESPACE, series={"quantuner_namespaces_unwatched": steady(0, HOUR)}, minutes=30
+    "all namespaces served": Case(alert=NAMESPACE_ALERT, series=unwatched(steady(0, HOUR)), minutes=30),
+    "a given namespace of others was deleted": Case(
+        alert=NAMESPACE_ALERT,
+        series={
+            **unwatched(steady(0, HOUR)),
+            **unwatched(steady(1, HOUR), OTHER),
+            **unwatched(steady(1, HOUR), BESIDE),
+        },
+        minutes=30,
     ),
     "failed": Case(alert=FAILED, series=search("Failed", "5+0x720"), minutes=5, fires="Search team-a/digits failed"),
+    "failed, in a namespace that is served": Case(
+        alert=FAILED,
+        series=search("Failed", "5+0x720"),
+        minutes=5,
+        fires="Search team-a/digits failed",
+        values=SERVES_IT,
+    ),
+    "failed, in a namespace of another release": Case(
+        alert=FAILED, series=search("Failed", "5+0x720"), minutes=5, values=SERVES_OTHERS
+    ),
     "complete": Case(alert=FAILED, series=search("Complete", "5+0x720"), minutes=5),
     "pods pending": Case(
         alert=NOT_STARTING,
         series=search("Starting", "0+0x720"),
         minutes=31,
         fires="Search team-a/digits does not start",
+    ),
+    "pods pending, in a namespace of another release": Case(
+        alert=NOT_STARTING, series=search("Starting", "0+0x720"), minutes=31, values=SERVES_OTHERS
     ),
     "pods starting": Case(alert=NOT_STARTING, series=search("Starting", "0+0x720"), minutes=20),
     "accepted, then starting, never running": Case(
@@ -124,6 +195,9 @@ CASES = {
         series=search("Running", "5+0x720"),
         minutes=62,
         fires="Search team-a/digits makes no progress",
+    ),
+    "no trial for an hour, in a namespace of another release": Case(
+        alert=STALLED, series=search("Running", "5+0x720"), minutes=62, values=SERVES_OTHERS
     ),
     "a trial every half hour": Case(
         alert=STALLED, series=search("Running", "0+0x120 1+0x120 2+0x120 3+0x120"), minutes=62
@@ -163,12 +237,16 @@ CASES = {
 }
 
 
+def rendered(helm: Helm, values: Object, release: str = RELEASE) -> Groups:
+    rule = helm.render(merged(ENABLED, values), release).one("PrometheusRule")
+    assert rule is not None
+    found: Groups = rule["spec"]["groups"]
+    return found
+
+
 @pytest.fixture(scope="session")
 def groups(helm: Helm) -> Groups:
-    rule = helm.render(nested("metrics.prometheusRule.enabled", True)).one("PrometheusRule")
-    assert rule is not None
-    rules: Groups = rule["spec"]["groups"]
-    return rules
+    return rendered(helm, {})
 
 
 @pytest.fixture(scope="session")
@@ -187,15 +265,29 @@ def test_prometheus_takes_the_rules(promtool: Path, groups: Groups, tmp_path: Pa
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_alert(promtool: Path, groups: Groups, case: Case, tmp_path: Path) -> None:
-    # The operator's alerts are about nobody's search.
-    about = {"namespace": "team-a", "name": "digits"} if "Search" in case.alert else {}
+def test_alert(promtool: Path, helm: Helm, case: Case, tmp_path: Path) -> None:
+    # An alert is about a search, or about the operator of one release.
+    about = SEARCH_LABELS if "Search" in case.alert else OPERATOR_LABELS
     if case.alert == FAILED:
-        about["phase"] = "Failed"
+        about = {**about, "phase": "Failed"}
+    if case.alert in (QUEUE, NAMESPACE_ALERT):
+        about = {**about, "pod": POD}
     severity = "critical" if case.alert == DOWN else "warning"
     expected = [{"exp_labels": {**about, "severity": severity}, "exp_annotations": {"summary": case.fires}}]
     firing = {case.alert: expected if case.fires else []}
-    prometheus.expect(promtool, only(groups, case.alert), case.series, case.minutes, firing, tmp_path)
+    alert = only(rendered(helm, case.values), case.alert)
+    prometheus.expect(promtool, alert, case.series, case.minutes, firing, tmp_path)
+
+
+@pytest.mark.parametrize("letters", [*range(44, 51), 53])
+def test_pods_of_a_long_name_are_known_as_well(promtool: Path, helm: Helm, letters: int, tmp_path: Path) -> None:
+    """Kubernetes cuts what it makes a pod's name of at 58 characters, and adds five."""
+    release = "quantuner".ljust(letters, "r")
+    deployment = helm.render(release=release).one("Deployment")
+    assert deployment is not None
+    pod = f"{deployment['metadata']['name']}-5d8f7c9b64-"[:58] + "x7k2p"
+    series = queue(steady(0, HOUR), f'namespace="{NAMESPACE}",pod="{pod}"')
+    prometheus.expect(promtool, only(rendered(helm, {}, release), DOWN), series, 30, {DOWN: []}, tmp_path)
 
 
 def test_every_alert_is_tried_firing_and_quiet(rules: list[dict[str, Any]]) -> None:
@@ -212,7 +304,8 @@ def test_readme_lists_the_alerts() -> None:
 def test_every_alert_says_what_to_do(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         assert rule["annotations"].keys() == {"summary", "description", "remedy"}
-        assert rule["labels"].keys() == {"severity"}
+        of_operator = set() if "Search" in rule["alert"] else OPERATOR_LABELS.keys()
+        assert rule["labels"].keys() == {"severity", *of_operator}
 
 
 def test_alerts_read_known_metrics(rules: list[dict[str, Any]]) -> None:
@@ -224,6 +317,13 @@ def test_a_failed_search_is_not_said_to_lose_its_trials(rules: list[dict[str, An
     """docs/conditions.md: suspended and let go, it goes on from its journal."""
     remedy = rules[ALERTS.index(FAILED)]["annotations"]["remedy"]
     assert "spec.suspend to true and, when the condition Suspended is True, back to false" in remedy
+
+
+def test_logs_are_shown_whole(rules: list[dict[str, Any]]) -> None:
+    """By a selector kubectl shows ten lines of each pod, and not of which pod."""
+    commands = [found for rule in rules for found in re.findall(r"logs [^/]*--selector", rule["annotations"]["remedy"])]
+    assert commands
+    assert all("--tail=-1 --prefix" in command for command in commands)
 
 
 def test_remedies_name_the_release(rules: list[dict[str, Any]], defaults: Rendered) -> None:

@@ -3,11 +3,21 @@
 import re
 
 import pytest
-import yaml
 
 import quantuner
 from tests.chart.dashboard import DASHBOARD
-from tests.chart.helm import CHART, NAME, NAMESPACE, RELEASE, Helm, Object, RefusedError, Rendered, merged, nested
+from tests.chart.helm import (
+    NAME,
+    NAMESPACE,
+    RELEASE,
+    TUNER,
+    Helm,
+    Object,
+    RefusedError,
+    Rendered,
+    merged,
+    nested,
+)
 
 EVERYTHING = merged(
     nested("metrics.podMonitor.enabled", True),
@@ -178,7 +188,8 @@ def test_notes_lead_on(helm: Helm) -> None:
     notes = helm.notes({"metrics": {"port": 9090}})
     for command in (
         f"kubectl --namespace {NAMESPACE} rollout status deployment/{NAME}",
-        "kubectl get customresourcedefinition mpijobs.kubeflow.org",
+        "kubectl get mpijobs.v2beta1.kubeflow.org --all-namespaces",
+        f"runs in {TUNER}:{quantuner.__version__}, which must hold",
         "kubectl apply --kustomize examples/digits/",
         "kubectl get quantizationtunings --watch",
         f"port-forward service/{NAME}-metrics 9090",
@@ -203,8 +214,3 @@ def test_notes_name_a_namespace_that_is_served(helm: Helm) -> None:
 )
 def test_notes_say_what_becomes_of_the_crd(helm: Helm, crds: Object, says: str) -> None:
     assert says in helm.notes({"crds": crds})
-
-
-def test_chart_and_application_have_one_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["appVersion"] == quantuner.__version__

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chart.helm import NAME, NAMESPACE, Helm, Rendered, nested
+from tests.operator import access
 
 Rights = Mapping[str, set[str]]
 
@@ -72,6 +73,11 @@ def test_operator_of_some_namespaces(scoped: Rendered) -> None:
     assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
     assert all(rights(role) == SERVING for role in roles)
     assert [b["metadata"]["namespace"] for b in scoped.all("RoleBinding")] == ["team-a", "team-b"]
+
+
+def test_the_operator_is_tested_with_these_rights(scoped: Rendered) -> None:
+    """tests/operator runs it on a real API server."""
+    assert access.rules() == scoped.all("Role")[0]["rules"]
 
 
 @pytest.mark.parametrize("kind", ["ClusterRole", "Role"])

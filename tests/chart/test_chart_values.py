@@ -13,7 +13,19 @@ import pytest
 
 from quantuner.controller import settings
 from tests.chart import values_table
-from tests.chart.helm import CHART, NAME, NAMESPACE, Helm, Object, RefusedError, Rendered, merged, nested
+from tests.chart.helm import (
+    CHART,
+    NAME,
+    NAMESPACE,
+    OPERATOR,
+    TUNER,
+    Helm,
+    Object,
+    RefusedError,
+    Rendered,
+    merged,
+    nested,
+)
 
 ABSENT = "<absent>"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
@@ -92,7 +104,6 @@ RULE = nested("metrics.prometheusRule.enabled", True)
 POLICY = nested("networkPolicy.enabled", True)
 ACCOUNT = nested("serviceAccount.name", "sa")
 KEEP = {"helm.sh/resource-policy": "keep"}
-OPERATOR, TUNER = "quantuner/operator", "quantuner/tuner"
 TOLERATION = {"key": "dedicated", "operator": "Equal", "value": "infra", "effect": "NoSchedule"}
 AFFINITY = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
 ENV = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]
@@ -190,6 +201,19 @@ WRONG = {
     "text for a list": Wrong({"watchNamespaces": "team-a"}, r"'/watchNamespaces'.*want array"),
     "tag as a number": Wrong(nested("image.tag", 1.1), r"'/image/tag'.*want string"),
     "tag with a space": Wrong(nested("image.tag", "a b"), r"'/image/tag'"),
+    "no operator image": Wrong(
+        nested("image.repository", ""),
+        r"image\.repository is not set.*build images/operator/Containerfile.*--set image\.repository=",
+    ),
+    "no tuner image": Wrong(
+        nested("tuner.image.repository", None),
+        r"tuner\.image\.repository is not set.*build images/tuner/Containerfile.*--set tuner\.image\.repository=",
+    ),
+    "tag in the repository": Wrong(nested("image.repository", "reg/x:0.2"), r"'/image/repository'"),
+    "tag in the tuner's repository": Wrong(
+        nested("tuner.image.repository", "reg:5000/a/x:0.2"), r"'/tuner/image/repository'"
+    ),
+    "repository without a name": Wrong(nested("image.repository", "reg:5000/"), r"'/image/repository'"),
     "digest in the repository": Wrong(nested("image.repository", f"a@{DIGEST}"), r"'/image/repository'"),
     "digest cut short": Wrong(nested("tuner.image.digest", "sha256:12"), r"'/tuner/image/digest'"),
     "pull policy": Wrong(nested("image.pullPolicy", "Sometimes"), r"'/image/pullPolicy'.*'IfNotPresent'"),

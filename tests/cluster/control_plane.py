@@ -38,7 +38,8 @@ def api_server(layout: Layout, binaries: Binaries) -> Daemon:
             "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            # The second is what OpenShift and hardened clusters add: owner references need a right of their own.
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             f"--client-ca-file={keys / 'ca.crt'}",
             f"--tls-cert-file={keys / 'apiserver.crt'}",
             f"--tls-private-key-file={keys / 'apiserver.key'}",

@@ -17,7 +17,7 @@ from tests.cluster.wheels import torch_build, torch_folder
 
 PREFIX = "localhost/quantuner-"
 KINDS = ("operator", "tuner")
-SOURCES = ("README.md", "crds", "images", "operator", "pyproject.toml")
+SOURCES = ("LICENSE", "README.md", "crds", "images", "operator", "pyproject.toml")
 
 # The example's task reads scikit-learn's handwritten digits; constraints.txt has its version.
 EXTRA_PACKAGES = {"operator": "", "tuner": "scikit-learn"}

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import Cluster, ensure_images, ensure_up
+from tests.cluster import Cluster, ClusterError, ensure_images, ensure_up
 from tests.cluster.images import Images
 from tests.e2e.kube import Kube
+from tests.e2e.others import RELEASE, SYSTEM, refusal
 
-SYSTEM = "quantuner-system"
 CHART = Path(__file__).parents[2] / "charts" / "quantuner"
-OURS = "app.kubernetes.io/name=quantuner"
+OURS = f"app.kubernetes.io/name=quantuner,app.kubernetes.io/instance={RELEASE}"
+CRD = "quantizationtunings.quantuner.dev"
 TEST_VOLUME = "quantuner.dev/test-volume"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -47,23 +48,31 @@ def installed() -> Iterator[Release]:
     images, cluster = ensure_images(), ensure_up()
     kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, SYSTEM)
     release = Release(kube, cluster, images)
-    remove_what_a_killed_run_left(kube)
+    make_way(kube)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
     # Other tests apply the CRD by itself, and an uninstalled release leaves it: this one takes it over.
-    release.helm("install", "quantuner", "--take-ownership", "--force-conflicts", *release.chart())
+    release.helm("install", RELEASE, "--take-ownership", "--force-conflicts", *release.chart())
     try:
         yield release
     finally:
-        release.helm("uninstall", "quantuner", "--wait")
+        release.helm("uninstall", RELEASE, "--wait")
     kube.run("wait", "--for=delete", "pod", "-l", OURS, "--timeout=60s")
     left = kube.run("get", "deployments,services,serviceaccounts,pods", "-l", OURS, "-o", "name")
     assert not left.strip(), f"helm uninstall left {left}"
-    assert kube.run("get", "crd", "quantizationtunings.quantuner.dev", "-o", "name").strip()
+    assert kube.run("get", "crd", CRD, "-o", "name").strip()
     kube.run("delete", "namespace", SYSTEM)
 
 
-def remove_what_a_killed_run_left(kube: Kube) -> None:
-    """An operator that nobody ended would act on the next run's resources."""
+def make_way(kube: Kube) -> None:
+    """Removes what a killed run left: an operator that nobody ended would act on the next run's resources.
+
+    Raises ClusterError, and touches nothing, where somebody else's Quantuner is on the cluster: a user's existing one
+    may be in production.
+    """
+    knows_tunings = kube.run("get", "crd", CRD, "--ignore-not-found", "-o", "name").strip()
+    tunings = kube.items("quantizationtunings", "-A") if knows_tunings else []
+    if reason := refusal(kube.items("deployments", "-A"), tunings):
+        raise ClusterError(reason)
     kube.run("delete", "namespace", SYSTEM, "--ignore-not-found")
     kube.run("delete", "persistentvolumes", "-l", TEST_VOLUME, "--ignore-not-found")
     for kind in ("clusterrole", "clusterrolebinding"):

@@ -1,5 +1,6 @@
 """What a mistake gets: phase Failed, a reason to act on, the traceback in `kubectl describe`, nothing left running."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +38,8 @@ class Mistake:
     code: str
     says: tuple[str, ...]
     """Parts of the condition's message."""
-    describe: str = ""
-    """Part of `kubectl describe`: the traceback's line."""
+    describe: str
+    """Part of `kubectl describe`: of the traceback where the user's code raised, else of what to do."""
     spec: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,7 +51,13 @@ MISTAKES = [
         ("No module named 'nowhere_to_be_found'", "bad.py:1"),
         "import nowhere_to_be_found",
     ),
-    Mistake("no-callable", Failure.TASK_CALLABLE_MISSING, "def other(): ...", ("'task'", "other")),
+    Mistake(
+        "no-callable",
+        Failure.TASK_CALLABLE_MISSING,
+        "def other(): ...",
+        ("'task'", "other"),
+        "such callable; it has other",
+    ),
     Mistake(
         "evaluation-raises",
         Failure.EVALUATION_FAILED,
@@ -70,6 +77,7 @@ MISTAKES = [
         Failure.EVALUATION_NOT_A_NUMBER,
         MODEL + RETURNS.format("'good'"),
         ("one number", "'good'"),
+        "return the accuracy as a float",
     ),
     Mistake(
         "not-capturable",
@@ -91,6 +99,7 @@ def task():
         Failure.UNKNOWN_STRATEGY,
         MODEL + RETURNS.format("1.0"),
         ("'basik'", "basic"),
+        "did you mean basic?",
         spec={"tuningCriterion": {"strategy": "basik"}},
     ),
     Mistake(
@@ -98,6 +107,7 @@ def task():
         Failure.IMAGE_PULL_FAILED,
         "",
         ("localhost/no-such-image:1",),
+        "localhost/no-such-image:1",
         spec={"image": "localhost/no-such-image:1"},
     ),
 ]
@@ -126,6 +136,8 @@ def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -
         ended = "--for=jsonpath={.status.phase}=Succeeded"
         kube.run("wait", ended, f"pod/{pod['metadata']['name']}", f"--timeout={GONE_SECONDS}")
     assert not [p for p in kube.items("pods") if p["status"]["phase"] in ("Pending", "Running")]
-    assert mistake.describe in kube.run("describe", "qtune", mistake.name)
+    events = kube.run("describe", "qtune", mistake.name).partition("\nEvents:")[2]
+    assert re.search(rf"Warning\s+{mistake.reason}\s", events), events
+    assert mistake.describe in events, "the event says it, not the condition alone"
     if mistake.reason is not Failure.IMAGE_PULL_FAILED:
         assert history(kube, mistake.name).end is not None, "what was recorded is kept"

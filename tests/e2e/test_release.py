@@ -3,6 +3,7 @@
 import pytest
 
 from tests.e2e.kube import Kube, has_ended, is_true
+from tests.e2e.others import RELEASE
 from tests.e2e.release import OURS, Release
 from tests.e2e.tunings import example, example_code, history
 
@@ -15,7 +16,7 @@ def test_an_upgrade_replaces_the_operator_and_not_the_search(kube: Kube, release
     (before,) = release.kube.items("pods", "-l", OURS)
     kube.apply(example_code(), example())
     kube.await_object("qtune", "digits", is_true("Accepted"), ENDED_SECONDS, "accepted")
-    release.helm("upgrade", "quantuner", *release.chart(), "--set", "log.level=debug")
+    release.helm("upgrade", RELEASE, *release.chart(), "--set", "log.level=debug")
     pods = [p for p in release.kube.items("pods", "-l", OURS) if "deletionTimestamp" not in p["metadata"]]
     assert [p["metadata"]["name"] for p in pods] != [before["metadata"]["name"]]
 

@@ -1,7 +1,7 @@
 """The operator process against a real API server and mpi-operator; the test writes journals as a launcher would.
 
 Covered: creation, status, every way a search ends or is interrupted, deletion, metrics, and least privilege (the
-process has `access.RULES`). Left out: pods that run (tests/e2e).
+process has `access.rules`). Left out: pods that run (tests/e2e).
 """
 
 from __future__ import annotations

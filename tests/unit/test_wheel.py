@@ -1,9 +1,11 @@
-"""The wheel holds what an installed package needs, the CRD among it."""
+"""The wheel holds what an installed package needs, the CRD and the licence among it, under the version of the code."""
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import quantuner
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,3 +20,5 @@ def test_the_wheel_holds_the_package_and_the_crd_itself(tmp_path: Path) -> None:
         names = set(archive.namelist())
     assert crd == (ROOT / "crds" / "quantizationtunings.yaml").read_bytes()
     assert {"quantuner/py.typed", "quantuner/cli/__init__.py", "quantuner/controller/__main__.py"} <= names
+    # The images install this wheel, so they have the licence, too.
+    assert f"quantuner-{quantuner.__version__}.dist-info/licenses/LICENSE" in names

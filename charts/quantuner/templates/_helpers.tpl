@@ -39,13 +39,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* An image reference from (dict "image" VALUES "default" TAG). */}}
+{{- /* An image reference from (dict "image" VALUES "path" PATH-OF-VALUES "name" NAME "default" TAG). */}}
 {{- define "quantuner.image" -}}
+{{- $nowhere := "%s.repository is not set, and Quantuner's images are published nowhere: build images/%s/Containerfile, push it to a registry of yours, and name it by --set %s.repository=REGISTRY/quantuner/%s (README.md, On a cluster)" }}
+{{- $repository := required (printf $nowhere .path .name .path .name) .image.repository }}
 {{- if .image.digest }}
-{{- printf "%s@%s" .image.repository .image.digest }}
+{{- printf "%s@%s" $repository .image.digest }}
 {{- else }}
-{{- printf "%s:%s" .image.repository (default .default .image.tag) }}
+{{- printf "%s:%s" $repository (default .default .image.tag) }}
 {{- end }}
+{{- end }}
+
+{{- /*
+Matchers of the series that this release's own operator has, by the labels that a PodMonitor or ServiceMonitor gives
+them. A pod's name is its Deployment's with two more words; of a long one Kubernetes cuts the dash between these.
+*/}}
+{{- define "quantuner.ownSeries" -}}
+namespace="{{ .Release.Namespace }}",pod=~"{{ include "quantuner.name" . }}-[0-9a-z]+(-[0-9a-z]{5})?"
+{{- end }}
+
+{{- /* Matchers of the searches that this release serves: the label is the search's own namespace. None: all of them. */}}
+{{- define "quantuner.servedSearches" -}}
+{{- with .Values.watchNamespaces }}namespace=~"{{ join "|" . }}",{{ end }}
 {{- end }}
 
 {{- /* What the operator does to the objects of its namespaces: of a ClusterRole, or of a Role in each namespace. */}}
