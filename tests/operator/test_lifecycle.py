@@ -249,7 +249,8 @@ def test_suspending_ends_the_pods_and_going_on_keeps_the_journal(kube: Kube, ope
     body = await_tuning(kube, is_true("Suspended"), "suspended", 60)
     assert body["status"]["phase"] == "Suspended"
     assert body["status"]["best"]["trial"] == 2
-    assert not kube.items("mpijobs,pods", *SELECTOR)
+    # mpi-operator, whose cache lags behind, may create a pod for the MPIJob that is gone: it is collected.
+    eventually(lambda: not kube.items("mpijobs,pods", *SELECTOR), 40, "nothing runs")
 
     change(kube, suspend=False)
     job = await_job(kube, but=first)
