@@ -1,6 +1,7 @@
 """What a mistake gets: phase Failed, a reason to act on, the traceback in `kubectl describe`, nothing left running."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from quantuner.api.conditions import Failure
 from tests.e2e.kube import Kube, condition, has_ended, is_true
+from tests.e2e.release import Release, fresh_namespace
 from tests.e2e.tunings import configmap, example, history
 
 pytestmark = pytest.mark.cluster
@@ -102,19 +104,20 @@ def task():
         "did you mean basic?",
         spec={"tuningCriterion": {"strategy": "basik"}},
     ),
-    Mistake(
-        "no-image",
-        Failure.IMAGE_PULL_FAILED,
-        "",
-        ("localhost/no-such-image:1",),
-        "localhost/no-such-image:1",
-        spec={"image": "localhost/no-such-image:1"},
-    ),
 ]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
-def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -> None:
+WAITED_FOR = Mistake(
+    "no-image",
+    Failure.IMAGE_PULL_FAILED,
+    "",
+    ("localhost/no-such-image:1",),
+    "localhost/no-such-image:1",
+    spec={"image": "localhost/no-such-image:1"},
+)
+
+
+def apply(kube: Kube, mistake: Mistake) -> None:
     kube.apply(
         configmap("bad-task", bad=mistake.code),
         example(
@@ -124,6 +127,27 @@ def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -
             **mistake.spec,
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def waiting(release: Release) -> Iterator[Kube]:
+    """Where the mistake that is given up after a minute was made, before all others are looked at."""
+    with fresh_namespace(release) as kube:
+        apply(kube, WAITED_FOR)
+        yield kube
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, waiting: Kube, mistake: Mistake) -> None:
+    apply(kube, mistake)
+    ends_in_a_condition_to_act_on(kube, mistake)
+
+
+def test_an_image_that_is_nowhere_ends_in_a_condition_to_act_on(waiting: Kube) -> None:
+    ends_in_a_condition_to_act_on(waiting, WAITED_FOR)
+
+
+def ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -> None:
     body = kube.await_object("qtune", mistake.name, has_ended, FAILED_SECONDS, "failed")
     assert body["status"]["phase"] == "Failed"
     assert not is_true("Complete")(body)
@@ -139,5 +163,5 @@ def test_a_mistake_ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -
     events = kube.run("describe", "qtune", mistake.name).partition("\nEvents:")[2]
     assert re.search(rf"Warning\s+{mistake.reason}\s", events), events
     assert mistake.describe in events, "the event says it, not the condition alone"
-    if mistake.reason is not Failure.IMAGE_PULL_FAILED:
+    if mistake is not WAITED_FOR:
         assert history(kube, mistake.name).end is not None, "what was recorded is kept"
