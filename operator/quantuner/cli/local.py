@@ -24,6 +24,8 @@ from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history,
 from quantuner.distributed.supervisor import Supervisor
 from quantuner.distributed.timeline import TIMELINE_FILE
 
+_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's and AMD's drivers
+
 
 def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
     """Searches, or goes on with an unfinished search; 0 when it is complete, 1 when it failed or was stopped."""
@@ -45,16 +47,21 @@ def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks:
         *("--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
     ]
-    with _program(ranks) as program, Progress(workspace, Tuning.from_body(body), console):
+    tuning = Tuning.from_body(body)
+    with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
         launch = mpirun.local(ranks, [*program, *arguments])
         code = Supervisor(workspace, lambda _: launch, relay=args.verbose).run()
     return _conclude(workspace, body, console, code)
 
 
 @contextlib.contextmanager
-def _program(ranks: int) -> Iterator[list[str]]:
-    """What each rank runs: forks of one process that imports, where there are several."""
-    if ranks == 1 or os.environ.get(FORKS_VARIABLE) == "0":
+def _program(ranks: int, device: str) -> Iterator[list[str]]:
+    """What each rank runs. Several are forks of one process that imports, but not where there is a GPU.
+
+    What has begun CUDA cannot use it in its forks, and whatever is imported may have asked for devices.
+    """
+    has_devices = device != "cpu" or any(Path(file).exists() for file in _DEVICES)
+    if ranks == 1 or has_devices or os.environ.get(FORKS_VARIABLE) == "0":
         yield mpirun.python("-m", forking.PROGRAM)
         return
     # In a folder of its own, since a socket's path must be short.

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
-from quantuner.cli import main
+from quantuner.cli import local, main
 from quantuner.distributed.journal import JournalFolder, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
@@ -378,3 +379,32 @@ def test_a_folder_that_is_no_workspace(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_tests_left_nothing_in_the_working_folder() -> None:
     assert "workspace" not in os.listdir()  # noqa: PTH208 - the names are all there is to know
+
+
+def test_several_ranks_are_forks_of_one_process_that_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_DEVICES", ())
+    with local._program(2, "cpu") as program:
+        done = subprocess.run([*program, "--help"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), "it would say that it imports by itself"
+        assert "--workspace" in done.stdout
+        folder = Path(program[4]).parent
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "device", "declined", "there"),
+    [
+        pytest.param(1, "cpu", "", "/nowhere", id="one rank"),
+        pytest.param(2, "cuda", "", "/nowhere", id="on a GPU"),
+        pytest.param(2, "cpu", "", "/", id="beside a GPU"),
+        pytest.param(2, "cpu", "0", "/nowhere", id="declined"),
+    ],
+)
+def test_ranks_import_by_themselves_else(
+    ranks: int, device: str, declined: str, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_DEVICES", (there,))
+    monkeypatch.setenv("QUANTUNER_FORKS", declined)
+    with local._program(ranks, device) as program:
+        assert program[1:] == ["-u", "-m", "quantuner.run"]
