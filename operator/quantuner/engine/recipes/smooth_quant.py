@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.graphs import (
     attribute,
-    channels_last,
+    channel_dimension,
     constant,
     limited,
     over_channels,
@@ -95,8 +95,7 @@ class SmoothQuant:
     def _sites(self, model: GraphModule, group: Group) -> tuple[Site, ...]:
         if self.folding is False:
             return ()
-        last = group.source.meta["val"].dim() - 1
-        return sites(model, group.source, group.nodes, last if channels_last(group.type) else 1)
+        return sites(model, group.source, group.nodes, channel_dimension(group.source.meta["val"], group.type))
 
     def _fixed(self, model: GraphModule, groups: Sequence[Group], batches: Batches) -> dict[Group, torch.Tensor]:
         """Batch by batch: of all that is seen a maximum per channel is wanted, and there may be much."""
