@@ -31,9 +31,10 @@ class Task:
     """What is measured of them: a name, as `"topk"` or `"RMSE"`, a dict of names to arguments, or an object with
     reset, update(preds, labels) and result. With a built-in one, trials that can no longer matter are abandoned."""
 
-    example_inputs: tuple[Any, ...] | None = None
-    """Positional inputs to export the model with; None takes the first batch of `calib_dataloader`.
-    Their first dimension is the batch and should be 2 or more, so that it can stay dynamic."""
+    example_inputs: Any = None
+    """Positional inputs to export the model with, as a tuple or a list; one alone may come as it is. None takes the
+    first batch of `calib_dataloader` that holds samples. Their first dimension is the batch and should be 2 or more,
+    so that it can stay dynamic."""
 
     train_func: Callable[[Any], Any] | None = None
     """Trains the model it is given, in place, where `quantization.approach` is qat; seeds what it draws itself.

@@ -14,7 +14,12 @@ def model_inputs(batch: Any, count: int = 1) -> tuple[Any, ...]:
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and (count != 2 or isinstance(batch[0], (tuple, list))):
         batch = batch[0]
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    return positional(batch)
+
+
+def positional(inputs: Any) -> tuple[Any, ...]:
+    """Of several inputs each; a tensor or a dict is one."""
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
 
 
 def inputs_wanted(model: torch.nn.Module) -> int:

@@ -202,12 +202,15 @@ def _range(observed: GraphModule, source: Node, name: str) -> Range:
 
 
 def first_inputs(loader: Iterable[Any], count: int = 1, batches: int = 1) -> list[tuple[Any, ...]]:
-    """Inputs of the first so many `batches`, for a model that takes `count`.
+    """Inputs of the first so many `batches` that hold samples, for a model that takes `count`.
 
-    Raises `SearchError` (CalibrationFailed) where there is no batch.
+    Raises `SearchError` (CalibrationFailed) where there is no such batch.
     """
     with users_code(Failure.CALIBRATION_FAILED, "reading calib_dataloader"):
-        found = [model_inputs(batch, count) for batch in itertools.islice(loader, batches)]
+        filled = (inputs for batch in loader if samples_in(inputs := model_inputs(batch, count)))
+        found = [*itertools.islice(filled, batches)]
     if not found:
-        raise SearchError(Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch; it must not be empty")
+        raise SearchError(
+            Failure.CALIBRATION_FAILED, "calib_dataloader gave no batch that holds samples; it must not be empty"
+        )
     return found

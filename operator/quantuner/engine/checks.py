@@ -21,6 +21,12 @@ def check(task: Task, quantization: Quantization) -> None:
         raise SearchError(
             Failure.TASK_INVALID, f"Task.model must be a torch.nn.Module, not {type(task.model).__name__}"
         )
+    if isinstance(task.model, torch.jit.ScriptModule):
+        raise SearchError(
+            Failure.TASK_INVALID,
+            "Task.model is a torch.jit.ScriptModule, which torch.export does not take; give the torch.nn.Module that "
+            "was traced or scripted",
+        )
     if isinstance(task.calib_dataloader, Iterator):
         raise SearchError(
             Failure.TASK_INVALID,

@@ -19,7 +19,7 @@ from quantuner.api.spec import Quantization
 from quantuner.api.task import Task
 from quantuner.engine import artifact, recipes
 from quantuner.engine.allocation import release
-from quantuner.engine.batches import inputs_wanted
+from quantuner.engine.batches import inputs_wanted, positional
 from quantuner.engine.calibrate import (
     Calibration,
     calibrate,
@@ -105,7 +105,8 @@ class Engine(Measuring):
         device = device_of(quantization.device)
         self.task = task = on_device(task, device)
         seen = first_inputs(task.calib_dataloader, inputs_wanted(task.model), SHAPES_SEEN)
-        self.captured = self._captured(task.example_inputs or seen[0], seen)
+        given = task.example_inputs
+        self.captured = self._captured(seen[0] if given is None else positional(given), seen)
         self.features = features(device) if found is None else found
         self.use_precisions([mode for mode in _wanted(quantization) if mode not in self.left_out])
         check_not_empty(self.captured.ops, quantization)

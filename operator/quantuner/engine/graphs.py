@@ -107,21 +107,22 @@ def constant(model: GraphModule, name: str, value: torch.Tensor, before: Node) -
         return model.graph.get_attr(free)
 
 
-def channels_last(type_: str) -> bool:
-    """Whether an op's channels are its input's and output's last dimension; a convolution's are dimension 1."""
-    return type_ == "Linear"
+def channel_dimension(value: torch.Tensor, type_: str) -> int:
+    """The dimension of an op's input or output that has its channels.
+
+    A Linear's is the last one. A convolution's stands before as many as it moves over: without a batch it is the first.
+    """
+    return value.dim() - 1 - (0 if type_ == "Linear" else int(type_[-2]))
 
 
 def per_channel(values: torch.Tensor, like: torch.Tensor, type_: str) -> torch.Tensor:
     """`(C,)` shaped so that it broadcasts over the channels of an op's input or output."""
-    if channels_last(type_):
-        return values
-    return values.view(-1, *[1] * (like.dim() - 2))
+    return values.view(-1, *[1] * (like.dim() - 1 - channel_dimension(like, type_)))
 
 
 def over_channels(value: torch.Tensor, type_: str) -> torch.Tensor:
     """An op's input or output as `(elements, C)`."""
-    moved = value if channels_last(type_) else value.movedim(1, -1)
+    moved = value.movedim(channel_dimension(value, type_), -1)
     return moved.reshape(-1, moved.shape[-1])
 
 

@@ -79,7 +79,10 @@ def _ulps(value: float, steps: int) -> float:
 
 
 def topk(k: int = 1) -> Metric:
-    """Share of rows whose label is among the k largest of the output `(N, classes)`; labels `(N,)` integers."""
+    """Share of rows whose label is among the k largest of the output `(N, classes)`; labels `(N,)` integers.
+
+    A row that holds NaN is wrong: torch takes NaN for the largest, so that one that overflowed might be right by luck.
+    """
     return _Mean(lambda preds, labels: _is_among(preds, labels, k), most=1.0)
 
 
@@ -90,18 +93,23 @@ def _is_among(preds: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor
             f"with {tuple(labels.shape)}; reshape them in the model and the loader (one-hot labels: argmax(-1)), or "
             "give a metric of your own"
         )
-    return (preds.topk(k, -1).indices == labels.reshape(-1, 1)).any(-1)
+    right = (preds.topk(k, -1).indices == labels.reshape(-1, 1)).any(-1)
+    return right & ~preds.isnan().any(-1)
 
 
 def _difference(preds: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Labels `(N,)` are those of outputs `(N, 1)`: sizes of 1 may be left out."""
+    """In double precision: uint8 has nothing below 0, and fp16 no square above 65,504.
+
+    Labels `(N,)` are those of outputs `(N, 1)`: sizes of 1 may be left out.
+    """
     if _sizes(preds) != _sizes(labels):
         raise ValueError(
             "MAE, MSE and RMSE compare outputs with labels of their shape, up to sizes of 1, not "
             f"{tuple(preds.shape)} with {tuple(labels.shape)}; permute or reshape them in the model or the loader, or "
             "give a metric of your own"
         )
-    return preds - labels.reshape(preds.shape).to(preds.dtype)
+    wide = torch.complex128 if preds.is_complex() else torch.float64
+    return preds.to(wide) - labels.reshape(preds.shape).to(wide)
 
 
 def _sizes(value: torch.Tensor) -> list[int]:

@@ -61,9 +61,14 @@ def _cast_output(model: GraphModule, node: Node) -> None:
     node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not back)
 
 
+def _is_plain_cast(node: Node) -> bool:
+    """As ours are, and many of a user's; one that says more, as `copy`, is computed as it stands."""
+    return node.target is CAST and len(node.args) == 2 and not node.kwargs
+
+
 def store_weights(model: GraphModule) -> None:
     """Puts tensors of the model that are cast to bf16 or fp16 into it as such. Changes the graph in place."""
-    for node in [node for node in model.graph.nodes if node.target is CAST]:
+    for node in [node for node in model.graph.nodes if _is_plain_cast(node)]:
         source, dtype = node.args
         if source.op == "get_attr" and dtype in DTYPES.values():
             stored = constant(model, "_half", attribute(model, str(source.target)).to(dtype), node)

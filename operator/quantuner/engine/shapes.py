@@ -12,13 +12,16 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
+from quantuner.engine.batches import samples_in
 
 Inputs = tuple[Any, ...]
 SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
 
 
 def check_call(model: torch.nn.Module, inputs: Inputs) -> None:
-    """Raises `SearchError` (ModelNotCapturable) where forward() does not take as many positional inputs."""
+    """Raises `SearchError` (ModelNotCapturable) where forward() does not take as many positional inputs, or where they
+    hold no sample.
+    """
     signature = inspect.signature(model.forward)
     try:
         signature.bind(*inputs)
@@ -33,6 +36,12 @@ def check_call(model: torch.nn.Module, inputs: Inputs) -> None:
             Failure.MODEL_NOT_CAPTURABLE,
             f"forward{signature}{_place(model)} is called with {len(inputs)} positional inputs ({error}); {wanted}",
         ) from error
+    if not samples_in(inputs):
+        raise SearchError(
+            Failure.MODEL_NOT_CAPTURABLE,
+            "the example inputs hold no sample: the first dimension of the first tensor has size 0; give "
+            "Task.example_inputs with two samples or more",
+        )
 
 
 def _place(model: torch.nn.Module) -> str:

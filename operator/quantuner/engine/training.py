@@ -14,7 +14,7 @@ from quantuner.api.errors import SearchError
 from quantuner.engine.capture import Captured, op_nodes
 from quantuner.engine.entrypoint import users_code
 from quantuner.engine.graphs import attribute, folded, path_of
-from quantuner.engine.operators import weights_of
+from quantuner.engine.operators import operator_of, weight_of, weights_of
 from quantuner.engine.precision import cast_ops, store_weights
 from quantuner.engine.pt2e import convert_pt2e, prepare_qat_pt2e
 from quantuner.engine.quantize import Activations, ConfigQuantizer, callable_like_a_module
@@ -22,6 +22,7 @@ from quantuner.engine.quiet import quiet
 from quantuner.space.config import TuneConfig
 
 HOOKS = ("on_train_begin", "on_train_end")
+_BATCH_NORM = torch.ops.aten.batch_norm.default
 SEED = 1978  # of torch's generator when a training begins: every rank trains a configuration alike
 
 
@@ -86,15 +87,16 @@ def train_quantized(
 
     What is trained computes exactly as what is returned: batch norms are folded before, as in quantizing, and a
     weight's scale is always that of the weight as it is. Source: torchao's PT2E flow, prepare_qat_pt2e, training,
-    convert_pt2e; its own folding during training takes every batch norm's eps for 1e-5.
+    convert_pt2e; its own folding during training takes every batch norm's eps for 1e-5. What the user froze stays so.
     """
+    wanted = _gradients_wanted(captured.graph)
     with quiet():
         prepared = prepare_qat_pt2e(
             copy.deepcopy(folded(captured.graph)), ConfigQuantizer(config, activations, training=True)
         )
         cast_ops(prepared, config)  # gradients pass through casts
-        for parameter in prepared.parameters():
-            parameter.requires_grad_(True)
+        for name, parameter in prepared.named_parameters():
+            parameter.requires_grad_(wanted.get(name, parameter.requires_grad))
         for fake in _weights(prepared):
             fake.register_forward_pre_hook(_forget_range)
         trained = training(callable_like_a_module(prepared))
@@ -104,6 +106,19 @@ def train_quantized(
         converted: GraphModule = convert_pt2e(trained)
         store_weights(converted)
     return callable_like_a_module(converted)
+
+
+def _gradients_wanted(model: GraphModule) -> dict[str, bool]:
+    """Name of a parameter to whether the user's model trains it, once batch norms are folded.
+
+    A convolution without a bias gets one then, under a name of torchao's: in it is what the batch norm adds.
+    """
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters(remove_duplicate=False)}
+    for node in model.graph.nodes:
+        source = node.args[0] if node.target is _BATCH_NORM else None
+        if isinstance(source, Node) and operator_of(source) is not None and (weight := weight_of(source)) is not None:
+            wanted[f"{weight.target}_bias"] = node.args[2] is not None and wanted.get(path_of(node.args[2]), False)
+    return wanted
 
 
 def _weights(prepared: GraphModule) -> dict[torch.nn.Module, torch.Tensor]:

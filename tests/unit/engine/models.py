@@ -134,6 +134,34 @@ class Product(nn.Module):
         return torch.bmm(scores, key) @ self.mixing + places.sum()
 
 
+class Routed(nn.Module):
+    """Sends rows whose first number is above 0 to an expert of two layers, as a mixture of experts does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.expert = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 4)` to `(N, 4)`."""
+        y = self.first(x)
+        chosen = (x[:, 0] > 0).nonzero().flatten()
+        z: torch.Tensor = y.index_copy(0, chosen, self.expert(y[chosen]))
+        return z
+
+
+class Unbatched(nn.Module):
+    """A convolution without a batch: rows are its positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(L, 4)` to `(L, 3)`."""
+        y: torch.Tensor = self.head(self.conv(x.T).T)
+        return y
+
+
 class Looked(nn.Module):
     """An embedding and a linear; the first row is padding."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from quantuner.engine.batches import inputs_wanted, model_inputs, samples_in
+from quantuner.engine.batches import inputs_wanted, model_inputs, positional, samples_in
 
 X, Y = torch.ones(1), torch.zeros(1)
 
@@ -32,6 +32,17 @@ def test_the_inputs_of_a_batch(batch: Any, count: int, inputs: tuple[Any, ...]) 
     found = model_inputs(batch, count)
     assert len(found) == len(inputs)
     assert all(one is other for one, other in zip(found, inputs, strict=True))
+
+
+@pytest.mark.parametrize("inputs", [X, [X], (X,)], ids=["a tensor", "a list", "a tuple"])
+def test_inputs_by_position(inputs: Any) -> None:
+    (found,) = positional(inputs)
+    assert found is X
+
+
+def test_a_dict_is_one_input() -> None:
+    named = {"x": X, "y": Y}
+    assert positional(named) == (named,)
 
 
 def _model(forward: Callable[..., Any]) -> nn.Module:

@@ -158,11 +158,20 @@ def test_an_op_that_is_never_rounded_may_read_infinity() -> None:
     assert not engine.calibrate()[100]["second"].is_finite
 
 
-@pytest.mark.parametrize("loader", [[], iter(())], ids=["an empty list", "an exhausted iterator"])
+@pytest.mark.parametrize(
+    "loader",
+    [[], iter(()), [torch.ones(0, 4), (torch.ones(0, 4), 0)]],
+    ids=["an empty list", "an exhausted iterator", "batches without rows"],
+)
 def test_without_a_batch_there_are_no_example_inputs(loader: Any) -> None:
     with pytest.raises(SearchError, match="gave no batch") as caught:
         first_inputs(loader)
     assert caught.value.reason == Failure.CALIBRATION_FAILED
+
+
+def test_example_inputs_are_of_batches_that_hold_samples() -> None:
+    none, some = torch.ones(0, 4), torch.ones(2, 4)
+    assert first_inputs([none, (some, 0), none, some], batches=2) == [(some,), (some,)]
 
 
 class Pair(nn.Module):

@@ -1,6 +1,7 @@
 """One task's engine: measures configurations, changes nothing of the user's, saves what it measured."""
 
 import gc
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def test_a_quantized_weight_takes_a_quarter_of_its_bytes(engine: Engine) -> None
     whole = engine.baseline().objectives["modelsize"]
     sizes = [engine.trial(c).objectives["modelsize"] for c in (config, config.having({"head": FP32}))]
     assert [round((whole - size) * MEBI) for size in sizes] == [3 * (72 + 48), 3 * 72]
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: [x], lambda x: (x,)], ids=["a tensor", "a list", "a tuple"])
+def test_example_inputs_may_be_one_tensor_or_several(kind: Any) -> None:
+    task = Task(
+        model=seeded(Net), calib_dataloader=[images(3)], eval_func=lambda _: 1.0, example_inputs=kind(images(6))
+    )
+    (found,) = Engine(task, Quantization("static"), ()).captured.example_inputs
+    assert torch.equal(found, images(6))
+
+
+def test_a_first_batch_without_samples_is_no_example() -> None:
+    engine = engine_of(seeded(Net), loader=[images(0), images(3)])
+    assert len(engine.captured.example_inputs[0]) == 3
+    engine.calibrate()
+    assert engine.trial(samplers.initial(engine.space)).error == ""
+
+
+def test_a_scripted_model_is_refused_with_what_to_give() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of tracing
+        traced = torch.jit.trace(seeded(Net), images())
+    with pytest.raises(SearchError, match=r"a torch\.jit\.ScriptModule, .* give the torch\.nn\.Module that") as caught:
+        engine_of(traced)
+    assert caught.value.reason is Failure.TASK_INVALID
 
 
 def test_the_users_model_is_not_changed() -> None:

@@ -186,6 +186,9 @@ def test_folded_batch_norms_leave_the_function_and_the_argument(eps: float) -> N
         pytest.param((2, 3, 4), "Conv1d", (8, 3), id="conv1d"),
         pytest.param((2, 3, 4, 5), "Conv2d", (40, 3), id="conv2d"),
         pytest.param((2, 3, 1, 2, 2), "Conv3d", (8, 3), id="conv3d"),
+        pytest.param((3,), "Linear", (1, 3), id="linear of a row"),
+        pytest.param((3, 4), "Conv1d", (4, 3), id="conv1d without a batch"),
+        pytest.param((3, 4, 5), "ConvTranspose2d", (20, 3), id="transposed conv2d without a batch"),
     ],
 )
 def test_channels_come_last_and_broadcast_back(shape: tuple[int, ...], type_: str, expected: tuple[int, int]) -> None:

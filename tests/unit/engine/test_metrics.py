@@ -44,6 +44,46 @@ def test_distances_from_targets(metric: str, value: float) -> None:
     assert evaluation(loader, metric)(same) == pytest.approx(value)
 
 
+NAN = math.nan
+
+
+@pytest.mark.parametrize("metric", ["topk", "Accuracy", {"topk": 2}])
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize(
+    "row", [[NAN] * 3, [1.0, NAN, 0.0], [NAN, 2.0, 1.0], [1.0, 0.0, -NAN]], ids=["all", "between", "first", "last"]
+)
+def test_a_row_that_holds_nan_is_wrong(metric: Any, label: int, row: list[float]) -> None:
+    """torch sorts NaN before all numbers: a model that overflowed would be right wherever a label is its place."""
+    loader = [(torch.tensor([row]), torch.tensor([label])), (torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([1]))]
+    assert evaluation(loader, metric)(same) == 0.5
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.float16, torch.bfloat16], ids=str)
+def test_outputs_of_any_type_are_compared(kind: torch.dtype) -> None:
+    assert evaluation([(torch.eye(3).to(kind), torch.tensor([0, 1, 0]))], "topk")(same) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("output", "label", "metric", "value"),
+    [
+        pytest.param(torch.tensor([3, 5], dtype=torch.uint8), [5, 3], "MAE", 2.0, id="below 0"),
+        pytest.param(torch.tensor([200], dtype=torch.uint8), [0], "MSE", 40_000.0, id="a square above 255"),
+        pytest.param(torch.tensor([1, 2]), [1.5, 2.5], "MAE", 0.5, id="labels between whole numbers"),
+        pytest.param(torch.tensor([300.0], dtype=torch.float16), [0.0], "MSE", 90_000.0, id="above fp16"),
+        pytest.param(
+            torch.tensor([1.0], dtype=torch.bfloat16), [1.5 + 2**-9], "MAE", 0.5 + 2**-9, id="finer than bf16"
+        ),
+        pytest.param(torch.tensor([1e30]), [0.0], "RMSE", float(torch.tensor(1e30)), id="above fp32"),
+        pytest.param(torch.tensor([True, False]), [0, 0], "RMSE", 0.5**0.5, id="bool"),
+        pytest.param(torch.tensor([3 + 4j]), [0], "MAE", 5.0, id="complex"),
+    ],
+)
+def test_distances_do_not_depend_on_the_outputs_type(
+    output: torch.Tensor, label: Any, metric: str, value: float
+) -> None:
+    assert evaluation([(output, torch.tensor(label))], metric)(same) == pytest.approx(value, rel=1e-12)
+
+
 class Counting:
     """A user's metric; `compute` is torchmetrics' spelling of result."""
 
@@ -143,6 +183,17 @@ def test_a_bound_holds_to_the_last_bit_and_what_is_worse_than_the_limit_is_aband
     found = bounded(same)
     assert bounded.abandoned == limit.excludes(exact) == limit.excludes(found)
     assert bounded.abandoned or found == exact
+
+
+@given(drawn=st.lists(st.lists(rows | st.tuples(st.just(math.nan), st.integers(0, 1)), min_size=1), min_size=1))
+def test_a_bound_of_a_share_holds_where_rows_hold_nan(drawn: list[list[tuple[float, int]]]) -> None:
+    judge = evaluation(loader_of(drawn), "topk")
+    exact = judge(same)
+    right = [not math.isnan(x) and not y for batch in drawn for x, y in batch]
+    assert exact == sum(right) / len(right)
+    bounds = [*judge.bounds(same, Limit(accuracy=0.5, higher_is_better=True, rows=judge.rows))]
+    assert bounds[-1] == exact
+    assert sorted(bounds, reverse=True) == bounds
 
 
 class Watched:

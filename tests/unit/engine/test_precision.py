@@ -143,6 +143,33 @@ def test_the_modelled_size_is_that_of_the_file(mode: Mode, tmp_path: Path) -> No
     assert engine.cost(with_modes(engine, fc=mode)) == 0.5
 
 
+class Casting(nn.Module):
+    """Casts of the user's own, of an input and of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.gain = nn.Linear(4, 4), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x.to(torch.float32, copy=True) + x.to(torch.float64, non_blocking=True).float())
+        kept, plain = self.gain.to(torch.bfloat16, copy=True), self.gain.to(torch.bfloat16)
+        return y * (kept + plain + self.gain.to(dtype=torch.bfloat16, memory_format=torch.contiguous_format))
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only", "qat"])
+def test_casts_of_the_users_own_stay(approach: str, tmp_path: Path) -> None:
+    data = torch.randn(8, 4, generator=torch.Generator().manual_seed(3))
+    engine = engine_of(
+        seeded(Casting), loader=[data], approach=approach, eval_func=lambda model: float(model(data).sum())
+    )
+    engine.train_with(lambda _: None, {})
+    engine.calibrate()
+    config = initial(engine.space)
+    assert engine.trial(config).accuracy == engine.save(config, tmp_path / "model")
+    with torch.no_grad():
+        torch.testing.assert_close(engine.quantized(config)(data), seeded(Casting)(data), atol=0.5, rtol=0.1)
+
+
 def test_summary_and_label_name_the_precision() -> None:
     engine = calibrated(Net)
     config = initial(engine.space).having({"head": OpConfig(Mode.BF16)})

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.engine.capture import capture
 from quantuner.engine.shapes import at_least_two, dynamic_shapes
 from quantuner.space.config import TuneConfig, default_config
@@ -49,6 +51,12 @@ class Summed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.fc(x).sum(1)
         return y
+
+
+def test_an_example_without_a_sample_is_refused() -> None:
+    with pytest.raises(SearchError, match="the example inputs hold no sample: the first dimension") as caught:
+        capture(seeded(Net), (images(0),))
+    assert caught.value.reason is Failure.MODEL_NOT_CAPTURABLE
 
 
 def test_a_batch_of_one_leaves_the_batch_open() -> None:

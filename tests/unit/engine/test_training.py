@@ -140,6 +140,42 @@ def test_it_is_trained_under_the_users_names() -> None:
     assert {"stem.0.weight", "head.weight", "head.bias"} <= set(names)
 
 
+class Frozen(nn.Module):
+    """Two convolutions with batch norms, of which the first is frozen, an order of outputs, and a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).requires_grad_(False)
+        self.mixed = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.order = nn.Parameter(torch.tensor([2, 1, 0]), requires_grad=False)
+        self.head = nn.Linear(16, 3)
+        self.head.bias.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, 2, 4, 4)` to `(N, 3)`."""
+        y: torch.Tensor = self.head(self.mixed(self.base(x)).flatten(1))[:, self.order]
+        return y
+
+
+@pytest.mark.parametrize("recipes", [{}, {"smooth_quant": True}], ids=["plain", "smoothed"])
+def test_what_the_user_froze_is_not_trained(recipes: dict[str, Any]) -> None:
+    """A batch norm's part is in the bias of its convolution."""
+    wanted: dict[str, bool] = {}
+    changed: set[str] = set()
+
+    def train(model: Any) -> None:
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        descend(model, 3)
+        wanted.update((name, p.requires_grad) for name, p in model.named_parameters())
+        changed.update(name for name, p in model.named_parameters() if not torch.equal(p, before[name]))
+
+    engine = qat_engine(seeded(Frozen))
+    trained(engine, train, initial(engine.space).with_recipes(recipes))
+    trainable = {name for name, wants in wanted.items() if wants}
+    assert trainable == changed == {"mixed.0.weight", "mixed.0.weight_bias", "head.weight"}
+    assert set(wanted) - trainable == {"base.0.weight", "base.0.weight_bias", "order", "head.bias"}
+
+
 def test_smoothed_weights_are_trained_too() -> None:
     engine = qat_engine()
     config = initial(engine.space).with_recipes({"smooth_quant": True})

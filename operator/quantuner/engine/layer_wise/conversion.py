@@ -57,12 +57,12 @@ class LayerWise:
                 f"layer_wise_quant goes with the approaches {', '.join(APPROACHES)}, not {quantization.approach}",
             )
         self.model = copy.deepcopy(model).eval()  # on the meta device this copies no weight
-        self.linears = {name: m for name, m in self.model.named_modules() if type(m) is nn.Linear and m.weight.is_meta}
+        self.linears = {name: module for name, module in self.model.named_modules() if _is_empty_fp32(module)}
         if not self.linears:
             raise SearchError(
                 Failure.TASK_INVALID,
                 "layer_wise_quant is for models without weights; make the model under torch.device('meta'), with some "
-                "torch.nn.Linear in it",
+                "torch.nn.Linear in float32 in it; what is in bf16 or fp16 stays so",
             )
         self.quantization = quantization
         self.weights = Weights(self.model, Checkpoint(checkpoint))
@@ -146,6 +146,11 @@ class LayerWise:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _is_empty_fp32(module: nn.Module) -> bool:
+    """Whether it is a linear without weights, in the type that all grids round to."""
+    return type(module) is nn.Linear and module.weight.is_meta and module.weight.dtype is torch.float32
 
 
 class _Read(Mapping[str, torch.Tensor]):

@@ -92,7 +92,8 @@ def own_errors(
         for inputs in batches:
             exact = model.run(inputs, {})
             for node, name in model.names.items():
-                if name in alternatives and node in exact:  # a module need not be called for every batch
+                # A module need not be called for every batch, nor see a row of each.
+                if name in alternatives and node in exact and _first(exact[node]).numel():
                     found[name].append(_between(exact[node], model.own_output(node, alternatives[name], exact), _mse))
     return {name: sum(errors) / len(errors) if errors else 0.0 for name, errors in found.items()}
 
@@ -106,14 +107,23 @@ def activation_errors(model: Switches, inputs: tuple[Any, ...], config: TuneConf
         exact, quantized = model.run(inputs, {}), model.run(inputs, config)
     found: dict[str, list[float]] = {}
     for node, name in model.names.items():
-        called = node in exact and node in quantized
-        error = float(_mse(_scaled(exact[node]), _scaled(quantized[node]))) if called else 0.0
+        pair = [_first(values[node]) for values in (exact, quantized) if node in values]
+        error = float(_mse(*map(_scaled, pair))) if _can_be_compared(pair) else 0.0
         found.setdefault(name, []).append(error)
     return {name: sum(errors) / len(errors) for name, errors in found.items()}
 
 
-def _scaled(output: Any) -> torch.Tensor:
+def _first(output: Any) -> torch.Tensor:
     """A recurrent op gives its states as well; its first value, the output of each step, is what others read."""
     value: torch.Tensor = tree_leaves(output)[0]
+    return value
+
+
+def _can_be_compared(pair: list[torch.Tensor]) -> bool:
+    """Not where a call is missing, nor where data route no row to an op, or not as many once the model is rounded."""
+    return len(pair) == 2 and pair[0].shape == pair[1].shape and pair[0].numel() > 0
+
+
+def _scaled(value: torch.Tensor) -> torch.Tensor:
     low, high = value.min(), value.max()
     return (value - low) / (high - low) if high > low else torch.zeros_like(value)

@@ -45,7 +45,10 @@ class FastBiasCorrection:
             if node not in ops:
                 return values
             name, type_ = ops[node]
-            shifts[node] = wanted[name].pop(0) - _mean(values, type_)
+            expected, found = wanted[name].pop(0), _mean(values, type_)
+            if expected is None or found is None:
+                return values
+            shifts[node] = expected - found
             return [value + per_channel(shifts[node], value, type_) for value in values]
 
         run_together(model, inputs, correct)
@@ -60,10 +63,10 @@ def _with_bias(model: GraphModule) -> dict[Node, tuple[str, str]]:
     return {node: (name, type_) for name, type_, node in op_nodes(model.graph) if inputs_of(node) and weight_of(node)}
 
 
-def _means(model: GraphModule, inputs: Sequence[tuple[Any, ...]]) -> dict[str, list[torch.Tensor]]:
-    """Op name to the mean output per channel `(C,)` of each of its calls."""
+def _means(model: GraphModule, inputs: Sequence[tuple[Any, ...]]) -> dict[str, list[torch.Tensor | None]]:
+    """Op name to the mean output per channel `(C,)` of each of its calls; None where no row was routed to it."""
     ops = _with_bias(model)
-    found: dict[str, list[torch.Tensor]] = {}
+    found: dict[str, list[torch.Tensor | None]] = {}
 
     def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
         if node in ops:
@@ -75,8 +78,9 @@ def _means(model: GraphModule, inputs: Sequence[tuple[Any, ...]]) -> dict[str, l
     return found
 
 
-def _mean(values: Sequence[torch.Tensor], type_: str) -> torch.Tensor:
-    return torch.cat([over_channels(value, type_) for value in values]).mean(0)
+def _mean(values: Sequence[torch.Tensor], type_: str) -> torch.Tensor | None:
+    seen = torch.cat([over_channels(value, type_) for value in values])
+    return seen.mean(0) if len(seen) else None
 
 
 def _add_to_bias(model: GraphModule, node: Node, shift: torch.Tensor) -> None:

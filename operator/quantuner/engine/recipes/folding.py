@@ -22,17 +22,19 @@ _TRANSPARENT = (
     _aten.dropout.default,
     _aten.clone.default,
     _aten.contiguous.default,
-    _aten.max_pool1d.default,
-    _aten.max_pool2d.default,
-    _aten.max_pool3d.default,
-    _aten.avg_pool1d.default,
-    _aten.avg_pool2d.default,
-    _aten.avg_pool3d.default,
-    _aten.adaptive_avg_pool1d.default,
-    _aten.adaptive_avg_pool2d.default,
-    _aten.adaptive_avg_pool3d.default,
 )
-"""f(c·x) = c·f(x) for c > 0, channel by channel; their output has its channels where their input has them."""
+"""f(c·x) = c·f(x) for c > 0, number by number."""
+_POOLED = {  # operator to how many of the last dimensions it pools; each index of those before is a channel to it
+    _aten.max_pool1d.default: 1,
+    _aten.max_pool2d.default: 2,
+    _aten.max_pool3d.default: 3,
+    _aten.avg_pool1d.default: 1,
+    _aten.avg_pool2d.default: 2,
+    _aten.avg_pool3d.default: 3,
+    _aten.adaptive_avg_pool1d.default: 1,
+    _aten.adaptive_avg_pool2d.default: 2,
+    _aten.adaptive_avg_pool3d.default: 3,
+}
 _ROWS = {  # operator to the position of its weight, whose first dimension has the channels; the bias is behind it
     _aten.linear.default: 1,
     _aten.conv1d.default: 1,
@@ -113,9 +115,11 @@ class _Search:
         position = {**_ROWS, **_LAST}[node.target]  # type: ignore[index]
         last = _value(node).dim() - 1
         weight = self._own(_argument(node, position))
-        if dimension != (last if not rows or node.target is _aten.linear.default else 1):
-            raise _Opaque
-        if node.target in _CONVOLUTIONS and weight.dim() != last + 1:  # without a batch, channels are dimension 0
+        if node.target in _CONVOLUTIONS:
+            channels = last + 2 - weight.dim()  # 1, and 0 without a batch
+        else:
+            channels = last if not rows or node.target is _aten.linear.default else 1
+        if dimension != channels:
             raise _Opaque
         yield Site(path_of(_argument(node, position)), 0 if rows else weight.dim() - 1)
         bias = _argument(node, position + 1) if node.target in _BIASED else None
@@ -172,12 +176,16 @@ def _before(node: Node, source: Node, dimension: int) -> int | None:
     """The dimension of an input that becomes `dimension` of the output, where a factor goes through; else None."""
     if node.target in _TRANSPARENT:
         return dimension
-    given = _value(source)
-    alone = dimension == 1 and _value(node).dim() == 2
+    given, result = _value(source), _value(node)
+    if node.target in _POOLED:
+        return dimension if dimension < given.dim() - _POOLED[node.target] else None
+    alone = dimension == 1 and result.dim() == 2
     if node.target is _aten.flatten.using_ints and alone and all(size == 1 for size in given.shape[2:]):
         return 1
-    if node.target is _aten.mean.dim and alone and 1 not in [d % given.dim() for d in node.args[1]]:  # type: ignore[union-attr,operator]
-        return 1 if given.dim() > 2 else None
+    if node.target is _aten.mean.dim:
+        over = [d % given.dim() for d in _argument(node, 1) or range(given.dim())]
+        kept = [d for d in range(given.dim()) if d not in over]
+        return kept[dimension] if len(kept) == result.dim() else None
     return None
 
 

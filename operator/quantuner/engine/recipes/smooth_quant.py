@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from quantuner.engine.capture import quantizable_nodes
 from quantuner.engine.graphs import (
     attribute,
-    channels_last,
+    channel_dimension,
     constant,
     limited,
     over_channels,
@@ -95,16 +95,15 @@ class SmoothQuant:
     def _sites(self, model: GraphModule, group: Group) -> tuple[Site, ...]:
         if self.folding is False:
             return ()
-        last = group.source.meta["val"].dim() - 1
-        return sites(model, group.source, group.nodes, last if channels_last(group.type) else 1)
+        return sites(model, group.source, group.nodes, channel_dimension(group.source.meta["val"], group.type))
 
     def _fixed(self, model: GraphModule, groups: Sequence[Group], batches: Batches) -> dict[Group, torch.Tensor]:
         """Batch by batch: of all that is seen a maximum per channel is wanted, and there may be much."""
         maxima: dict[Group, torch.Tensor] = {}
 
         def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-            for group in (group for group in groups if group.source is node):
-                seen = _maxima(values, group)
+            for group in _reading(groups, node, values):
+                seen = _maxima(_filled(values), group)
                 maxima[group] = torch.maximum(maxima.get(group, seen), seen)
             return values
 
@@ -117,7 +116,9 @@ class SmoothQuant:
         scales: dict[Group, torch.Tensor] = {}
 
         def see(node: Node, values: Sequence[Any]) -> Sequence[Any]:
-            scales.update((group, self._best(model, group, values)) for group in groups if group.source is node)
+            scales.update(
+                (group, self._best(model, group, _filled(values))) for group in _reading(groups, node, values)
+            )
             return values
 
         run_together(model, limited(batches(), SAMPLES), see)
@@ -128,6 +129,16 @@ class SmoothQuant:
         scales = [smoothing_scale(maxima, weights, alpha) for alpha in self.alphas]
         errors = [_int8_error(group, inputs, weights, scale) for scale in scales]
         return scales[errors.index(min(errors))]  # at a tie the smallest alpha
+
+
+def _reading(groups: Sequence[Group], node: Node, values: Sequence[Any]) -> list[Group]:
+    """Those that read the node, where it has values: one to which data are routed may see none, and gets no scale."""
+    return [group for group in groups if group.source is node and _filled(values)]
+
+
+def _filled(values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that have elements: of a batch no row may be routed to an op."""
+    return [value for value in values if value.numel()]
 
 
 def _weights(model: GraphModule, group: Group) -> list[torch.Tensor]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.engine.weight_only.awq import awq
 from quantuner.engine.weight_only.gptq import gptq
 from quantuner.engine.weight_only.grid import Grid, rounded
@@ -64,7 +66,7 @@ class Weights:
         return StoredWeight(on_grid, grid, weight.shape[1])
 
     def _inputs_of(self, name: str) -> Inputs:
-        """Collected for as many ops from this one on as fit."""
+        """Collected for as many ops from this one on as fit. Raises `SearchError` where they were not finite."""
         if name not in self._inputs:
             names = list(self._weights)
             following = names[names.index(name) :]
@@ -72,4 +74,11 @@ class Weights:
             count = next((i for i in range(1, len(sizes)) if sum(sizes[: i + 1]) > INPUTS_BYTES), len(sizes))
             self._inputs = {}  # before the next are there
             self._inputs = self._collect(following[:count])
-        return self._inputs[name]
+        found = self._inputs[name]
+        if not found.products.isfinite().all():
+            raise SearchError(
+                Failure.CALIBRATION_FAILED,
+                f"the input of {name} was not finite during calibration, or too large for its square; GPTQ and AWQ "
+                "cannot look at it: correct the calibration data or the model, or constrain the op to RTN or HQQ",
+            )
+        return found

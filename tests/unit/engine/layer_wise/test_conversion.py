@@ -121,6 +121,28 @@ def test_an_op_may_stay_in_fp32(tmp_path: Path) -> None:
     assert squared_error(some, model, DATA) < squared_error(every, model, DATA)
 
 
+class Mixed(nn.Module):
+    """A linear in bf16 between two in fp32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 8), nn.Linear(8, 8).bfloat16(), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.middle(self.first(x).bfloat16()).float())
+        return y
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only"])
+def test_a_linear_in_bf16_stays_so(approach: str, tmp_path: Path) -> None:
+    model, data = saved(Mixed, tmp_path), normal(8, 8)
+    found = LayerWise(empty(Mixed), tmp_path, [data], Quantization(approach)).quantized()
+    assert set(found.q_config["ops"]) == {"first", "last"}
+    with torch.no_grad():
+        torch.testing.assert_close(found(data), model(data), atol=0.2, rtol=0.1)
+        assert torch.equal(load(found.save(tmp_path / "model"))(data), found(data))
+
+
 def test_a_linear_that_reads_infinity_is_named(tmp_path: Path) -> None:
     save_file({"0.weight": torch.ones(4, 4), "0.bias": torch.zeros(4)}, tmp_path / "model.safetensors")
     data = torch.ones(2, 4)
@@ -161,6 +183,12 @@ def test_the_users_model_stays_empty(tmp_path: Path) -> None:
             "goes with the approaches static, dynamic, weight_only",
         ),
         (Encoder(), "static", Failure.TASK_INVALID, r"make the model under torch\.device\('meta'\)"),
+        (
+            empty(Encoder).bfloat16(),
+            "static",
+            Failure.TASK_INVALID,
+            r"with some torch\.nn\.Linear in float32 in it; what is in bf16 or fp16 stays so",
+        ),
         (
             nn.Sequential(nn.Linear(2, 2, device="meta")),
             "static",

@@ -8,10 +8,11 @@ from torch import nn
 
 from quantuner.api.task import Task
 from quantuner.engine.engine import Engine
-from quantuner.engine.probes.errors import DISTANCES, distance
+from quantuner.engine.probes.errors import DISTANCES, activation_errors, distance, own_errors
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
-from tests.unit.engine.models import engine_of
+from tests.unit.engine.models import Routed, engine_of, seeded
+from tests.unit.engine.recipes.cases import routed
 
 
 class Uneven(nn.Module):
@@ -129,3 +130,16 @@ def test_a_model_with_several_outputs_is_measured_over_all() -> None:
     errors = engine.probes.single_op_errors(initial(engine.space))
     assert errors["left"] > 0
     assert errors["right"] > 0
+
+
+def test_an_op_to_which_no_row_is_routed_has_no_error() -> None:
+    """The mean of nothing is NaN, which would rank anywhere."""
+    engine = engine_of(seeded(Routed), loader=[routed(False), routed(True)], eval_func=lambda _: 1.0)
+    engine.calibrate()
+    base = initial(engine.space)
+    graph, none, some = engine.switchable(base), (routed(False),), (routed(True),)
+    both, alone = (own_errors(graph, batches, dict(base)) for batches in ([none, some], [some]))
+    assert both["expert.0"] == alone["expert.0"] > 0
+    for found in (own_errors(graph, [none], dict(base)), activation_errors(graph, none, base)):
+        assert found["first"] > found["expert.0"] == found["expert.1"] == 0
+    assert all(error > 0 for error in activation_errors(graph, some, base).values())

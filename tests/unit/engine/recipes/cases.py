@@ -47,6 +47,13 @@ def captured(model: nn.Module, data: torch.Tensor) -> Captured:
     return capture(model, (data,))
 
 
+def routed(some: bool, count: int = 8) -> torch.Tensor:
+    """Rows for `Routed`: all for its expert, or none."""
+    data = normal(count, 4)
+    data[:, 0] = data[:, 0].abs() if some else -data[:, 0].abs()
+    return data
+
+
 def once(data: torch.Tensor) -> Callable[[], Iterator[Inputs]]:
     return lambda: iter([(data,)])
 

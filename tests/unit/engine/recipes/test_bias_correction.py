@@ -1,5 +1,6 @@
 """Fast bias correction: the mean error that quantization adds to each channel is taken out of the bias."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from torch.fx import GraphModule
 
 from quantuner.engine.capture import op_nodes
 from quantuner.engine.engine import Engine
+from quantuner.engine.quiet import quiet
 from quantuner.engine.recipes.bias_correction import SAMPLES, FastBiasCorrection
 from quantuner.engine.sums import scale_before_sums
 from quantuner.space.config import FP32
-from tests.unit.engine.models import Computed, Net, Shared, images, seeded
-from tests.unit.engine.recipes.cases import applied, by_range, calibrated, normal, seeded_module, spelled
+from tests.unit.engine.models import Computed, Net, Routed, Shared, Unbatched, images, seeded
+from tests.unit.engine.recipes.cases import applied, by_range, calibrated, normal, routed, seeded_module, spelled
 
 FEW = normal(SAMPLES, 16) + 1.0  # a mean beside 0, which a rounded weight turns into a shift of the output
 MAPS = normal(SAMPLES, 3, 6, 6) + 1.0
@@ -59,6 +61,7 @@ class ComputedBias(nn.Linear):
         pytest.param(seeded(BatchNormed), images(SAMPLES), id="batch norm"),
         pytest.param(seeded(Net), images(SAMPLES), id="a whole net"),
         pytest.param(seeded_module(Shared), normal(SAMPLES, 4), id="called twice"),
+        pytest.param(seeded_module(Unbatched), normal(SAMPLES, 4), id="a convolution without a batch"),
     ],
 )
 def test_no_channel_has_a_mean_error_left(model: nn.Module, data: torch.Tensor, approach: str) -> None:
@@ -66,6 +69,37 @@ def test_no_channel_has_a_mean_error_left(model: nn.Module, data: torch.Tensor, 
     engine = calibrated(model, data, approach)
     assert float(mean_error(engine, data).max()) > 1e-4
     assert float(mean_error(engine, data, fast_bias_correction=True).max()) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("rows", "corrected"),
+    [
+        pytest.param([False], ["first"], id="none"),
+        pytest.param([False, True], ["first", "expert.0", "expert.1"], id="those of one batch"),
+    ],
+)
+def test_an_op_to_which_no_row_is_routed_keeps_its_bias(rows: list[bool], corrected: list[str]) -> None:
+    """The mean of nothing is NaN."""
+    engine = calibrated(seeded_module(Routed), torch.cat([routed(True), routed(False)]))
+    quantized = engine.quantized(by_range(engine))
+    batches = [(routed(some),) for some in rows]
+    found = applied(FastBiasCorrection(), engine.captured.graph, quantized, lambda: iter(batches))
+    assert [said.removesuffix(" corrected") for said in biases(found) if said.endswith("corrected")] == corrected
+    with torch.no_grad():
+        assert found(routed(True)).isfinite().all()
+
+
+def test_an_op_that_sees_rows_only_once_it_is_rounded_keeps_its_bias() -> None:
+    """Rounding may route a row otherwise: of one of both outputs there is no mean."""
+    engine = calibrated(seeded_module(Routed), torch.cat([routed(True), routed(False)]))
+    quantized = engine.quantized(by_range(engine))
+    with quiet():
+        origin = copy.deepcopy(engine.captured.graph)
+    (above,) = [node for node in origin.graph.nodes if node.target is torch.ops.aten.gt.Scalar]
+    above.update_arg(1, 100.0)
+    origin.recompile()
+    found = applied(FastBiasCorrection(), origin, quantized, lambda: iter([(routed(True),)]))
+    assert biases(found) == ["first corrected", "expert.0 as it was", "expert.1 as it was"]
 
 
 def test_an_op_in_fp32_keeps_its_bias() -> None:

@@ -95,6 +95,31 @@ class Wedged(nn.Module):
         return y
 
 
+class Rows(nn.Module):
+    """Convolutions without a batch: rows are positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(16, 16, 3, padding=1), nn.Conv1d(16, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(L, 16)` to `(L, 8)`."""
+        y: torch.Tensor = self.second(self.first(x.T).relu()).T
+        return y
+
+
+class Averaged(nn.Module):
+    """The mean of a convolution's output over the batch: its positions are the linear's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(16, 16, 1), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.conv(x).mean(0))
+        return y
+
+
 class TwiceRead(nn.Module):
     """A norm that is applied to two values: its gain has two readers."""
 
@@ -121,7 +146,7 @@ def made(make: Callable[[], nn.Module], *parameters: str) -> nn.Module:
     return loud(seeded_module(make), *parameters)
 
 
-ROWS, MAPS = normal(32, 16), normal(16, 16, 6, 6)
+ROWS, SEQUENCES, MAPS = normal(32, 16), normal(8, 5, 16), normal(16, 16, 6, 6)
 FOLDED = [
     pytest.param(
         made(lambda: nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 8)), "0.weight", "0.bias"), ROWS, 1, id="layer norm"
@@ -189,6 +214,8 @@ FOLDED = [
         id="through pooling to a linear",
     ),
     pytest.param(made(Classifier, "conv.weight", "conv.bias"), normal(16, 3, 6, 6), 1, id="through a mean to a linear"),
+    pytest.param(made(lambda: Wedged(lambda y: y.mean(1)), "norm.weight"), SEQUENCES, 1, id="through a mean of rows"),
+    pytest.param(made(Rows, "first.weight", "first.bias"), ROWS, 1, id="convolutions without a batch"),
     pytest.param(made(Gated, "up.weight", "up.bias"), normal(32, 6), 1, id="gated"),
 ]
 """(model, data, how many groups fold)"""
@@ -211,6 +238,14 @@ OPAQUE = [
         normal(8, 3, 4),
         id="flattened",
     ),
+    pytest.param(made(lambda: Wedged(nn.MaxPool1d(3, 1, 1)), "norm.weight"), SEQUENCES, id="the largest of channels"),
+    pytest.param(made(lambda: Wedged(nn.AvgPool1d(3, 1, 1)), "norm.weight"), SEQUENCES, id="the mean of channels"),
+    pytest.param(
+        made(lambda: nn.Sequential(nn.Linear(16, 32), nn.AdaptiveAvgPool1d(16), nn.Linear(16, 4))),
+        SEQUENCES,
+        id="another number of channels",
+    ),
+    pytest.param(made(Averaged), normal(8, 16, 16), id="a mean over the batch"),
 ]
 
 

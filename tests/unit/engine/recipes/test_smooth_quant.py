@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from quantuner.engine.capture import op_nodes
 from quantuner.engine.graphs import attribute, path_of
 from quantuner.engine.recipes.smooth_quant import ALPHAS, LEAST, SmoothQuant, alphas_between, smoothing_scale
-from tests.unit.engine.models import Net, Shared, Volumes, images, seeded
+from tests.unit.engine.models import Net, Routed, Shared, Unbatched, Volumes, images, seeded
 from tests.unit.engine.recipes.cases import (
     applied,
     by_range,
@@ -20,6 +20,7 @@ from tests.unit.engine.recipes.cases import (
     captured,
     normal,
     once,
+    routed,
     seeded_module,
     spelled,
     squared_error,
@@ -156,6 +157,8 @@ def test_the_alphas_between_two(arguments: dict[str, float], alphas: tuple[float
         pytest.param(seeded_module(Volumes), normal(8, 4), id="every type"),
         pytest.param(seeded_module(TwoReaders), normal(8, 4, 6), id="several readers"),
         pytest.param(seeded_module(LINEAR[0]), normal(32, 16) * (torch.arange(16) > 0), id="a channel of zeros"),
+        pytest.param(seeded_module(Unbatched), normal(8, 4), id="a convolution without a batch"),
+        pytest.param(seeded_module(Unbatched), normal(4, 4), id="as many positions as channels"),
     ],
 )
 def test_the_fp32_function_stays(model: nn.Module, data: torch.Tensor, alpha: Any) -> None:
@@ -191,6 +194,18 @@ def test_parameters_keep_their_names_so_that_they_can_be_trained() -> None:
     model = seeded(Net)
     names = [name for name, _ in smoothed(model, images()).named_parameters()]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("alpha", [0.5, "auto"])
+def test_batches_of_which_an_op_sees_no_row_count_for_others(alpha: Any) -> None:
+    graph = captured(seeded_module(Routed), routed(True)).graph
+    some, none = (routed(True),), (routed(False),)
+    found = applied(SmoothQuant(alpha, folding=False), graph, graph, lambda: iter([none, some, none]))
+    only = applied(SmoothQuant(alpha, folding=False), graph, graph, lambda: iter([none, none]))
+    assert [len(multiplications(model)) for model in (found, only)] == [3, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(found(*some), graph(*some))
+        torch.testing.assert_close(only(*some), graph(*some))
 
 
 # --- how it is done

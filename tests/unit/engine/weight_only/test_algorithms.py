@@ -90,6 +90,23 @@ def test_hqq_fits_the_weight_itself_better(grid: Grid) -> None:
     assert error(StoredWeight(hqq(fp32, grid), grid, 96)()) < error(plain(grid, fp32))
 
 
+@pytest.mark.parametrize("unit", [1e-2, 1e-4, 1e-8, 1e-30, 1e4, 1e30])
+@pytest.mark.parametrize("grid", [*GRIDS, Grid(8, 96, symmetric=True)], ids=str)
+def test_hqq_does_not_depend_on_the_unit_of_weights(grid: Grid, unit: float) -> None:
+    """torchao's has a least scale: weights of a hundredth and less would be lost."""
+    fp32 = weight()
+    found = StoredWeight(hqq(fp32 * unit, grid), grid, 96)() / unit
+    torch.testing.assert_close(found, StoredWeight(hqq(fp32, grid), grid, 96)(), rtol=1e-3, atol=2e-2)
+    assert (found - fp32).square().mean() < 1.2 * (plain(grid, fp32) - fp32).square().mean()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-6, 0.5, -3.0, 1e5])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_hqq_of_groups_without_a_range(grid: Grid, value: float) -> None:
+    fp32 = torch.full((4, 96), value)
+    torch.testing.assert_close(StoredWeight(hqq(fp32, grid), grid, 96)(), fp32, rtol=1e-2, atol=0.0)
+
+
 def test_gptq_does_not_depend_on_the_unit_of_inputs_where_rows_are_padded() -> None:
     grid = Grid(4, 64, symmetric=True)
     fp32 = torch.randn(8, 100, generator=torch.Generator().manual_seed(1))

@@ -81,6 +81,39 @@ def test_weights_that_were_made_are_kept(engine: Engine) -> None:
     assert few_bits.stored("first", config["first"]) is few_bits.stored("first", config["first"])
 
 
+class Overflowing(nn.Module):
+    """The second linear reads infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 32), nn.Linear(32, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        z: torch.Tensor = self.second(torch.where(y > 1, torch.inf, y)).nan_to_num(0.0, 1.0, -1.0)
+        return z
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "says"),
+    [
+        pytest.param("GPTQ", "the input of second was not finite during calibration", id="GPTQ"),
+        pytest.param("AWQ", "the input of second was not finite during calibration", id="AWQ"),
+        pytest.param("RTN", "", id="RTN looks at none"),
+    ],
+)
+def test_a_trial_whose_algorithm_looks_at_infinity_names_the_op(algorithm: str, says: str) -> None:
+    data = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    engine = engine_of(
+        seeded(Overflowing), loader=[data], approach="weight_only", eval_func=lambda model: float(model(data).mean())
+    )
+    engine.calibrate()
+    config = initial(engine.space)
+    result = engine.trial(config.having(dict.fromkeys(config, options(algorithm=algorithm))))
+    assert result.error.startswith(says)
+    assert (result.accuracy is None) == bool(says)
+
+
 def test_a_model_without_linears_is_refused_with_what_the_approach_quantizes() -> None:
     model = seeded(lambda: nn.Conv1d(1, 2, 3))
     with pytest.raises(SearchError, match=r"weight_only quantizes Linear.*, and the model has only Conv1d") as caught:
