@@ -244,7 +244,7 @@ def test_an_empty_list_is_refused(folder: Path) -> None:
 def test_a_list_of_other_things_is_refused(folder: Path, line: str) -> None:
     with (folder / "SHA256SUMS").open("a") as sums:
         sums.write(f"{line}\n")
-    with pytest.raises(ArtifactError, match="has the line '0123.*where a SHA-256 and a file's name are"):
+    with pytest.raises(ArtifactError, match=r"has the line '0123.*where a SHA-256 and a file's name are"):
         quantuner.load(folder)
 
 
