@@ -16,8 +16,7 @@ from torch.fx import GraphModule
 from quantuner.api.errors import ArtifactError
 from quantuner.engine.capture import Called
 from quantuner.engine.card import card
-from quantuner.engine.checksums import SUMS_FILE, checked
-from quantuner.engine.checksums import seal as _seal
+from quantuner.engine.checksums import SUMS_FILE, checked, seal
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
 from quantuner.engine.programs import assembled, forget_this_machine, is_flat
@@ -88,7 +87,7 @@ def write_with(folder: Path, config: Mapping[str, Any], write_model: Callable[[P
         with quiet():
             write_model(staging)
         (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-        _seal(staging)
+        seal(staging)
         _take_place(folder, staging, aside)
     finally:  # nothing is there any more, or what a full disk or a refusal has left
         shutil.rmtree(staging, ignore_errors=True)
@@ -113,7 +112,7 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     text = card(report, config, captured=(folder / MODEL_FILE).is_file())
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
-    _seal(folder)
+    seal(folder)
 
 
 def packed(folder: Path) -> bytes:

@@ -87,7 +87,7 @@ def _problems(program: Path | io.BytesIO) -> Iterator[str]:
 
 def _as_torch_lists(archive: PT2ArchiveReader) -> list[tuple[str, int, int]]:
     """Name, size and place of every record."""
-    reader = archive.archive_file
+    reader: Any = archive.archive_file
     names = archive.get_file_names()
     return sorted((name, reader.get_record_size(name), reader.get_record_header_offset(name)) for name in names)
 

@@ -19,6 +19,7 @@ from torch._export.serde.schema import SCHEMA_VERSION
 
 from quantuner.api.errors import ArtifactError
 from quantuner.engine import artifact
+from quantuner.engine.checksums import seal
 from quantuner.engine.expressions import harmless
 from quantuner.engine.inspection import inspect, is_permitted
 from quantuner.engine.quiet import quiet
@@ -55,7 +56,7 @@ def changed(saved: Path, folder: Path, **records: Callable[[bytes], bytes]) -> P
         for info in old.infolist():
             change = records.get(info.filename.partition("/")[2], lambda content: content)
             new.writestr(info.filename, change(old.read(info)))
-    artifact._seal(folder)
+    seal(folder)
     return folder
 
 
@@ -122,7 +123,7 @@ def structured(type_: str | None, context: Any, spec: str = "in_spec") -> Callab
 
 def keyed(*keys: Any, spec: str = "in_spec") -> Callable[[Any], None]:
     """Gives it a part for each key, the first of which torch may take for an enum's member."""
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     structure = {"type": "builtins.dict", "context": json.dumps(keys), "children_spec": [leaf for _ in keys]}
 
     def edit(body: Any) -> None:
@@ -240,7 +241,7 @@ def test_what_torch_reads_is_what_is_inspected(saved: Path, tmp_path: Path) -> N
                 program = json.loads(old.read(info))
                 size(f"__import__('pathlib').Path('{marker}').touch()")(program)
                 new.writestr("model/MODELS/model.json", json.dumps(program))
-    artifact._seal(folder)
+    seal(folder)
     with pytest.raises(ArtifactError, match="might run code"):
         artifact.load(folder)
     assert not marker.exists()
@@ -256,7 +257,7 @@ def test_records_that_no_saved_model_has_are_refused(saved: Path, tmp_path: Path
     folder = shutil.copytree(saved, tmp_path / "model")
     with zipfile.ZipFile(folder / "model.pt2", "a") as archive:
         archive.writestr(f"model/{name}", "")
-    artifact._seal(folder)
+    seal(folder)
     with pytest.raises(ArtifactError, match=f"it holds '{name}', which no saved model has"):
         artifact.load(folder)
 
@@ -269,7 +270,7 @@ def test_a_record_that_is_missing_is_refused(saved: Path, tmp_path: Path, name: 
         for info in old.infolist():
             if info.filename != f"model/{name}":
                 new.writestr(info.filename, old.read(info))
-    artifact._seal(folder)
+    seal(folder)
     with pytest.raises(ArtifactError, match=f"it has no {name}" if name != "archive_format" else "it cannot be read"):
         artifact.load(folder)
 
@@ -324,7 +325,7 @@ def test_no_second_list_of_records_is_read(saved: Path, tmp_path: Path) -> None:
     }
     folder = shutil.copytree(saved, tmp_path / "model")
     (folder / "model.pt2").write_bytes(with_two_lists(torchs, legacy))
-    artifact._seal(folder)
+    seal(folder)
     with pytest.raises(ArtifactError, match="it has no data/constants"):
         artifact.load(folder)
     with quiet(), pytest.raises(ArtifactError, match="it has no data"):
