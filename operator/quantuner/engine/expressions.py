@@ -31,10 +31,14 @@ _SYNTAX = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.BinOp, ast.operator, ast.UnaryOp, ast.unaryop, ast.Compare),
     *(ast.cmpop, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Attribute, ast.IfExp),
 )
+_ELSEWHERE = ("#", "\\", "\n", "\r")
+"""What ends or goes on elsewhere once the text stands in a line of code."""
 
 
 def harmless(expression: str) -> bool:
     """Whether evaluating it can do no more than compute with sizes."""
+    if any(mark in expression for mark in _ELSEWHERE):
+        return False
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -391,6 +391,8 @@ def test_expressions_of_sizes_are_harmless(expression: str) -> None:
         "Symbol('s77', **L)",
         "S('x')",
         "math.__loader__",
+        "1 # (",
+        "(1 +\n2)",
         "f(1)(2)",
     ],
 )
