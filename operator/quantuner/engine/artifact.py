@@ -1,6 +1,5 @@
 """The folder in which a quantized model is kept, and its way back."""
 
-import hashlib
 import io
 import json
 import shutil
@@ -11,11 +10,13 @@ from typing import Any
 
 import torch
 import yaml
+from torch.export.pt2_archive._package import load_pt2
 from torch.fx import GraphModule
 
 from quantuner.api.errors import ArtifactError
 from quantuner.engine.capture import Called
 from quantuner.engine.card import card
+from quantuner.engine.checksums import SUMS_FILE, checked, seal
 from quantuner.engine.graphs import drop_unused
 from quantuner.engine.inspection import inspect
 from quantuner.engine.programs import assembled, forget_this_machine, is_flat
@@ -31,8 +32,6 @@ WEIGHTS_FILE = "weights.pt"
 CONFIG_FILE = "config.yaml"
 REPORT_FILE = "report.json"
 CARD_FILE = "README.md"
-SUMS_FILE = "SHA256SUMS"
-"""Of all other files, as `sha256sum --check` reads it."""
 
 
 def save(folder: Path, model: GraphModule, called: Called, config: TuneConfig) -> None:
@@ -88,7 +87,7 @@ def write_with(folder: Path, config: Mapping[str, Any], write_model: Callable[[P
         with quiet():
             write_model(staging)
         (staging / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-        _seal(staging)
+        seal(staging)
         _take_place(folder, staging, aside)
     finally:  # nothing is there any more, or what a full disk or a refusal has left
         shutil.rmtree(staging, ignore_errors=True)
@@ -113,7 +112,7 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     text = card(report, config, captured=(folder / MODEL_FILE).is_file())
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
-    _seal(folder)
+    seal(folder)
 
 
 def packed(folder: Path) -> bytes:
@@ -132,61 +131,61 @@ def unpack(content: bytes, folder: Path) -> Path:
     return folder
 
 
-def verify(folder: Path) -> None:
-    """Raises `FileNotFoundError` where there is no artifact, `ArtifactError` where a file is not what was saved."""
-    sums = folder / SUMS_FILE
-    if not sums.is_file():
-        raise FileNotFoundError(f"{sums} does not exist; name the folder of a saved model")
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
-        file = folder / name
-        found = _sha256(file) if file.is_file() else "missing"
-        if found != expected:
-            raise ArtifactError(
-                f"{file} is not what was saved: its SHA-256 is {found}, {SUMS_FILE} says {expected}; "
-                "copy the folder again"
-            )
+def verified(folder: Path) -> dict[str, bytes]:
+    """The files of an artifact that are read, by name: its configuration, and its program or its weights.
 
-
-def _seal(folder: Path) -> None:
-    files = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
-    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Nothing else of the folder needs to be trusted, and no file is read again. Raises `FileNotFoundError` where there is
+    no artifact, `ArtifactError` where a file is not what was saved, or no model is among the files that were.
+    """
+    files = checked(folder, (MODEL_FILE, WEIGHTS_FILE, CONFIG_FILE))
+    if CONFIG_FILE not in files or len(files) != 2:
+        raise ArtifactError(
+            f"{folder / SUMS_FILE} lists {', '.join(files) or 'no file'}, and must list {CONFIG_FILE} and either "
+            f"{MODEL_FILE} or {WEIGHTS_FILE}; copy the folder again"
+        )
+    return files
 
 
 def load(folder: Path) -> GraphModule:
-    """The saved model, called like the user's. Raises what `verify` raises."""
+    """The saved model, called like the user's. Raises what `load_program` raises."""
     return module_of(load_program(folder))
 
 
 def load_program(folder: Path) -> torch.export.ExportedProgram:
-    """The saved program; no code that it holds runs. Raises what `verify` and `inspect` raise."""
-    verify(Path(folder))
-    return load_verified(folder)
+    """The saved program; no code that it holds runs. Raises what `verified` and `program_of` raise."""
+    return program_of(verified(Path(folder))[MODEL_FILE], Path(folder) / MODEL_FILE)
 
 
-def load_verified(folder: Path) -> torch.export.ExportedProgram:
-    """As `load_program`, of a folder whose sums are known to be right."""
-    inspect(Path(folder) / MODEL_FILE)
-    with quiet(), quickly():
-        return torch.export.load(Path(folder) / MODEL_FILE)
+def program_of(content: bytes, file: Path) -> torch.export.ExportedProgram:
+    """The program in the bytes that were read of `file`. Raises `ArtifactError` where it might run code, or is none.
+
+    torch.export.load would do, were it not for files of torch 2.7: what it cannot read it unpickles.
+    """
+    inspect(io.BytesIO(content), file)
+    try:
+        with quiet(), quickly():
+            programs = load_pt2(io.BytesIO(content)).exported_programs
+    except RuntimeError as error:
+        raise ArtifactError(f"{file} cannot be loaded by torch {torch.__version__}: {error}") from error
+    (program,) = programs.values()
+    return program
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The saved state dict; nothing but tensors is read. Raises what `verify` raises."""
-    verify(Path(folder))
-    found: dict[str, torch.Tensor] = torch.load(Path(folder) / WEIGHTS_FILE, weights_only=True, map_location="cpu")
+    """The saved state dict. Raises what `verified` raises."""
+    return weights_of(verified(Path(folder)))
+
+
+def weights_of(files: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
+    """The state dict among the files of an artifact; nothing but tensors is read."""
+    content = io.BytesIO(files[WEIGHTS_FILE])
+    found: dict[str, torch.Tensor] = torch.load(content, weights_only=True, map_location="cpu")
     return found
 
 
-def load_config(folder: Path) -> dict[str, Any]:
-    """The saved configuration, as `TuneConfig.plain` gives it."""
-    found: dict[str, Any] = yaml.safe_load((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+def config_of(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The configuration among the files of an artifact, as `TuneConfig.plain` gives it."""
+    found: dict[str, Any] = yaml.safe_load(files[CONFIG_FILE].decode("utf-8"))
     return found
 
 

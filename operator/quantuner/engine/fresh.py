@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,12 +17,14 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine import serving
 from quantuner.engine.allocation import keeping_freed_memory
+from quantuner.engine.naming import positional
 
 ENDING_SECONDS = 10.0  # for a process whose connection has ended to end too
 
@@ -103,10 +105,13 @@ class FreshProcess:
         """Returns when the model is loaded. Raises `SearchError` where it cannot be."""
         self._answer()
 
-    def call(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """The model's output. Raises `SearchError` where the model raises, or the process has ended."""
+    def call(self, inputs: Sequence[Any]) -> Any:
+        """The model's output; inputs are by position.
+
+        Raises `SearchError` where the model raises, or the process has ended.
+        """
         with self._calling:
-            self._send(tree_map(_compact, (tuple(inputs), dict(named))))
+            self._send(tree_map(_compact, tuple(inputs)))
             return self._answer()
 
     def _send(self, request: Any) -> None:
@@ -149,7 +154,7 @@ class FreshModel(torch.nn.Module):
     An evaluation that moves the model to another device has it computed here: the process has that of the search.
     """
 
-    def __init__(self, model: torch.nn.Module, process: FreshProcess) -> None:
+    def __init__(self, model: GraphModule, process: FreshProcess) -> None:
         """Waits until `process` has loaded it. Raises what `loaded` raises."""
         super().__init__()
         self.model = model
@@ -164,7 +169,7 @@ class FreshModel(torch.nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         if _device_of(self.model) != self._device:
             return self.model(*inputs, **named)
-        return self._process.call(inputs, named)
+        return self._process.call(positional(self.model, inputs, named))
 
 
 def _device_of(model: torch.nn.Module) -> torch.device | None:

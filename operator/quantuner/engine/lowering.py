@@ -18,9 +18,11 @@ from quantuner.engine.devices import Features, sums_overflow
 from quantuner.engine.graphs import flat_inputs, structured_inputs
 from quantuner.engine.hoisting import hoist_rounding
 from quantuner.engine.layout import IMAGES, computes_channels_last
+from quantuner.engine.overwriting import sparing_what_is_read
 from quantuner.engine.padding import pad_before
 from quantuner.engine.products import products_of_convolutions
 from quantuner.engine.quiet import quiet
+from quantuner.engine.reaching import reach_zero
 from quantuner.engine.sums import scale_before_sums
 
 SHAPES = 8  # for which a compiled model is kept; compiling takes seconds to a minute each
@@ -97,6 +99,7 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
         for node in [node for node in fixed.graph.nodes if node.op == "call_module" and not node.users]:
             fixed.graph.erase_node(node)  # a guard
         pad_before(fixed)
+        reach_zero(fixed)
         scale_before_sums(fixed)
         hoist_rounding(fixed)
         few = products_of_convolutions(fixed) if max_autotune else 0
@@ -104,8 +107,9 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
         fixed.recompile()
         leaves = tree_leaves(inputs)
         with torch._inductor.config.patch({"freezing": True, **(_PRODUCTS if few else {})}):
-            compute = torch._inductor.compile(fixed, leaves)
-            compute(*leaves)  # the first call compiles
+            with sparing_what_is_read():
+                compute = torch._inductor.compile(fixed, leaves)
+            compute(*leaves)  # the first call makes what later ones use again
 
     structure = program.call_spec.out_spec
     return lambda leaves: tree_unflatten(compute(*leaves), structure)

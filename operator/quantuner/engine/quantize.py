@@ -10,6 +10,7 @@ from quantuner.engine.calibrate import Range, Ranges
 from quantuner.engine.capture import Captured, quantizable_nodes
 from quantuner.engine.clipping import Clipping
 from quantuner.engine.graphs import attribute, copied, own_tensors
+from quantuner.engine.naming import take_names
 from quantuner.engine.operators import channel_axis, inputs_of, range_names, weights_of
 from quantuner.engine.percentile import holding, percent_of
 from quantuner.engine.precision import cast_ops, store_weights
@@ -194,11 +195,15 @@ def _observe_weights(prepared: GraphModule) -> None:
 
 
 def callable_like_a_module(model: GraphModule) -> GraphModule:
-    """`.eval()` and `.train()` give the model as it is; a captured one would refuse them, and has one mode only."""
+    """`.eval()` and `.train()` give the model as it is; a captured one would refuse them, and has one mode only.
+
+    It takes inputs by the names that the user's forward() gives them, too.
+    """
 
     def unchanged(self: GraphModule, *_: bool) -> GraphModule:
         return self
 
     for name in ("eval", "train"):
         setattr(model, name, types.MethodType(unchanged, model))
+    take_names(model)
     return model

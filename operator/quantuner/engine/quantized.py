@@ -63,21 +63,23 @@ def load(folder: str | Path, model: torch.nn.Module | None = None) -> QuantizedM
     not asked for, `ArtifactError` where its parameters are not those of the saved one.
     """
     path = Path(folder)
-    artifact.verify(path)
-    if (path / artifact.WEIGHTS_FILE).is_file():
-        return _into(model, path)
+    files = artifact.verified(path)
+    config = artifact.config_of(files)
+    if artifact.WEIGHTS_FILE in files:
+        return _into(model, path, artifact.weights_of(files), config)
     if model is not None:
         raise ValueError(f"{path} holds a whole program; leave model out")
-    program, config = artifact.load_verified(path), artifact.load_config(path)
+    program = artifact.program_of(files[artifact.MODEL_FILE], path / artifact.MODEL_FILE)
     return QuantizedModel(artifact.module_of(program), config, lambda target: artifact.write(target, program, config))
 
 
-def _into(model: torch.nn.Module | None, path: Path) -> QuantizedModel:
+def _into(
+    model: torch.nn.Module | None, path: Path, weights: dict[str, torch.Tensor], config: dict[str, Any]
+) -> QuantizedModel:
     if model is None:
         raise ValueError(
             f"{path} holds the weights of a model that could not be captured; give your fp32 module, as load(folder, "
             "model=MyModel())"
         )
-    weights, config = artifact.load_weights(path), artifact.load_config(path)
     loaded = with_weights(model, weights, config)
     return QuantizedModel(loaded, config, lambda target: artifact.write_weights(target, loaded.state_dict(), config))

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 from torch.utils._pytree import TreeSpec
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.inspection import is_permitted
+from quantuner.engine.inspection import is_name, is_permitted
+from quantuner.engine.structures import KEYS
 
 _PLAIN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 _LINE = re.compile(r'File "(?:.*/)?([^/"]+)", line (\d+)')
@@ -26,26 +28,38 @@ _LINE = re.compile(r'File "(?:.*/)?([^/"]+)", line (\d+)')
 def check_structures(program: ExportedProgram) -> None:
     """Raises `SearchError` (ModelNotCapturable) where the model takes or returns what torch alone cannot make."""
     for does, structure in (("takes", program.call_spec.in_spec), ("returns", program.call_spec.out_spec)):
-        found = next(_foreign(structure), None) if structure is not None else None
-        if found is not None:
+        if structure is None:
+            continue
+        if (found := next(_foreign(structure), None)) is not None:
             raise SearchError(
                 Failure.MODEL_NOT_CAPTURABLE,
                 f"forward() {does} a {found}, which torch alone cannot make, and a saved model is loaded with torch "
                 "alone; wrap the model in one whose forward() takes and returns tensors, and tuples, lists and dicts "
                 "of them (one of transformers does so with return_dict=False)",
             )
+        if (key := next(_foreign_keys(structure, does == "takes"), None)) is not None:
+            raise SearchError(
+                Failure.MODEL_NOT_CAPTURABLE,
+                f"forward() {does} a dict with the key {key}, which a saved model may not; let keys be text or numbers"
+                + (", and text of letters, digits, spaces and . < > : / + - _" if does == "takes" else ""),
+            )
 
 
 def check_operators(graph: Graph) -> None:
     """Raises `SearchError` (ModelNotCapturable) where the graph calls what no saved program may call."""
     for node in graph.nodes:
-        if isinstance(node.target, OpOverload) and not is_permitted(f"torch.ops.{node.target}"):
+        if isinstance(node.target, (OpOverload, HigherOrderOperator)) and not is_permitted(name := _name(node.target)):
             raise SearchError(
                 Failure.MODEL_NOT_CAPTURABLE,
-                f"the model calls torch.ops.{node.target}{_where(node)}, which a saved model may not: it is loaded "
+                f"the model calls {name}{_where(node)}, which a saved model may not: it is loaded "
                 "with torch alone, and calls what torch computes with; write it with torch's own operators, or call it "
                 "outside of the model, in eval_func",
             )
+
+
+def _name(operator: OpOverload | HigherOrderOperator) -> str:
+    """As a saved program has it."""
+    return f"torch.ops.{operator}" if isinstance(operator, OpOverload) else f"torch.ops.higher_order.{operator.name()}"
 
 
 def _foreign(structure: TreeSpec) -> Iterator[str]:
@@ -56,6 +70,22 @@ def _foreign(structure: TreeSpec) -> Iterator[str]:
         class_ = structure.context if isinstance(structure.context, type) else structure.type
         yield f"{class_.__module__}.{class_.__qualname__}"
     yield from chain.from_iterable(_foreign(part) for part in structure.children())
+
+
+def _foreign_keys(structure: TreeSpec, is_given: bool) -> Iterator[str]:
+    """Keys in the structure that a program may not have; torch makes code of those of what is given."""
+    if structure.is_leaf():
+        return
+    for key in _keys(structure):
+        if not isinstance(key, KEYS) or (is_given and isinstance(key, str) and not is_name(key)):
+            yield f"{key!r:.80}"
+    yield from chain.from_iterable(_foreign_keys(part, is_given) for part in structure.children())
+
+
+def _keys(structure: TreeSpec) -> Iterable[Any]:
+    if structure.type is defaultdict:
+        return list(structure.context[1])
+    return list(structure.context) if structure.type in (dict, OrderedDict) else ()
 
 
 def _where(node: Node) -> str:

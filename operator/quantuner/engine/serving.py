@@ -36,8 +36,7 @@ def main(descriptor: int) -> None:
                 if isinstance(request, dict):
                     model = _loaded(**request)
                 else:
-                    inputs, named = request
-                    answer = model(*inputs, **named)
+                    answer = model(*request)
                 said = pickle.dumps((True, answer))
             except Exception as error:  # whatever it is, it is told to who asked
                 said = pickle.dumps((False, "".join(traceback.format_exception(error))))

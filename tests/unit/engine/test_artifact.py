@@ -68,8 +68,7 @@ def written(folder: Path, number: int) -> None:
 
 
 def number_of(folder: Path) -> int:
-    artifact.verify(folder)
-    return int(artifact.load_config(folder)["number"])
+    return int(artifact.config_of(artifact.verified(folder))["number"])
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), ValueError("refused"), KeyboardInterrupt()])
@@ -216,6 +215,42 @@ def test_a_file_that_is_not_what_was_saved_is_refused(
     harm(folder / name)
     with pytest.raises(ArtifactError, match=f"{name} is not what was saved: .*{says}.*copy the folder again"):
         quantuner.load(folder)
+
+
+def test_a_file_that_was_not_saved_is_left_alone(folder: Path) -> None:
+    (folder / "notes.txt").write_text("of the user's")
+    with torch.no_grad():
+        assert quantuner.load(folder)(images()).shape == (8, 3)
+
+
+@pytest.mark.parametrize("unlisted", [("model.pt2",), ("config.yaml",), ("model.pt2", "config.yaml", "README.md")])
+def test_a_model_that_is_not_listed_is_refused(folder: Path, unlisted: tuple[str, ...]) -> None:
+    sums = folder / "SHA256SUMS"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if not line.strip().endswith(unlisted)))
+    with pytest.raises(
+        ArtifactError, match=r"SHA256SUMS lists .*, and must list config\.yaml and either model\.pt2 or"
+    ):
+        quantuner.load(folder)
+
+
+def test_an_empty_list_is_refused(folder: Path) -> None:
+    (folder / "SHA256SUMS").write_text("")
+    with pytest.raises(ArtifactError, match=r"SHA256SUMS lists no file, and must list config\.yaml and either"):
+        quantuner.load(folder)
+
+
+@pytest.mark.parametrize("line", ["0123  ../model/model.pt2", "0123  /etc/hostname", "0123  ", "0123 model.pt2"])
+def test_a_list_of_other_things_is_refused(folder: Path, line: str) -> None:
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{line}\n")
+    with pytest.raises(ArtifactError, match=r"has the line '0123.*where a SHA-256 and a file's name are"):
+        quantuner.load(folder)
+
+
+def test_weights_that_are_not_listed_are_not_read(folder: Path) -> None:
+    torch.save({"x": torch.ones(1)}, folder / "weights.pt")
+    assert isinstance(quantuner.load(folder), QuantizedModel)
 
 
 def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:

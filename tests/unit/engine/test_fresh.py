@@ -52,6 +52,22 @@ def test_it_computes_what_the_one_loaded_here_does(model: FreshModel) -> None:
     assert torch.equal(model.eval()(batch), model.model(batch))
 
 
+def test_it_takes_inputs_by_name(model: FreshModel) -> None:
+    batch = images(seed=1)
+    assert torch.equal(model(x=batch), model(batch))
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        model(y=batch)
+
+
+def test_an_evaluation_that_gives_inputs_by_name_is_measured_alike(process: FreshProcess, tmp_path: Path) -> None:
+    engine = engine_of(seeded(Net), eval_func=lambda model: float(model(x=images(seed=1)).sum()))
+    engine.calibrate()
+    engine.fresh = process
+    found = engine.trial(initial(engine.space))
+    assert not found.error
+    assert engine.save(initial(engine.space), tmp_path / "model") == found.accuracy
+
+
 def test_threads_that_call_it_have_their_own_answers(model: FreshModel) -> None:
     batches = [images(seed=seed) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:

@@ -126,6 +126,21 @@ def test_what_the_model_holds_in_8_bits_is_refused_where_sums_overflow() -> None
         lowering._check_sums(graph, {"architecture": "x86_64"})
 
 
+@pytest.mark.parametrize("offset", [-5.0, 0.0, 5.0])
+def test_ranges_that_are_taken_of_the_input_reach_zero(offset: float) -> None:
+    x = torch.linspace(-1, 1, 128).view(8, 16) + offset
+    engine = engine_of(
+        seeded(lambda: nn.Sequential(nn.Linear(16, 3))),
+        approach="dynamic",
+        reduce_range=OVERFLOWS,
+        loader=[(x, torch.zeros(8))],
+    )
+    engine.calibrate()
+    model = engine.quantized_model(initial(engine.space))
+    with torch.no_grad():
+        torch.testing.assert_close(model.compiled()(x), model(x), rtol=0, atol=0.02)
+
+
 class Views(nn.Module):
     """Has no convolution, and views its images in an order that they have when channels come first."""
 

@@ -117,3 +117,41 @@ def test_a_search_saves_the_small_model_too(tmp_path: Path) -> None:
 def test_there_is_nothing_to_load(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="SHA256SUMS does not exist; name the folder of a saved model"):
         load(tmp_path)
+
+
+class Masked(nn.Module):
+    """Takes two inputs that have names, and one that nobody gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor, scale: float = 2.0) -> torch.Tensor:
+        y: torch.Tensor = self.fc(ids) * attention_mask * scale
+        return y
+
+
+def test_inputs_may_be_given_by_the_names_that_the_users_model_has(tmp_path: Path) -> None:
+    ids, mask = torch.linspace(-1, 1, 8).view(2, 4), torch.ones(2, 1)
+    engine = engine_of(seeded(Masked), loader=[((ids, mask), torch.zeros(2))], eval_func=lambda _: 0.0)
+    engine.calibrate()
+    model = engine.quantized_model(initial(engine.space))
+    loaded = load(model.save(tmp_path / "model"))
+    again = load(loaded.save(tmp_path / "again"))
+    assert (tmp_path / "again" / "model.pt2").read_bytes() == (tmp_path / "model" / "model.pt2").read_bytes()
+    with torch.no_grad():
+        expected = model(ids, mask)
+        for one in (model, loaded, again):
+            assert torch.equal(one(attention_mask=mask, ids=ids), expected)
+            assert torch.equal(one(ids, attention_mask=mask), expected)
+            with pytest.raises(TypeError, match="missing a required argument: 'attention_mask'"):
+                one(ids=ids)
+            with pytest.raises(TypeError, match="unexpected keyword argument 'scale'"):
+                one(ids, mask, scale=3.0)
+
+
+def test_a_copy_takes_names_too(model: QuantizedModel) -> None:
+    with quiet():
+        copied = copy.deepcopy(model)
+    with torch.no_grad():
+        assert torch.equal(copied(x=DATA), model(DATA))

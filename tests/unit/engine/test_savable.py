@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,36 @@ def test_what_torch_alone_cannot_make_is_refused(returned: Callable[[torch.Tenso
 def test_so_is_what_a_model_takes() -> None:
     with pytest.raises(SearchError, match=r"forward\(\) takes a \S*Pair\b"):
         capture(Taking(), (Pair(X, X),))
+
+
+class Kind(Enum):
+    """Of keys that only the user's code knows."""
+
+    BEST = "best"
+
+
+@pytest.mark.parametrize("returned", [lambda y: {Kind.BEST: y}, lambda y: [OrderedDict({("a", 1): y})]])
+def test_a_key_that_torch_alone_cannot_make_is_refused(returned: Callable[[torch.Tensor], Any]) -> None:
+    with pytest.raises(
+        SearchError, match=r"forward\(\) returns a dict with the key .*; let keys be text or numbers"
+    ) as raised:
+        capture(Returning(returned), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+class Keyed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        result: torch.Tensor = self.head(given["a(b)"])
+        return result
+
+
+def test_so_is_a_key_of_what_a_model_takes_that_torch_makes_code_of() -> None:
+    with pytest.raises(SearchError, match=r"takes a dict with the key 'a\(b\)', .*, and text of letters"):
+        capture(Keyed(), ({"a(b)": X},))
 
 
 def test_an_operator_of_another_library_is_refused_with_its_line() -> None:

@@ -1,0 +1,65 @@
+"""Which expressions of sizes a saved program may have: torch evaluates them as Python.
+
+Those of shapes go through sympy's `sympify`, with all that sympy exports and Python's built-in functions in sight;
+those of guards become the source of a function. So what is called must compute and do no more, with whatever
+arguments: `max("import x", key=exec)` imports. Source: torch 2.13, torch/_export/serde/serialize.py and
+torch/export/_unlift.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+
+_NAME = re.compile(r"[\w.<>:/+ -]*")
+_WORD = re.compile(r"[A-Za-z]\w*")
+_SIZES = ("size", "stride", "storage_offset", "dim", "ndimension")
+_PYTHON = ("int", "float", "bool", "abs", "min", "max", "round", "len")
+_SYMPY = (
+    *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "floor", "ceiling"),
+    *("Eq", "Ne", "Lt", "Le", "Gt", "Ge", "Equality", "Unequality", "And", "Or", "Not"),
+    *("StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan", "Piecewise", "ExprCondPair"),
+)
+_TORCH = (
+    *("FloorDiv", "ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilDiv", "LShift", "RShift"),
+    *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "TruncToFloat", "ToFloat", "RoundDecimal", "Identity"),
+    *("PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "IsNonOverlappingAndDenseIndicator"),
+)
+_CALLED = frozenset((*_PYTHON, *_SYMPY, *_TORCH))
+_SYNTAX = (
+    *(ast.Expression, ast.BoolOp, ast.boolop, ast.BinOp, ast.operator, ast.UnaryOp, ast.unaryop, ast.Compare),
+    *(ast.cmpop, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Attribute, ast.IfExp),
+)
+_ELSEWHERE = ("#", "\\", "\n", "\r")
+"""What ends or goes on elsewhere once the text stands in a line of code."""
+
+
+def harmless(expression: str) -> bool:
+    """Whether evaluating it can do no more than compute with sizes."""
+    if any(mark in expression for mark in _ELSEWHERE):
+        return False
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return all(isinstance(node, _SYNTAX) and _computes(node, id(node) in called) for node in ast.walk(tree))
+
+
+def _computes(node: ast.AST, is_called: bool) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id in _CALLED if is_called else _is_size(node.id)
+    if isinstance(node, ast.Attribute):
+        of_math = isinstance(node.value, ast.Name) and node.value.id == "math"
+        return node.attr in _SIZES or (of_math and bool(_WORD.fullmatch(node.attr)))
+    if isinstance(node, ast.Constant):
+        return not isinstance(node.value, (str, bytes)) or bool(_NAME.fullmatch(str(node.value)))
+    if isinstance(node, ast.keyword):  # as positive=True
+        return node.arg is not None and isinstance(node.value, ast.Constant)
+    return not isinstance(node, ast.Call) or isinstance(node.func, (ast.Name, ast.Attribute))
+
+
+def _is_size(name: str) -> bool:
+    """A size's name, or that of the inputs: no function, which another one might call."""
+    return bool(_WORD.fullmatch(name)) and not hasattr(builtins, name)
