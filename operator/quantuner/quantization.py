@@ -75,7 +75,8 @@ def fit(
     comm = world()
     judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
     untuned = all(given is None for given in judge.values())
-    if conf.recipes.get("layer_wise_quant"):
+    tuning = _together(comm, lambda: tuning_of(conf))
+    if tuning.quantization.recipes.get("layer_wise_quant"):
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
         return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
@@ -83,7 +84,7 @@ def fit(
     def prepared() -> TuneStrategy:
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         batches = _calibration(model, calib_dataloader, calib_func)
-        chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
+        chosen: type[TuneStrategy] = strategy_class(tuning.strategy)
         judging = {"eval_func": _nothing_judges} if untuned else judge
         return made(chosen, model, conf, q_dataloader=batches, q_func=q_func, q_hooks=q_hooks, **judging)
 

@@ -1,6 +1,7 @@
 """The conservative strategy: from full precision, group by group, on a model with a convolution and four linears."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,11 +154,12 @@ def test_ops_of_no_other_group_are_the_last_one() -> None:
     ],
 )
 def test_a_model_without_convolutions_and_linears_is_quantized(
-    model: nn.Module, data: torch.Tensor, approach: str
+    tmp_path: Path, model: nn.Module, data: torch.Tensor, approach: str
 ) -> None:
     engine = engine_of(model.eval(), loader=[data], eval_func=lambda _: 1.0, approach=approach)
     conf = tuning({"quantization": {"approach": approach}, "tuningCriterion": {"strategy": "conservative"}})
     strategy = ConservativeTuneStrategy(engine, conf)
+    strategy.folder = tmp_path / "model"
     finished = strategy.traverse()
     assert (finished.outcome, finished.best, strategy.trials_count) == (Outcome.TARGET_MET, 1, 1)
     assert strategy.winner_config is not None
