@@ -35,6 +35,7 @@ from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.options import options
 from quantuner.strategy import TuneStrategy, strategy_class
+from quantuner.strategy.overridden import end_of, made
 from quantuner.strategy.ranks import agreed
 from quantuner.strategy.recording import kept_in
 from quantuner.strategy.reporting import report
@@ -74,7 +75,8 @@ def fit(
     comm = world()
     judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
     untuned = all(given is None for given in judge.values())
-    if conf.recipes.get("layer_wise_quant"):
+    tuning = _together(comm, lambda: tuning_of(conf))
+    if tuning.quantization.recipes.get("layer_wise_quant"):
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
         return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
@@ -82,15 +84,9 @@ def fit(
     def prepared() -> TuneStrategy:
         _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
         batches = _calibration(model, calib_dataloader, calib_func)
-        chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
-        return chosen(
-            model,
-            conf,
-            q_dataloader=batches,
-            q_func=q_func,
-            q_hooks=q_hooks,
-            **({"eval_func": _nothing_judges} if untuned else judge),
-        )
+        chosen: type[TuneStrategy] = strategy_class(tuning.strategy)
+        judging = {"eval_func": _nothing_judges} if untuned else judge
+        return made(chosen, model, conf, q_dataloader=batches, q_func=q_func, q_hooks=q_hooks, **judging)
 
     with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
         if comm.rank == 0 and not untuned:
@@ -153,7 +149,7 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
     strategy.comm = comm
     kept = _together(comm, lambda: _kept(strategy, comm.size) if comm.rank == 0 else None)
     try:
-        found = comm.broadcast(_together(comm, lambda: _found(strategy)))
+        found = comm.broadcast(_together(comm, lambda: _found(strategy, comm.rank)))
     finally:
         if kept is not None:
             kept.close()
@@ -171,11 +167,12 @@ def _unpacked(strategy: TuneStrategy, saved: bytes) -> QuantizedModel:
         return strategy.engine.load(unpack(saved, Path(folder) / "model"))
 
 
-def _found(strategy: TuneStrategy) -> dict[str, Any] | None:
+def _found(strategy: TuneStrategy, rank: int) -> dict[str, Any] | None:
     """Searches; on rank 0 records the end and returns the winning configuration, None where none meets or elsewhere."""
-    finished = strategy.distributed_traverse()
-    if finished is None:
+    returned = strategy.distributed_traverse()
+    if rank:
         return None
+    finished = end_of(strategy, returned)
     strategy.recorder.append(finished)
     if finished.best is not None:
         write_report(strategy.folder, report(strategy.recorder.history, finished, strategy.engine.saved_seconds))

@@ -37,6 +37,7 @@ from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.warming import warm
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.meeting import meet, threads_of
+from quantuner.strategy.overridden import end_of
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
 from quantuner.strategy.reporting import report
@@ -177,7 +178,7 @@ def _searched(
         strategy.hosts_answer = functools.partial(all_answer, read_hostfile(args.hostfile))
     strategy.folder = (args.output or args.workspace) / "model"
     strategy.artifact_name = _artifact_name(args, tuning)
-    finished = strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm)
+    finished = end_of(strategy, strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm))
     if finished.best is None:  # the baseline alone took all the time
         return finished
     try:

@@ -68,6 +68,30 @@ DATA = {"calib_dataloader": calibration()}
             id="hook",
         ),
         pytest.param(
+            _given(**DATA, eval_func=accuracy, q_hooks={"on_train_begin": tuned}),
+            ValueError,
+            "q_hooks are called around training, but the approach is static.*or leave q_hooks out",
+            id="hooks unasked",
+        ),
+        *(
+            pytest.param(
+                _given(**DATA, conf=QuantizationAwareTrainingConfig(), q_func=tuned, q_hooks=hooks),
+                ValueError,
+                "q_hooks must be a dict of on_train_begin and on_train_end to functions, not ",
+                id=f"hooks {hooks}",
+            )
+            for hooks in ([1], {"on_train_begin": 1})
+        ),
+        *(
+            pytest.param(
+                _given(**DATA, eval_func=accuracy, conf=conf),
+                ValueError,
+                "conf must be a PostTrainingQuantConfig or a QuantizationAwareTrainingConfig, not .*; give one",
+                id=f"conf {conf!r:.20}",
+            )
+            for conf in (None, {"approach": "static"}, TuningCriterion())
+        ),
+        pytest.param(
             _given(**DATA, conf=PostTrainingQuantConfig(tuning_criterion=TuningCriterion("basik"))),
             SearchError,
             "'basik' is not known.*basic",

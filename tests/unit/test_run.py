@@ -106,6 +106,27 @@ def test_a_search_with_the_users_own_strategy(tmp_path: Path) -> None:
     assert report["model"] == history(tmp_path).launches[0].model
 
 
+HOOKED = """
+@strategy_registry
+class HookedTuneStrategy(TuneStrategy):
+    def stages(self):
+        yield [self.start(100)]
+
+    def traverse(self):
+        BODY
+"""
+
+
+@pytest.mark.parametrize("body", ["super().traverse()", "pass"])
+def test_a_traverse_that_returns_nothing_ends_a_search_if_it_has_searched(tmp_path: Path, body: str) -> None:
+    top = HOOKED.replace("BODY", body)
+    assert run.main([*prepared(tmp_path, top=top, tuningCriterion={"strategy": "hooked"}), "--serial"]) == 0
+    if body == "pass":
+        assert failure(tmp_path).reason == Failure.STRATEGY_RAISED
+    else:
+        assert isinstance(history(tmp_path).end, Finished)
+
+
 TINY = """
 torch.set_flush_denormal(True)
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from quantuner.api.journal import History, Selection, Trial
 from quantuner.api.spec import AccuracyCriterion, Objective, Tuning
 
-TINY = 1e-20  # stands for a zero that would be divided by, as in Neural Compressor
-
 
 def best(tuning: Tuning, history: History) -> Trial | None:
     """The winner so far; where none meets the criterion the most accurate trial, the earlier at a tie.
@@ -33,7 +31,7 @@ def choose(
     if selection is Selection.OBJECTIVES:
         if len(objectives) > 1:
             measured = [t for t in complete if not t.bound]  # abandoned before the time limit was set
-            return best_result(measured, trials[0], objectives, criterion)
+            return best_result(measured, objectives, criterion)
         return _never_worse(meeting, objectives, criterion)
     return meeting[0]
 
@@ -72,16 +70,14 @@ def _never_worse(meeting: Sequence[Trial], objectives: Sequence[Objective], crit
     return found
 
 
-def best_result(
-    complete: Sequence[Trial], baseline: Trial, objectives: Sequence[Objective], criterion: AccuracyCriterion
-) -> Trial:
+def best_result(complete: Sequence[Trial], objectives: Sequence[Objective], criterion: AccuracyCriterion) -> Trial:
     """The trial with the highest weighted score among those that meet the criterion; the first at a tie.
 
-    Each objective is a column of baseline / value, turned so that more is better and scaled to [0, 1] over all
-    complete trials. Source: Neural Compressor 2.x, MultiObjective.best_result; there a trial that misses the
-    criterion scores 0 and may win over one that meets it, here it is left out.
+    Each objective is a column, scaled to [0, 1] over all complete trials, 1 for the best. Source: Neural Compressor
+    2.x, MultiObjective.best_result; there a trial that misses the criterion scores 0 and may win over one that meets
+    it, here it is left out.
     """
-    columns = [_column(complete, baseline, o.name, criterion) for o in objectives]
+    columns = [_column([t.objectives[o.name] for t in complete], o.name, criterion) for o in objectives]
     weights = [o.weight for o in objectives]
     scores = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in zip(*columns, strict=True)]
     return max(
@@ -89,15 +85,21 @@ def best_result(
     )[1]
 
 
-def _column(complete: Sequence[Trial], baseline: Trial, name: str, criterion: AccuracyCriterion) -> list[float]:
-    reference = baseline.objectives[name] or TINY
-    values = [t.objectives[name] or TINY for t in complete]
-    absolute = name == "accuracy" and criterion.criterion == "absolute"
-    column = [reference - v for v in values] if absolute else [reference / v for v in values]
-    if higher_is_better(name, criterion):
-        column = [max(column) + min(column) - x for x in column]
-    low, high = min(column), max(column)
-    return [(x - low) / (high - low) for x in column] if high > low else column
+def _column(values: Sequence[float], name: str, criterion: AccuracyCriterion) -> list[float]:
+    """The values of one objective, scaled to [0, 1], 1 for the best.
+
+    Seconds and bytes go by their inverse, as in Neural Compressor. There a relative accuracy does too, which turns the
+    order of negative ones round and lets a single 0 outweigh every other difference; here accuracies keep theirs.
+    """
+    if name != "accuracy" and min(values) > 0:  # one so small that it was rounded to 0 has no inverse
+        least = min(values)
+        return _scaled([least / v for v in values])
+    return _scaled([v if higher_is_better(name, criterion) else -v for v in values])
+
+
+def _scaled(values: Sequence[float]) -> list[float]:
+    low, high = min(values) / 2, max(values) / 2  # of halves: the span of two huge ones is infinite
+    return [(v / 2 - low) / (high - low) if high > low else 1.0 for v in values]
 
 
 def pareto_front(trials: Sequence[Trial], criterion: AccuracyCriterion, limit: int | None = None) -> list[Trial]:

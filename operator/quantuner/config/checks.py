@@ -39,10 +39,16 @@ def only(default: Any, why: str) -> Check:
     return check
 
 
+def unboxed(value: Any) -> Any:
+    """A scalar of NumPy as Python's own, which YAML and JSON can say; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+
+
 def number(*, least: float | None = None, integer: bool = False) -> Check:
     kind = "an integer" if integer else "a number"
 
     def check(value: Any) -> Any:
+        value = unboxed(value)
         fits = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
         if not fits or (least is not None and value < least):
             raise ValueError(f"must be {kind}{'' if least is None else f' of at least {least}'}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, ClassVar
 
-from quantuner.config.checks import Check, Checked, near, number, one_of
+from quantuner.config.checks import Check, Checked, near, number, one_of, unboxed
 
 OBJECTIVES = ("performance", "accuracy", "modelsize", "footprint")
 
@@ -84,7 +85,28 @@ def _one_each(key: str, values: Any, count: int, check: Check) -> None:
 def _kwargs(value: Any) -> Any:
     if value is not None and not (isinstance(value, Mapping) and all(isinstance(k, str) for k in value)):
         raise ValueError("must be a dict with string keys, or None")
-    return value
+    return None if value is None else {key: _sayable(one, key) for key, one in value.items()}
+
+
+def _sayable(value: Any, where: str) -> Any:
+    """The value, NumPy's scalars as Python's own. Raises `ValueError` for what a resource can neither say nor name.
+
+    That would not tell one search from another either, and a search that is resumed must be the same.
+    """
+    value = unboxed(value)
+    if isinstance(value, (set, frozenset)):
+        raise ValueError(f"has a set at {where}, whose order is another in every process; give a list")
+    if isinstance(value, Mapping):
+        return {key: _sayable(one, f"{where}.{key}") for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        kept = [_sayable(one, f"{where}[{place}]") for place, one in enumerate(value)]
+        return tuple(kept) if isinstance(value, tuple) else kept
+    if value is None or isinstance(value, (str, int, float, PurePath)) or callable(value):
+        return value
+    raise ValueError(
+        f"has {type(value).__name__} at {where}, which a resource cannot say; give text, numbers, lists or dicts of "
+        "these, a path or a function"
+    )
 
 
 def _strategy(value: Any) -> Any:

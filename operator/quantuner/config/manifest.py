@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 from quantuner.api import names
@@ -20,8 +22,8 @@ def manifest_of(config: Config, name: str = "local", entrypoint: str = ENTRYPOIN
 
     Raises as `tuning_of`, and `ValueError` for a function among `strategy_kwargs` that a resource cannot name.
     """
-    for key, value in (config.tuning_criterion.strategy_kwargs or {}).items():
-        if callable(value) and "<" in getattr(value, "__qualname__", "<"):
+    for key, value in _functions(config.tuning_criterion.strategy_kwargs or {}):
+        if "<" in getattr(value, "__qualname__", "<"):
             raise ValueError(
                 f"strategy_kwargs.{key}: a resource names a function as module:function; give a function of a module, "
                 f"not {value!r:.80}"
@@ -90,8 +92,23 @@ def _override(override: Override) -> dict[str, Any]:
     return body
 
 
+def _functions(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every callable in plain data, with its key."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _functions(one, f"{where}.{key}".lstrip("."))
+    elif callable(value):
+        yield where, value
+
+
 def _plain(value: Any) -> Any:
-    """A callable, as a loss, by the `module:name` under which the resource names it."""
+    """In YAML's own types: a path as text, a callable, as a loss, by the `module:name` that names it in a resource."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (PurePath, Enum)):
+        return str(value) if isinstance(value, PurePath) else value.value
     if not callable(value):
         return value
     return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from quantuner.api.spec import CORRECTIONS, INT8_RECIPES
-from quantuner.config.checks import Check, Checked, anything, each_once, number, one_of, only
+from quantuner.config.checks import Check, Checked, anything, each_once, number, one_of, only, unboxed
 from quantuner.config.criteria import AccuracyCriterion, TuningCriterion
 from quantuner.config.recipes import checked_recipes
 from quantuner.space.constraints import overrides_of
@@ -30,13 +30,13 @@ def _approach(value: Any) -> Any:
 
 
 def _sizes(value: Any) -> list[int]:
+    value = unboxed(value)
     sizes = [value] if isinstance(value, int) else value
     if not isinstance(sizes, (list, tuple)) or not sizes:
         raise ValueError("must be a number of samples, or a list of them")
-    for size in sizes:
-        number(least=1, integer=True)(size)
-    each_once(sizes)
-    return list(sizes)
+    kept = [number(least=1, integer=True)(size) for size in sizes]
+    each_once(kept)
+    return kept
 
 
 def _ops(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantuner.config.checks import each_once, near, one_of, only
+from quantuner.config.checks import each_once, near, one_of, only, unboxed
 
 RECIPES = (
     "smooth_quant",
@@ -105,26 +105,27 @@ def _smooth_quant_args(value: Any) -> dict[str, Any]:
 def _auto_alpha_args(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or set(value) - set(AUTO_ALPHA_ARGS):
         raise ValueError(f"auto_alpha_args is a dict with {', '.join(AUTO_ALPHA_ARGS)}")
-    low, high, step = ({**AUTO_ALPHA_ARGS, **value}[name] for name in AUTO_ALPHA_ARGS)
+    kept = {name: unboxed(alpha) for name, alpha in value.items()}
+    low, high, step = ({**AUTO_ALPHA_ARGS, **kept}[name] for name in AUTO_ALPHA_ARGS)
     if not all(_is_fraction(number) for number in (low, high, step)) or low > high or step < LEAST_STEP:
         raise ValueError(
             "has auto_alpha_args that are no range; give 0 ≤ alpha_min ≤ alpha_max ≤ 1 and "
             f"{LEAST_STEP} ≤ alpha_step ≤ 1"
         )
-    return dict(value)
+    return kept
 
 
 def _alpha(value: Any) -> Any:
     """A number, a list of them, which are tried one by one, or `"auto"`."""
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":  # an array has no one answer
         return value
-    alphas = list(value) if isinstance(value, (list, tuple)) else [value]
+    alphas = [unboxed(alpha) for alpha in (value if isinstance(value, (list, tuple)) else [value])]
     if not alphas or not all(_is_fraction(alpha) for alpha in alphas):
         raise ValueError(
             "has a smooth_quant alpha that is no number in [0, 1] nor 'auto'; give one, or a list of such numbers"
         )
     each_once(alphas)
-    return alphas if isinstance(value, (list, tuple)) else value
+    return alphas if isinstance(value, (list, tuple)) else alphas[0]
 
 
 def _is_fraction(value: Any) -> bool:

@@ -15,7 +15,14 @@ from quantuner.space.constraints import dict_of, overrides_of
 
 
 def tuning_of(config: Config, name: str = "local") -> Tuning:
-    """The parsed resource that `config` spells. Its task is empty: model and data are given as objects."""
+    """The parsed resource that `config` spells. Its task is empty: model and data are given as objects.
+
+    Raises `ValueError` for what is no configuration, and for one that says two strategies.
+    """
+    if not isinstance(config, PostTrainingQuantConfig):
+        raise ValueError(
+            f"conf must be a PostTrainingQuantConfig or a QuantizationAwareTrainingConfig, not {config!r:.80}; give one"
+        )
     criterion, accuracy = config.tuning_criterion, config.accuracy_criterion
     named = criterion.named_strategy
     if config.quant_level == 0 and named not in (None, "conservative"):

@@ -1,9 +1,11 @@
 """The auto strategy (quantization level auto): the default configuration, then the strategies that deserve it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_class, strategy_registry
 
@@ -19,6 +21,7 @@ class AutoTuneStrategy(TuneStrategy):
     """
 
     accepts = ("metric",)
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"metric": arguments.distance}
     refines = True
     _last: TuneStrategy | None = None
 

@@ -31,6 +31,7 @@ from quantuner.engine.judging import judged_by
 from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.ranges import RANGES_FILE, KeptRanges
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.distribution import master, slave
 from quantuner.strategy.evaluating import evaluated
 from quantuner.strategy.head_start import HeadStart
@@ -66,6 +67,8 @@ class TuneStrategy(Spaced):
 
     accepts: ClassVar[tuple[str, ...] | None] = None
     """Keys of `strategy_kwargs` that this strategy reads; where a class does not say, any."""
+    checks: ClassVar[Mapping[str, arguments.Check]] = {}
+    """What their values must be, by key."""
     refines = False
     """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins."""
 
@@ -96,7 +99,7 @@ class TuneStrategy(Spaced):
         self.tuning: Tuning = conf if isinstance(conf, Tuning) else tuning_of(conf)
         self._check_kwargs()
         self.config: Config = config_of(conf) if isinstance(conf, Tuning) else conf
-        self.q_func, self.q_hooks = q_func, dict(q_hooks or {})
+        self.q_func, self.q_hooks = q_func, arguments.hooks(q_hooks)
         self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
         self.eval_func = eval_func
         self.engine = model if isinstance(model, Engine) else self._engine(model)
@@ -139,16 +142,18 @@ class TuneStrategy(Spaced):
         self.setup_resume(resume)
 
     def _nothing_told(self) -> State:
-        default = self.start(self.tuning_space.calib_sampling_sizes[0])
         criterion = self.tuning.accuracy_criterion
-        return State(self.objectives, criterion, default, self.initial_best_acc(), self.refines)
+        return State(self.objectives, criterion, self._default(), self.initial_best_acc(), self.refines)
 
     def _check_kwargs(self) -> None:
         """A key that nobody reads is a mistake; the error names the nearest right one."""
+        given = self.tuning.tuning_criterion.strategy_kwargs
+        for key in given.keys() & self.checks.keys():
+            self.checks[key](key, given[key])
         accepted: tuple[str, ...] | None = vars(type(self)).get("accepts")  # a user's subclass may read more
         if accepted is None:
             return
-        for key in self.tuning.tuning_criterion.strategy_kwargs:
+        for key in given:
             if key not in accepted:
                 nearest = difflib.get_close_matches(key, accepted, n=1)
                 hint = f" (did you mean {nearest[0]}?)" if nearest else ""

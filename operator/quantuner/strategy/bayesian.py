@@ -1,10 +1,12 @@
 """The bayesian strategy: a Gaussian process over the ops' configurations proposes the next ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from optuna.samplers import GPSampler
 
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 from quantuner.strategy.studies import Proposals, calm
@@ -19,6 +21,7 @@ class BayesianTuneStrategy(TuneStrategy):
     """
 
     accepts = ("seed", "batch_size")
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"seed": arguments.seed, "batch_size": arguments.whole}
 
     def stages(self) -> Iterator[list[TuneConfig]]:
         with calm():

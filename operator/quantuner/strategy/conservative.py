@@ -7,8 +7,8 @@ from quantuner.space.config import OpConfig, TuneConfig, default_config
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
-GROUPS = ("conv", "matmul", "bmm", "linear")
-"""Prefixes of lower-case op types, in the order in which groups are tried."""
+GROUPS = ("conv", "matmul", "bmm", "linear", "")
+"""Prefixes of lower-case op types, in the order in which groups are tried; an op is of the first that fits."""
 
 
 @strategy_registry
@@ -16,7 +16,7 @@ class ConservativeTuneStrategy(TuneStrategy):
     """Groups of like ops are quantized one group after the other; one that costs too much is tried op by op.
 
     Source: Neural Compressor 2.x's ConservativeTuneStrategy. There a group that fails is given up, although its
-    description promises single ops.
+    description promises single ops, and ops of no group are never quantized.
     """
 
     accepts = ()
@@ -32,7 +32,10 @@ class ConservativeTuneStrategy(TuneStrategy):
                 return
 
     def _quantize_groups(self, kept: TuneConfig) -> Iterator[list[TuneConfig]]:
-        for group in self.groups():
+        groups = self.groups()
+        if not groups:
+            yield [kept]
+        for group in groups:
             whole = kept.having(self._quantized(group))
             yield [whole]
             if self.meets(whole):
@@ -59,10 +62,13 @@ class ConservativeTuneStrategy(TuneStrategy):
                 yield config
 
     def groups(self) -> list[list[str]]:
-        """Names of the quantizable ops by group; those of no group stay at high precision."""
-        capable = [c for c in self.tuning_space.capabilities if c.quantized_modes and c.op.name not in self.recipes.off]
-        found = [[c.op.name for c in capable if c.op.type.lower().startswith(prefix)] for prefix in GROUPS]
-        return [group for group in found if group]
+        """Names of the ops that may be quantized, by group."""
+        found: dict[str, list[str]] = {prefix: [] for prefix in GROUPS}
+        for capability in self.tuning_space.capabilities:
+            if capability.quantized_modes and capability.op.name not in self.recipes.off:
+                type_ = capability.op.type.lower()
+                found[next(prefix for prefix in GROUPS if type_.startswith(prefix))].append(capability.op.name)
+        return [group for group in found.values() if group]
 
     def _quantized(self, names: list[str]) -> dict[str, OpConfig]:
         """The ops at their default, static where they can."""

@@ -27,5 +27,10 @@ class ExhaustiveTuneStrategy(TuneStrategy):
                 yield self._all(size, precisions)
 
     def _all(self, size: int, precisions: bool) -> Iterator[TuneConfig]:
-        for config in samplers.op_wise(self.tuning_space.capabilities, precisions=precisions):
-            yield self.recipes.keep(config.calibrated_with(size))
+        """With precisions those that the first stage had are left out: repeats in a row would end the search."""
+        start, off = self.start(size), self.recipes.off
+        space = [c for c in self.tuning_space.capabilities if c.op.name not in off]
+        first = {c.op.name: next(iter(c.modes)) for c in space}
+        for config in samplers.op_wise(space, precisions=precisions):
+            if not precisions or any(config[name].mode is not mode for name, mode in first.items()):
+                yield start.having(config)

@@ -1,10 +1,12 @@
 """The hawq_v2 strategy: cumulative fallback in the order of the loss's curvature."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from quantuner.space import samplers
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
@@ -19,6 +21,7 @@ class HAWQ_V2TuneStrategy(TuneStrategy):  # noqa: N801 - the name that users kno
     """
 
     accepts = ("seed", "hawq_v2_loss")
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"seed": arguments.seed, "hawq_v2_loss": arguments.loss}
 
     def reads_accuracy(self, config: TuneConfig) -> bool:
         return False

@@ -1,7 +1,8 @@
 """The mse_v2 strategy: ops fall back one after the other, each chosen anew by the error at the model's output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import ClassVar
 
 from quantuner.space import samplers
 from quantuner.space.capability import PRECISIONS, Mode
@@ -23,6 +24,7 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
     """
 
     accepts = ("confidence_batches",)
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"confidence_batches": arguments.whole}
     refines = True
 
     def reads_accuracy(self, config: TuneConfig) -> bool:

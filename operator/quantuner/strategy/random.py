@@ -1,9 +1,11 @@
 """The random strategy: configurations drawn uniformly, each at most once."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.choices import Choices
 from quantuner.strategy.registry import strategy_registry
@@ -17,6 +19,7 @@ class RandomTuneStrategy(TuneStrategy):
     """
 
     accepts = ("seed",)
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"seed": arguments.seed}
 
     def reads_accuracy(self, config: TuneConfig) -> bool:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,12 @@ from quantuner.api.spec import Tuning
 from quantuner.config.recipes import checked_recipes
 from quantuner.engine.engine import Engine
 from quantuner.engine.quantized import QuantizedModel
+from quantuner.engine.quiet import quiet
 from quantuner.space.config import TuneConfig
 from quantuner.space.forms import as_dict, from_dict
 from quantuner.space.tree import TuningSpace
 from quantuner.strategy.objectives import Objectives, Result
-from quantuner.strategy.recipes import Recipes
+from quantuner.strategy.recipes import Recipes, of_one_trial
 from quantuner.strategy.search import Recorder
 from quantuner.strategy.state import State
 
@@ -50,15 +52,17 @@ class Reading:
         if isinstance(body, TuneConfig):
             return body
         try:
-            checked_recipes(body.get("recipe_cfgs") or {})
+            recipes = of_one_trial(checked_recipes(body.get("recipe_cfgs") or {}))
         except ValueError as error:
             raise SearchError(Failure.CONFIGURATION_INVALID, f"recipe_cfgs {error}") from error
-        return self.recipes.keep(from_dict(body, self.tuning_space))
+        return self.recipes.keep(from_dict({**body, "recipe_cfgs": recipes}, self.tuning_space))
 
     @property
     def evaluation_result(self) -> Result:
-        """Evaluates `self.model` now, and returns its accuracy and objectives. Not cached."""
-        return self.objectives.result(self.engine.measure(self.model))
+        """Evaluates a copy of `self.model` now, in evaluation mode, and returns its accuracy and objectives."""
+        with quiet():  # copying a graph warns
+            model = copy.deepcopy(self.model).eval()
+        return self.objectives.result(self.engine.measure(model))
 
     @property
     def baseline(self) -> Result | None:

@@ -77,5 +77,16 @@ class Recipes:
         return config.with_recipes({"smooth_quant": True, "smooth_quant_args": arguments})
 
 
+def of_one_trial(recipes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Recipes with one alpha. Raises `ValueError` for several: which of them is tried, who yields them says."""
+    arguments = recipes.get("smooth_quant_args", {})
+    alpha = arguments.get("alpha")
+    if not isinstance(alpha, (list, tuple)):
+        return recipes
+    if len(alpha) > 1:
+        raise ValueError(f"has alphas {list(alpha)}, and a trial takes one alpha; yield a configuration for each")
+    return {**recipes, "smooth_quant_args": {**arguments, "alpha": alpha[0]}}
+
+
 def in_fp32(config: TuneConfig, names: Sequence[str]) -> TuneConfig:
     return config.having(dict.fromkeys(names, FP32))

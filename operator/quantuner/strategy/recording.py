@@ -52,6 +52,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
+    if isinstance(value, (set, frozenset)):  # whose order is another in every process
+        return sorted((_plain(one) for one in value), key=str)
     if isinstance(value, (str, int, float)):
         return value
     return getattr(value, "__qualname__", re.sub(r" at 0x[0-9a-f]+", "", str(value)))

@@ -272,8 +272,10 @@ class Search:
         failed = self.recorder.history.tried
         if not failed and outcome is Outcome.TIMEOUT:  # the baseline alone took that long
             return Finished(outcome=outcome, best=None, accuracy=None, artifact="", time=utc_now())
-        last = failed[-1].error if failed else "no configuration was tried"
-        message = f"all {len(failed)} trials failed; the last one: {last}"
+        if not failed:
+            message = f"{type(self.strategy).__name__} asked for no configuration; let it yield one, or take another"
+            raise SearchError(Failure.STRATEGY_RAISED, message)
+        message = f"all {len(failed)} trials failed; the last one: {failed[-1].error}"
         raise SearchError(Failure.ALL_TRIALS_FAILED, message, self._last_traceback)
 
     def _save(self, config: TuneConfig, folder: Path) -> float:

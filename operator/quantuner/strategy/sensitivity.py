@@ -1,10 +1,12 @@
 """The sensitivity strategy: a cheap proxy ranks the ops, true accuracy finds the smallest fallback set."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from quantuner.space import samplers
 from quantuner.space.capability import PRECISIONS, Mode
 from quantuner.space.config import OpConfig, TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 
@@ -27,6 +29,7 @@ class SensitivityTuneStrategy(TuneStrategy):
     """
 
     accepts = ("metric",)
+    checks: ClassVar[Mapping[str, arguments.Check]] = {"metric": arguments.distance}
     refines = True
 
     def reads_accuracy(self, config: TuneConfig) -> bool:

@@ -30,18 +30,21 @@ class Spaced(Reading):
     def set_tuning_space(self, conf: Any) -> None:
         """Creates capability, tuning space and recipes from the model and the user's configuration.
 
-        Another `conf` than the strategy's own replaces its constraints and recipes. Raises `SearchError` where they
-        do not fit the model.
+        Another `conf` than the strategy's own replaces its approach, constraints and recipes; calibration sizes stay
+        those that ranges are made for. Before the first trial is told, `best_config` follows. Raises `SearchError`
+        where they do not fit the model.
         """
         if conf is self.conf:
             quantization, capabilities = self.tuning.quantization, self.engine.space
         else:
             quantization = (conf if isinstance(conf, Tuning) else tuning_of(conf)).quantization
             capabilities = constrain(self.engine.captured.ops, quantization, self.engine.precisions)
-        self.tuning_space = TuningSpace(capabilities, quantization.calibration_sampling_sizes)
+        self.tuning_space = TuningSpace(capabilities, self.engine.quantization.calibration_sampling_sizes)
         capable = {c.op.name for c in self.tuning_space.capabilities if Mode.FP32 in c.modes}
         ops = {name: [op for op in ops if op in capable] for name, ops in self.engine.recipe_ops.items()}
         self.recipes = Recipes(quantization.recipes, ops)
+        if "state" in vars(self):  # else the constructor is still at it
+            self.state.begin_with(self._default())
 
     @property
     def seed(self) -> int:
@@ -68,6 +71,9 @@ class Spaced(Reading):
     def start(self, size: int) -> TuneConfig:
         """Every op with its first options, ranges of `size` calibration samples, and the user's recipes."""
         return self.recipes.keep(initial(self.tuning_space.capabilities).calibrated_with(size))
+
+    def _default(self) -> TuneConfig:
+        return self.start(self.tuning_space.calib_sampling_sizes[0])
 
     def has_fallen(self, config: TuneConfig) -> bool:
         """Whether an op is at high precision that could be quantized, and is not left there by the user's recipes."""
@@ -118,7 +124,8 @@ class Spaced(Reading):
     def set_q_func(self) -> None:
         """Gives the engine the training function and hooks of quantization-aware training.
 
-        Raises `ValueError` where the approach is training and there is no function, or the other way round.
+        Raises `ValueError` where the approach is training and there is no function, or the other way round; and for
+        hooks that nothing would call.
         """
         training = self.tuning.quantization.approach == "qat"
         function = self.q_func or self.engine.task.train_func
@@ -127,9 +134,11 @@ class Spaced(Reading):
                 "quantization-aware training needs a training function; give q_func (or Task.train_func), "
                 "called with the prepared model"
             )
-        if self.q_func is not None and not training:
-            raise ValueError(
-                f"q_func trains the model, but the approach is {self.tuning.quantization.approach}; "
-                "use QuantizationAwareTrainingConfig (spec.quantization.approach: qat) or leave q_func out"
-            )
+        unasked = {"q_func trains the model": self.q_func, "q_hooks are called around training": self.q_hooks or None}
+        for does, given in unasked.items():
+            if given is not None and not training:
+                raise ValueError(
+                    f"{does}, but the approach is {self.tuning.quantization.approach}; use "
+                    f"QuantizationAwareTrainingConfig (spec.quantization.approach: qat) or leave {does.split()[0]} out"
+                )
         self.engine.train_with(function, self.q_hooks)

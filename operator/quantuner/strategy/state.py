@@ -13,7 +13,7 @@ from quantuner.strategy.objectives import Objectives, Result
 
 @dataclass
 class State:
-    """Told results and what follows from them. Only `begin`, `tell`, `recall` and `win` change them."""
+    """Told results and what follows from them. Only the methods that take something change them."""
 
     objectives: Objectives
     criterion: AccuracyCriterion
@@ -35,6 +35,11 @@ class State:
     """By the configuration's digest."""
     configs: dict[str, TuneConfig] = field(default_factory=dict)
     """Those that were told, by digest."""
+
+    def begin_with(self, default: TuneConfig) -> None:
+        """Takes another default configuration, as long as nothing is told."""
+        if not self.trials_count:
+            self.best_config = default
 
     def begin(self, baseline: TrialResult) -> None:
         """Takes the fp32 model's result, before the first stage is asked."""

@@ -1,13 +1,15 @@
 """The tpe strategy: a tree-structured Parzen estimator trades accuracy against modelled latency."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from optuna.samplers import TPESampler
 
 from quantuner.api.spec import AccuracyCriterion
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import arguments
 from quantuner.strategy.base import TuneStrategy
 from quantuner.strategy.registry import strategy_registry
 from quantuner.strategy.studies import Proposals, calm
@@ -51,6 +53,12 @@ class TPETuneStrategy(TuneStrategy):
     """
 
     accepts = ("seed", "batch_size", "accuracy_weight", "latency_weight")
+    checks: ClassVar[Mapping[str, arguments.Check]] = {
+        "seed": arguments.seed,
+        "batch_size": arguments.whole,
+        "accuracy_weight": arguments.weight,
+        "latency_weight": arguments.weight,
+    }
 
     def stages(self) -> Iterator[list[TuneConfig]]:
         with calm():

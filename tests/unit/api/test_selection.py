@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantuner.api.journal import History, Selection, Trial
-from quantuner.api.selection import best, best_result, choose, pareto_front
+from quantuner.api.selection import _column, best, best_result, choose, pareto_front
 from quantuner.api.spec import AccuracyCriterion, Objective
 from tests.unit.records import launched, told, tuning
 
@@ -93,7 +93,50 @@ def test_one_that_misses_the_criterion_never_wins_by_its_objectives() -> None:
 
 def test_a_zero_objective_does_not_divide() -> None:
     trials = [timed(0, 0.0), timed(1, 0.0), timed(2, 1.0)]
-    assert best_result(trials[1:], trials[0], (Objective("performance"), Objective("accuracy")), HIGHER) is trials[1]
+    assert best_result(trials[1:], (Objective("performance"), Objective("accuracy")), HIGHER) is trials[1]
+
+
+def test_an_accuracy_of_zero_does_not_outweigh_the_differences_of_others() -> None:
+    objectives = (Objective("accuracy", 0.95), Objective("performance", 0.05))
+    trials = [timed(0, 4.0), timed(1, 1.0, 0.815), timed(2, 1.01, 0.9)]
+    criterion = AccuracyCriterion(tolerable_loss=0.1)
+    assert choose(trials, Selection.OBJECTIVES, objectives, criterion) is trials[2]
+    failed = timed(3, 1.005, 0.0, meets=False)
+    assert choose([*trials, failed], Selection.OBJECTIVES, objectives, criterion) is trials[2]
+
+
+def test_an_objective_that_is_rounded_to_zero_does_not_outweigh_the_others() -> None:
+    objectives = (Objective("performance"), Objective("accuracy"))
+    trials = [timed(0, 9.0), timed(1, 1.0, 0.5), timed(2, 0.9, 0.6), timed(3, 0.0, 0.4)]
+    assert choose(trials[:3], Selection.OBJECTIVES, objectives, HIGHER) is trials[2]
+    assert choose(trials, Selection.OBJECTIVES, (objectives[0], Objective("accuracy", 2)), HIGHER) is trials[2]
+
+
+criteria = st.builds(AccuracyCriterion, st.sampled_from(["relative", "absolute"]), st.just(0.5), st.booleans())
+accuracies = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=8)
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=8), criteria, st.sampled_from([0.01, 1.0, 1e30]))
+def test_with_all_the_weight_on_accuracy_the_most_accurate_wins(
+    found: list[int], criterion: AccuracyCriterion, scale: float
+) -> None:
+    trials = [timed(i, 1.0 + i, scale * a) for i, a in enumerate([1, *found])]
+    winner = choose(trials, Selection.OBJECTIVES, (Objective("accuracy"), Objective("performance", 0)), criterion)
+    best_accuracy = (max if criterion.higher_is_better else min)(scale * a for a in found)
+    assert winner is not None
+    assert winner.accuracy == best_accuracy
+
+
+@given(accuracies, criteria)
+def test_the_column_of_accuracies_has_their_order_and_lies_between_0_and_1(
+    found: list[float], criterion: AccuracyCriterion
+) -> None:
+    column = _column(found, "accuracy", criterion)
+    assert max(column) == 1
+    assert all(0 <= scaled <= 1 for scaled in column)
+    for one, scaled in zip(found, column, strict=True):
+        for other, beside in zip(found, column, strict=True):
+            assert scaled >= beside or not criterion.better(one, than=other)
 
 
 def test_the_last_launch_says_the_rule() -> None:

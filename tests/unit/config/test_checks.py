@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,21 @@ def test_a_number_inside_is_kept_as_it_is(check: Check, value: float) -> None:
     kept = check(value)
     assert kept == value
     assert type(kept) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "kept"),
+    [
+        (number(), np.float64(0.5), 0.5),
+        (number(), np.float32(0.5), 0.5),
+        (number(integer=True), np.int64(3), 3),
+        (number(), np.asarray(0.5), 0.5),
+    ],
+    ids=["float64", "float32", "int64", "an array of no dimension"],
+)
+def test_a_number_of_numpy_is_kept_as_pythons(check: Check, value: Any, kept: float) -> None:
+    assert check(value) == kept
+    assert type(check(value)) is type(kept)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ the strategy refused them). `sigopt` is gone: it stood on a service that has end
 import copy
 import inspect
 import pickle
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +126,15 @@ def test_arguments_of_a_strategy_are_kept_as_they_are_given(kwargs: Any) -> None
     assert TuningCriterion(strategy_kwargs=kwargs).strategy_kwargs == kwargs
 
 
+def test_numpys_scalars_in_them_become_pythons_and_all_else_stays() -> None:
+    given = {"w": np.float64(0.5), "n": np.int64(3), "deep": {"l": [np.bool_(True), None], "t": (np.str_("a"),)}}
+    given |= {"path": Path("x"), "loss": len}
+    kept = TuningCriterion(strategy_kwargs=given).strategy_kwargs
+    assert kept == {"w": 0.5, "n": 3, "deep": {"l": [True, None], "t": ("a",)}, "path": Path("x"), "loss": len}
+    assert [type(kept[key]) for key in ("w", "n")] == [float, int]
+    assert [type(kept["deep"]["l"][0]), type(kept["deep"]["t"][0])] == [bool, str]
+
+
 @pytest.mark.parametrize("seconds", [0, 60, 0.5], ids=str)
 def test_a_timeout_is_any_number_of_seconds(seconds: float) -> None:
     assert TuningCriterion(timeout=seconds).timeout == seconds
@@ -145,6 +156,14 @@ REFUSALS: list[tuple[type[Checked], dict[str, Any], str]] = [
     (TuningCriterion, {"strategy": 3}, "must be the name of a strategy"),
     (TuningCriterion, {"strategy_kwargs": ["seed"]}, "must be a dict with string keys, or None"),
     (TuningCriterion, {"strategy_kwargs": {1: 2}}, "must be a dict with string keys, or None"),
+    (TuningCriterion, {"strategy_kwargs": {"ops": {"a"}}}, "has a set at ops, whose order is another.*; give a list"),
+    (TuningCriterion, {"strategy_kwargs": {"a": {"b": [0, {1}]}}}, r"has a set at a\.b\[1\]"),
+    (
+        TuningCriterion,
+        {"strategy_kwargs": {"a": np.ones(2)}},
+        "has ndarray at a, which a resource cannot say; give text",
+    ),
+    (TuningCriterion, {"strategy_kwargs": {"a": 1j}}, "has complex at a, which a resource cannot say"),
     (TuningCriterion, {"timeout": -1}, "must be a number of at least 0"),
     (TuningCriterion, {"timeout": "1h"}, "must be a number of at least 0"),
     (TuningCriterion, {"max_trials": 0}, "must be an integer of at least 1"),

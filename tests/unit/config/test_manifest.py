@@ -1,8 +1,12 @@
 """A configuration written as a resource is parsed to the same search."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from quantuner.api.spec import Tuning
 from quantuner.api.validation import admit
@@ -69,6 +73,18 @@ def test_a_loss_is_named_by_where_it_is_and_part_of_a_second_counts_as_one() -> 
     assert body["timeoutSeconds"] == 1
 
 
+class Way(StrEnum):
+    FAST = "fast"
+
+
+def test_arguments_of_a_strategy_are_written_in_yamls_own_types() -> None:
+    kwargs = {"w": np.float64(0.5), "folder": Path("x"), "way": Way.FAST, "deep": ({"losses": [loss]},)}
+    criterion = TuningCriterion(strategy="mine", strategy_kwargs=kwargs)
+    body = body_of(tuning_of(PostTrainingQuantConfig(tuning_criterion=criterion)))
+    read = yaml.safe_load(yaml.safe_dump(body))["spec"]["tuningCriterion"]["strategyKwargs"]
+    assert read == {"w": 0.5, "folder": "x", "way": "fast", "deep": [{"losses": [f"{__name__}:loss"]}]}
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_only_what_is_not_the_default_is_said_of_abandonment(early: bool) -> None:
     criterion = TuningCriterion(early_abandonment=early)
@@ -81,11 +97,15 @@ class Loss:
         return output - target
 
 
-@pytest.mark.parametrize("function", [Loss(), lambda output: output], ids=["an object", "a lambda"])
-def test_a_function_that_a_resource_cannot_name_is_refused(function: Any) -> None:
+@pytest.mark.parametrize(
+    ("function", "at"),
+    [(Loss(), ""), (lambda output: output, ""), ([{"a": lambda output: output}], r"\.0\.a")],
+    ids=["an object", "a lambda", "a lambda in a list"],
+)
+def test_a_function_that_a_resource_cannot_name_is_refused(function: Any, at: str) -> None:
     criterion = TuningCriterion(strategy="hawq_v2", strategy_kwargs={"hawq_v2_loss": function})
     with pytest.raises(
-        ValueError, match=r"strategy_kwargs\.hawq_v2_loss: a resource names a function as module:function"
+        ValueError, match=rf"strategy_kwargs\.hawq_v2_loss{at}: a resource names a function as module:function"
     ):
         manifest_of(PostTrainingQuantConfig(tuning_criterion=criterion))
     assert isinstance(body_of(tuning_of(PostTrainingQuantConfig(tuning_criterion=criterion))), dict)

@@ -8,7 +8,9 @@ that was not.
 import inspect
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from quantuner.config import (
     AccuracyCriterion,
@@ -176,9 +178,15 @@ def test_an_approach_may_be_spelt_out(given: str, kept: str) -> None:
     assert PostTrainingQuantConfig(approach=given).approach == kept
 
 
-@pytest.mark.parametrize(("given", "kept"), [(7, [7]), ([100, 300], [100, 300]), ((5,), [5])], ids=str)
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(7, [7]), ([100, 300], [100, 300]), ((5,), [5]), (np.int64(7), [7]), ([np.int64(7)], [7])],
+    ids=str,
+)
 def test_calibration_sizes_become_a_list(given: Any, kept: list[int]) -> None:
-    assert PostTrainingQuantConfig(calibration_sampling_size=given).calibration_sampling_size == kept
+    sizes = PostTrainingQuantConfig(calibration_sampling_size=given).calibration_sampling_size
+    assert sizes == kept
+    assert {type(size) for size in sizes} == {int}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +209,21 @@ def test_calibration_sizes_become_a_list(given: Any, kept: list[int]) -> None:
 )
 def test_recipes_are_kept(recipes: dict[str, Any]) -> None:
     assert PostTrainingQuantConfig(recipes=recipes).recipes == recipes
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"alpha": list(np.arange(0.25, 0.75, 0.25))}, {"alpha": [0.25, 0.5]}),
+        ({"alpha": np.float64(0.5)}, {"alpha": 0.5}),
+        ({"alpha": "auto", "auto_alpha_args": {"alpha_min": np.float64(0.25)}},) * 2,
+    ],
+    ids=["alphas", "an alpha", "a range"],
+)
+def test_alphas_of_numpy_can_be_written_and_read(given: dict[str, Any], kept: dict[str, Any]) -> None:
+    config = PostTrainingQuantConfig(recipes={"smooth_quant": True, "smooth_quant_args": given})
+    assert config.recipes["smooth_quant_args"] == kept
+    assert yaml.safe_load(yaml.safe_dump(config.recipes)) == config.recipes
 
 
 def test_alphas_in_a_tuple_become_a_list_as_json_has_it() -> None:
@@ -304,6 +327,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
             ({"alpha_max": 1.5}, "are no range"),
             ({"beta": 1}, "is a dict with alpha_min, alpha_max, alpha_step"),
         ]
+    ),
+    (
+        {"recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": np.ones(2)}}},
+        r"has a smooth_quant alpha that is no number in \[0, 1\] nor 'auto'",
     ),
     ({"recipes": {"smooth_quant": False, "smooth_quant_args": {"alpha": 0.5}}}, "set 'smooth_quant': True"),
     ({"recipes": {3: True}}, "has no recipe 3; there are smooth_quant"),

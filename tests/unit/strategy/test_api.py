@@ -105,6 +105,13 @@ class NoWayTuneStrategy(TuneStrategy):
     """Defines nothing."""
 
 
+class SilentTuneStrategy(TuneStrategy):
+    """Has nothing to try."""
+
+    def stages(self) -> Iterator[list[TuneConfig]]:
+        yield []
+
+
 class RaisingTuneStrategy(TuneStrategy):
     """Has a defect."""
 
@@ -125,6 +132,11 @@ def test_the_most_derived_way_of_asking_is_taken(engine: Engine, tmp_path: Path)
             NoWayTuneStrategy,
             Failure.STRATEGY_RAISED,
             "defines none of stages, distributed_next_tune_cfg_lst, next_tune",
+        ),
+        (
+            SilentTuneStrategy,
+            Failure.STRATEGY_RAISED,
+            "SilentTuneStrategy asked for no configuration; let it yield one",
         ),
         (RaisingTuneStrategy, Failure.CONFIGURATION_INVALID, r"the model has no op \('no', 'Linear'\); the nearest"),
     ],

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from quantuner.api.errors import SearchError
-from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig
+from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig, TuningCriterion
 from quantuner.engine.engine import Engine
 from quantuner.engine.recipes.scheduler import AlgorithmScheduler
 from quantuner.engine.sums import scale_before_sums
 from quantuner.space.config import FP32, TuneConfig
-from quantuner.strategy import BasicTuneStrategy, TuneStrategy
+from quantuner.strategy import BasicTuneStrategy, RandomTuneStrategy, TuneStrategy
 from tests.unit.engine.models import Net, images, seeded
 from tests.unit.records import tuning
 from tests.unit.strategy.judged import (
@@ -212,6 +212,7 @@ def test_set_q_func_has_every_trial_trained_between_its_hooks(tmp_path: Path) ->
         pytest.param(
             PostTrainingQuantConfig(), print, "q_func trains the model, but the approach is static", id="unused"
         ),
+        pytest.param(None, None, "conf must be a PostTrainingQuantConfig", id="no configuration"),
     ],
 )
 def test_set_q_func_refuses_a_function_that_is_missing_or_unused(conf: Any, q_func: Any, says: str) -> None:
@@ -247,6 +248,20 @@ def test_set_tuning_space_replaces_constraints_and_recipes(engine: Engine, tmp_p
     assert len(labels) == 4 + 2 + 1
     with pytest.raises(SearchError, match=r"the pattern 'Conv9d' matches none"):
         strategy.set_tuning_space(PostTrainingQuantConfig(op_type_dict={"Conv9d": MINMAX["Linear"]}))
+
+
+@pytest.mark.parametrize("sizes", [(100,), (32, 64)], ids=["the default", "others"])
+def test_another_tuning_space_keeps_the_sizes_that_ranges_are_made_for(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    own, other = PostTrainingQuantConfig(calibration_sampling_size=[4, 8]), PostTrainingQuantConfig(op_type_dict=MINMAX)
+    other.calibration_sampling_size = sizes
+    other.tuning_criterion = own.tuning_criterion = TuningCriterion("random", max_trials=2)
+    strategy = RandomTuneStrategy(seeded(Net), own, [images()], eval_func=closeness)
+    strategy.set_tuning_space(other)
+    assert strategy.tuning_space.calib_sampling_sizes == (4, 8)
+    assert strategy.best_config == strategy.start(4)
+    assert strategy.best_config["head"].short() == "static/asym/minmax"
+    strategy.folder = tmp_path / "model"
+    assert strategy.traverse().best == 1
 
 
 class NarrowTuneStrategy(BasicTuneStrategy):

@@ -96,7 +96,7 @@ def test_the_strategy_itself_decides_about_a_trials_algorithms_when_its_phases_a
 
 def test_arguments_reach_the_phase_that_reads_them() -> None:
     assert searched(never, "auto", kwargs={"metric": "kl"}) == searched(never, "auto", kwargs={"metric": "mse"})
-    with pytest.raises(SearchError, match=r"strategy_kwargs\.metric must be one of mse, kl, not 'kll'"):
+    with pytest.raises(SearchError, match=r"strategyKwargs\.metric must be one of mse, kl, not 'kll'"):
         searched(never, "auto", kwargs={"metric": "kll"})
     with pytest.raises(
         SearchError, match=r"AutoTuneStrategy reads no 'metrc' \(did you mean metric\?\); it reads metric$"

@@ -1,13 +1,19 @@
 """The conservative strategy: from full precision, group by group, on a model with a convolution and four linears."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import Outcome
 from quantuner.space.config import TuneConfig
+from quantuner.strategy import ConservativeTuneStrategy
+from tests.unit.engine.models import Looked, engine_of, ids, seeded
+from tests.unit.records import tuning
 from tests.unit.strategy.judged import ended
 from tests.unit.strategy.ruled import (
     OPS,
@@ -22,6 +28,14 @@ from tests.unit.strategy.ruled import (
     searching,
     sets,
 )
+
+
+class Output(nn.Module):
+    """What a recurrent layer gives, without its state."""
+
+    def forward(self, given: tuple[torch.Tensor, object]) -> torch.Tensor:
+        return given[0]
+
 
 LINEAR = OPS[1:]
 WITHOUT = {name: " ".join(other for other in OPS if other != name) for name in OPS}
@@ -125,6 +139,36 @@ def test_ops_get_their_default_with_the_first_calibration_size(approach: str, sh
     tried = searched(needing(), "conservative", quantization=quantization)
     assert {op.short() for op in tried[-1].values()} == {short}
     assert [config.calib_sampling_size for config in tried] == [8, 8]
+
+
+def test_ops_of_no_other_group_are_the_last_one() -> None:
+    strategy = ConservativeTuneStrategy(engine_of(seeded(Looked), loader=[ids()], eval_func=lambda _: 1.0), tuning())
+    assert strategy.groups() == [["fc"], ["tokens"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "approach"),
+    [
+        pytest.param(nn.Sequential(nn.Embedding(10, 4)), ids(), "static", id="embeddings alone"),
+        pytest.param(nn.Sequential(nn.LSTM(4, 4), Output()), torch.ones(2, 3, 4), "dynamic", id="an LSTM alone"),
+    ],
+)
+def test_a_model_without_convolutions_and_linears_is_quantized(
+    tmp_path: Path, model: nn.Module, data: torch.Tensor, approach: str
+) -> None:
+    engine = engine_of(model.eval(), loader=[data], eval_func=lambda _: 1.0, approach=approach)
+    conf = tuning({"quantization": {"approach": approach}, "tuningCriterion": {"strategy": "conservative"}})
+    strategy = ConservativeTuneStrategy(engine, conf)
+    strategy.folder = tmp_path / "model"
+    finished = strategy.traverse()
+    assert (finished.outcome, finished.best, strategy.trials_count) == (Outcome.TARGET_MET, 1, 1)
+    assert strategy.winner_config is not None
+    assert not fallen(strategy.winner_config)
+
+
+def test_where_no_op_may_be_quantized_the_model_is_tried_as_it_is() -> None:
+    quantization = {"opNames": [{"pattern": ".*", "weight": {"dtype": ["fp32"]}}]}
+    assert fallbacks(searched(needing(*OPS), "conservative", quantization=quantization)) == sets(" ".join(OPS))
 
 
 def test_it_reads_no_arguments() -> None:

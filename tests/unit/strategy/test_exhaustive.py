@@ -1,6 +1,7 @@
 """The exhaustive strategy: the whole product over the ops, the last op fastest."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import Outcome
+from quantuner.strategy import search
 from tests.unit.strategy.judged import ended
 from tests.unit.strategy.ruled import (
     ONE_OPTION,
@@ -28,6 +30,9 @@ PRODUCT = [
     for picked in itertools.product((False, True), repeat=len(OPS))
 ]
 """Every set of ops in fp32, the last op switched fastest."""
+
+TWO_OPTIONS = {"opTypes": [{"pattern": ".*", "activation": {"algorithm": ["kl"]}}]}
+"""Leaves every op two schemes and fp32."""
 
 
 def test_quantized_options_come_first_the_last_op_fastest() -> None:
@@ -65,6 +70,25 @@ def test_an_op_that_the_user_keeps_in_fp32_stays_there(
     tried = searched(never, "exhaustive", quantization={**ONE_OPTION, **quantization})
     assert len(set(fallbacks(tried))) == len(tried) == sets_tried
     assert all(kept in fallen(config) for config in tried)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param({"recipes": {"lastConvOrMatmulQuantization": False}}, id="with an op that stays in fp32"),
+        pytest.param(
+            {"opNames": [{"pattern": r"blocks\..*|head", "activation": {"dtype": ["uint8"]}}]},
+            id="behind ops that do not fall back",
+        ),
+    ],
+)
+def test_it_does_not_end_before_the_last_set_however_many_options_come_before(
+    held: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "REPEATS_LIMIT", 1)
+    tried = searched(never, "exhaustive", quantization={**TWO_OPTIONS, **held}, limits={"maxTrials": 300})
+    free = [3] * 4 if "recipes" in held else [3, 2, 2, 2, 2]
+    assert len({config.digest for config in tried}) == len(tried) == math.prod(free)
 
 
 @pytest.mark.parametrize(

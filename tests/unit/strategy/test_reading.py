@@ -1,16 +1,24 @@
 """What a strategy may read of its search, and what it may ask of a result; each in a real search."""
 
+import copy
 import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.config import PostTrainingQuantConfig
 from quantuner.engine.engine import Engine
 from quantuner.space.config import FP32, TuneConfig
+from quantuner.strategy import BasicTuneStrategy
 from quantuner.strategy.objectives import Result
+from tests.unit.engine.models import Net, images, seeded
 from tests.unit.strategy.judged import HELD_OUT, Judge, closeness, distance, ended, history_of, searching
 from tests.unit.strategy.ranked import LadderTuneStrategy, rungs
 
@@ -40,6 +48,31 @@ def test_evaluation_result_measures_the_model_of_the_moment(engine: Engine, judg
     strategy.model = engine.task.model
     assert [strategy.evaluation_result.accuracy for _ in range(2)] == [1.0, 1.0]
     assert judge.calls == calls + 2  # nothing is kept
+
+
+def test_evaluation_result_evaluates_as_a_trial_does_and_leaves_the_users_model_alone() -> None:
+    model = seeded(Net).train()
+    before = copy.deepcopy(model.state_dict())
+    strategy = BasicTuneStrategy(model, PostTrainingQuantConfig(), [images()], eval_func=closeness)
+    assert strategy.evaluation_result.accuracy == strategy.engine.baseline().accuracy == 1.0
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def smoothing(alpha: Any) -> dict[str, Any]:
+    return {"smooth_quant": True, "smooth_quant_args": {"alpha": alpha}}
+
+
+def test_a_configuration_of_several_alphas_is_refused_at_once(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path)
+    body = strategy.cur_best_tuning_cfg
+    with pytest.raises(SearchError, match=r"recipe_cfgs has alphas \[0.1, 0.2\], and a trial takes one") as raised:
+        strategy.as_config({**body, "recipe_cfgs": smoothing([0.1, 0.2])})
+    assert raised.value.reason == Failure.CONFIGURATION_INVALID
+    for alpha in ([0.5], np.float64(0.5)):
+        config = strategy.as_config({**body, "recipe_cfgs": smoothing(alpha)})
+        assert config.plain() == strategy.as_config({**body, "recipe_cfgs": smoothing(0.5)}).plain()
+        assert type(config.recipes["smooth_quant_args"]["alpha"]) is float
 
 
 @pytest.mark.parametrize(

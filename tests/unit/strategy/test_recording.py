@@ -1,6 +1,9 @@
 """The record that a search begins: which changes make it another search, and where it is kept."""
 
 import functools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,7 @@ class Loss:
         pytest.param(Loss(), Loss(), Finished, id="objects"),
         pytest.param(functools.partial(loss, 1), functools.partial(loss, 1), functools.partial(loss, 2), id="partials"),
         pytest.param([1, {"a": loss}], (1, {"a": loss}), [1, {"b": loss}], id="nested"),
+        pytest.param({"a", "b", "c"}, frozenset("cba"), {"a", "b"}, id="sets"),
         pytest.param(True, True, "yes", id="plain"),
     ],
 )
@@ -92,6 +96,21 @@ def test_an_argument_that_is_no_plain_data_is_known_again(one: Any, again: Any, 
 
     assert digest(one) == digest(again)
     assert digest(one) != digest(other)
+
+
+def test_a_set_is_known_again_in_another_process() -> None:
+    script = "from quantuner.strategy.recording import _plain; print(_plain({'conv1', 'conv2', 'fc', 'head'}))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "77")
+    }
+    assert told == {"['conv1', 'conv2', 'fc', 'head']\n"}
 
 
 # --- what a launch says

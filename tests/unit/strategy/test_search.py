@@ -299,7 +299,9 @@ def test_a_model_may_be_given_as_in_neural_compressor(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         pytest.param({"q_func": print, **JUDGED}, "q_func trains the model, but the approach is static", id="q_func"),
-        pytest.param({"q_hooks": {"on_step": print}, **JUDGED}, "q_hooks may have on_train_begin and", id="q_hooks"),
+        pytest.param(
+            {"q_hooks": {"on_step": print}, **JUDGED}, "q_hooks are called around training, but", id="q_hooks"
+        ),
         pytest.param({"q_dataloader": []}, "nothing is given to judge the model", id="no eval_func"),
         pytest.param({"q_dataloader": [], "eval_dataloader": [1]}, "only eval_dataloader is given", id="no metric"),
         pytest.param({**JUDGED, "eval_metric": "MSE"}, "both judge the model; give one of them", id="two judges"),

@@ -256,7 +256,7 @@ def test_the_errors_metric_can_be_chosen(metric: str) -> None:
     ("kwargs", "says"),
     [
         pytest.param({"metrc": "kl"}, r"reads no 'metrc' \(did you mean metric\?\); it reads metric$", id="key"),
-        pytest.param({"metric": "kll"}, r"strategy_kwargs\.metric must be one of mse, kl, not 'kll'", id="metric"),
+        pytest.param({"metric": "kll"}, r"strategyKwargs\.metric must be one of mse, kl, not 'kll'", id="metric"),
     ],
 )
 def test_a_metric_that_is_not_there_is_refused(kwargs: dict[str, Any], says: str) -> None:

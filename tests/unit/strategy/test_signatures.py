@@ -88,8 +88,7 @@ MODEL, BATCHES = seeded(Net), [images()]
 @pytest.fixture(scope="module")
 def untold() -> TuneStrategy:
     """A strategy that was made from objects and has searched nothing."""
-    hooks = {"on_train_begin": print}
-    return BasicTuneStrategy(MODEL, PostTrainingQuantConfig(domain="cv"), BATCHES, eval_func=closeness, q_hooks=hooks)
+    return BasicTuneStrategy(MODEL, PostTrainingQuantConfig(domain="cv"), BATCHES, eval_func=closeness)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def untold() -> TuneStrategy:
         ("eval_dataloader", None),
         ("eval_metric", None),
         ("q_func", None),
-        ("q_hooks", {"on_train_begin": print}),
+        ("q_hooks", {}),
         ("framework", "pytorch"),
         ("tune_data", {}),
         ("tuning_history", []),
@@ -125,6 +124,13 @@ def test_before_the_search_every_attribute_has_its_first_value(
 ) -> None:
     found = getattr(untold, attribute.removesuffix("()"))
     assert (found() if attribute.endswith("()") else found) == value
+
+
+def test_a_strategy_that_trains_holds_what_it_trains_with() -> None:
+    hooks = {"on_train_begin": print}
+    conf = QuantizationAwareTrainingConfig()
+    trained = BasicTuneStrategy(MODEL, conf, BATCHES, q_func=print, eval_func=closeness, q_hooks=hooks)
+    assert (trained.q_func, trained.q_hooks) == (print, hooks)
 
 
 def test_a_strategy_holds_what_it_is_made_of(untold: TuneStrategy) -> None:

@@ -1,0 +1,63 @@
+"""A strategy whose class a user wrote, perhaps for Neural Compressor: how it is made, and how its search has ended."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
+from quantuner.api.journal import Finished
+from quantuner.engine.judging import judged_by
+
+if TYPE_CHECKING:
+    from quantuner.strategy.base import TuneStrategy
+
+
+def made(
+    cls: Callable[..., TuneStrategy],
+    model: Any,
+    conf: Any,
+    *,
+    eval_dataloader: Iterable[Any] | None = None,
+    eval_metric: Any = None,
+    **others: Any,
+) -> TuneStrategy:
+    """A strategy of that class, which is given what is there and nothing of what is None.
+
+    Neural Compressor 2.1's constructor takes no `eval_metric`; such a one is given what judges as a function. Raises
+    what the constructor and `judged_by` raise.
+    """
+    judging = _there(eval_dataloader=eval_dataloader, eval_metric=eval_metric)
+    if _takes(cls, judging):
+        return cls(model, conf, **_there(**others), **judging)
+    others["eval_func"] = judged_by(others.get("eval_func"), eval_dataloader, eval_metric)
+    strategy = cls(model, conf, **_there(**others))
+    strategy.eval_dataloader, strategy.eval_metric = eval_dataloader, eval_metric  # ranks compare the loader's content
+    return strategy
+
+
+def _there(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _takes(cls: Callable[..., Any], names: Iterable[str]) -> bool:
+    parameters = inspect.signature(cls).parameters
+    any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    return any_name or all(name in parameters for name in names)
+
+
+def end_of(strategy: TuneStrategy, returned: Finished | None) -> Finished:
+    """How rank 0's search has ended, where `traverse` or its like may return nothing, as Neural Compressor's do.
+
+    Raises `SearchError` (StrategyRaised) where it has not searched.
+    """
+    end = returned if isinstance(returned, Finished) else strategy.end
+    if end is None:
+        raise SearchError(
+            Failure.STRATEGY_RAISED,
+            f"{type(strategy).__name__} returned from its search without an end; let its traverse, "
+            "distributed_traverse and master_worker_handle call super()'s",
+        )
+    return end
