@@ -53,14 +53,15 @@ class JournalFolder:
     def append(self, record: Record) -> None:
         """Makes the record durable.
 
-        Raises `JournalError` where it contradicts the history, `SearchError` where the disk does not take it. Neither
-        leaves any of it behind.
+        Raises `JournalError` where it contradicts the history, `SearchError` where the disk does not take it, and
+        what `encode` raises. None of these leaves any of it behind.
         """
         with uninterrupted():
+            line = f"{encode(record)}\n".encode()
             self.history.apply(record)
             size = os.fstat(self._file.fileno()).st_size
             try:
-                self._write(f"{encode(record)}\n".encode())
+                self._write(line)
             except OSError as error:
                 with contextlib.suppress(OSError):  # the next writer cuts it off
                     self._file.truncate(size)

@@ -76,6 +76,17 @@ def test_a_record_that_contradicts_the_history_is_not_written(tmp_path: Path) ->
     assert len(read_lines(path)) == len(RECORDS)
 
 
+def test_a_record_that_no_line_can_hold_is_not_remembered_either(tmp_path: Path) -> None:
+    written(tmp_path)
+    journal = JournalFolder(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append(told(3, float("nan")))
+    assert len(journal.history.trials) == 3
+    journal.append(told(3, 0.5))
+    journal.close()
+    assert reopened(tmp_path).history == journal.history
+
+
 def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     first = JournalFolder(tmp_path)
     with pytest.raises(JournalError, match="another search writes"):
