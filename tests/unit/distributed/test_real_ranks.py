@@ -76,6 +76,12 @@ def test_a_rank_that_is_stopped_is_given_up(tmp_path: Path) -> None:
     assert len(found["given_up"]) == 1
 
 
+def test_a_rank_0_that_was_stopped_itself_gives_nobody_up(tmp_path: Path) -> None:
+    found, _ = run(tmp_path, 4, 12, "4:hold")
+    assert accuracies(found) == expected(12)
+    assert (found["given_up"], found["losses"]) == ([], {})
+
+
 def test_a_trial_that_no_longer_matters_is_left(tmp_path: Path) -> None:
     found, _ = run(tmp_path, 3, 30, "10:long")
     assert accuracies(found) == expected(9)
