@@ -68,7 +68,7 @@ class Communicator(Messages, Protocol):
 
 _WAKE = "wake"
 PROBES = 4
-"""After so many that find nothing, nothing has come: Open MPI 5's first one reads the sockets only after it has looked."""
+"""After so many that find nothing, nothing has come: Open MPI 5 reads the sockets after it has looked."""
 
 
 class _Timer:

@@ -15,6 +15,7 @@ from quantuner.distributed.configmap import ApiRefusedError, ApiUnavailableError
 from quantuner.distributed.held import Held, SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
 from quantuner.distributed.losses import LOSSES_FILE
+from quantuner.distributed.told import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._loop, name="journal-mirror")
         self._error: Exception | None = None
 
-    def restore(self, stop: threading.Event | None = None) -> bool:
+    def restore(self, stop: Stop | None = None) -> bool:
         """Takes the ConfigMaps and writes the files from them, unless the pod's own are ahead. Before `start`.
 
         Waits for the server; returns False where `stop` is set before it has answered.
@@ -75,7 +76,7 @@ class Mirror:
         self._sent, self._best_sent, self._beside_sent = len(lines), best, beside
         return True
 
-    def _patiently(self, held: Held, stop: threading.Event) -> Mapping[str, str] | None:
+    def _patiently(self, held: Held, stop: Stop) -> Mapping[str, str] | None:
         delay = INTERVAL_SECONDS
         while not stop.is_set():
             try:

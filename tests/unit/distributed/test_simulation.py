@@ -1,8 +1,8 @@
 """The protocol in thousands of seeded worlds: whatever is delayed, lost or stuck, the same history as in series.
 
 A seed draws a search (batches, durations, trials that fail, a decision) and a world (ranks, latency, shares, crashes,
-hangs, a trial that kills its rank, loss of rank 0 and so a relaunch, a rank 0 that is held up where it waits or where it
-tells). Nobody who lives is given up. A failing seed is named: `check(seed)`.
+hangs, a trial that kills its rank, loss of rank 0 and so a relaunch, a rank 0 that is held up where it waits or tells).
+Nobody who lives is given up. A failing seed is named: `check(seed)`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class Case:
 
         def held_up() -> float:
             return holding.choice([1.0, 20.0, 34.0, 36.0, 60.0, 200.0])
+
+        def hold() -> tuple[int, float, float]:
+            return holding.randint(0, 1), holding.uniform(0, horizon), held_up()
 
         return cls(
             seed=seed,
