@@ -173,8 +173,20 @@ def _whole(data: bytes) -> bytes:
 
 def read_history(path: Path) -> History:
     """What a journal that somebody else may be writing says. Raises `JournalError` with its path."""
-    try:
+    with _named(path):
         return History.replay(read_lines(path))
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a journal that somebody else may be writing. Raises `JournalError` with its path."""
+    with _named(path):
+        return [decode(line) for line in read_lines(path)]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except JournalError as error:
         raise JournalError(f"{path}: {error}; move the file away to start anew") from error
 
