@@ -5,6 +5,7 @@ Source of the arguments and their meaning: neural_compressor.quantization.fit, 2
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import tempfile
@@ -71,36 +72,36 @@ def fit(
     workspace (`quantuner.options.set_workspace`) keeps it. Raises `ValueError` for arguments that do not go
     together and `SearchError` for what stops a search; under `mpirun` always `SearchError`, on every rank.
     """
-    comm = world()
-    judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
-    untuned = all(given is None for given in judge.values())
-    if conf.recipes.get("layer_wise_quant"):
-        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
-        judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
-        return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
+    with contextlib.closing(world()) as comm:
+        judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
+        untuned = all(given is None for given in judge.values())
+        if conf.recipes.get("layer_wise_quant"):
+            _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+            judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
+            return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
 
-    def prepared() -> TuneStrategy:
-        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
-        batches = _calibration(model, calib_dataloader, calib_func)
-        chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
-        return chosen(
-            model,
-            conf,
-            q_dataloader=batches,
-            q_func=q_func,
-            q_hooks=q_hooks,
-            **({"eval_func": _nothing_judges} if untuned else judge),
-        )
+        def prepared() -> TuneStrategy:
+            _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+            batches = _calibration(model, calib_dataloader, calib_func)
+            chosen: type[TuneStrategy] = strategy_class(tuning_of(conf).strategy)
+            return chosen(
+                model,
+                conf,
+                q_dataloader=batches,
+                q_func=q_func,
+                q_hooks=q_hooks,
+                **({"eval_func": _nothing_judges} if untuned else judge),
+            )
 
-    with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
-        if comm.rank == 0 and not untuned:
-            fresh.start()  # it imports torch while this rank captures
-        strategy = _together(comm, prepared)
-        if untuned:
-            strategy.engine.ensure_calibrated()
-            return strategy.engine.quantized_model(strategy.best_config)
-        strategy.engine.fresh = fresh
-        return _searched(strategy, comm)
+        with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
+            if comm.rank == 0 and not untuned:
+                fresh.start()  # it imports torch while this rank captures
+            strategy = _together(comm, prepared)
+            if untuned:
+                strategy.engine.ensure_calibrated()
+                return strategy.engine.quantized_model(strategy.best_config)
+            strategy.engine.fresh = fresh
+            return _searched(strategy, comm)
 
 
 def _layer_wise(

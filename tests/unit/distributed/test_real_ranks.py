@@ -88,6 +88,44 @@ def test_a_trial_that_no_longer_matters_is_left(tmp_path: Path) -> None:
     assert found["given_up"] == []
 
 
+AFTERWARDS = """
+import threading, time
+from mpi4py import MPI
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.communicator import MpiWorld
+from quantuner.distributed.master import Master
+from quantuner.distributed.protocol import Known, Limits
+from quantuner.distributed.slave import Slave
+
+for _ in range(2):
+    comm = MpiWorld()
+    if comm.rank:
+        Slave(comm, lambda accuracy: TrialResult(accuracy=accuracy)).run()
+    else:
+        master = Master(comm, limits=Limits(least=60.0), known=lambda: Known(0.01))
+        master.run(1, [0.25, 0.5], lambda told: False)
+        master.close()
+        comm.receive(deadline=comm.now() + 0.01)
+        comm._timer._ring()  # one that is late
+    comm.close()
+world = MPI.COMM_WORLD
+if world.rank:
+    world.send("the script's own", dest=0)
+else:
+    assert world.recv(source=MPI.ANY_SOURCE) == "the script's own"
+    assert not world.iprobe(source=MPI.ANY_SOURCE)
+    assert "receive-timer" not in [thread.name for thread in threading.enumerate()]
+"""
+
+
+def test_a_search_leaves_the_scripts_communicator_to_the_script() -> None:
+    launch = mpirun.local(2, [sys.executable, "-c", AFTERWARDS])
+    done = subprocess.run(
+        launch.command, env={**os.environ, **launch.environment}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_rank_0_evaluates_too(tmp_path: Path, ranks: int) -> None:
     found, _ = run(tmp_path, ranks, 40, "100:own")
