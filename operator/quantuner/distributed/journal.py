@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import signal
 import threading
@@ -80,8 +81,33 @@ class JournalFolder:
         except OSError as error:
             raise _not_written(self.best, error) from error
 
+    def reopen(self) -> None:
+        """Takes the end of a finished search off, so that it may go on; it is kept with it as `journal.N.jsonl`.
+
+        A reader sees the old journal or the new one. Raises `SearchError` where the disk does not take it.
+        """
+        lines = read_lines(self.journal)[:-1]
+        staging = self.journal.with_name(f".{JOURNAL_FILE}.partial")
+        try:
+            kept = self.journal.with_name(f"journal.{free_number(self.journal.parent)}.jsonl")
+            kept.write_bytes(self.journal.read_bytes())
+            staging.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            file = staging.open("ab", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fsync(file.fileno())
+            staging.replace(self.journal)
+        except OSError as error:
+            raise _not_written(self.journal, error) from error
+        self._file.close()
+        self._file, self.history = file, History.replay(lines)
+
     def close(self) -> None:
         self._file.close()
+
+
+def free_number(folder: Path) -> int:
+    """Of the next journal that is kept beside the present one."""
+    return next(number for number in itertools.count(1) if not (folder / f"journal.{number}.jsonl").exists())
 
 
 def _not_written(path: Path, error: OSError) -> SearchError:

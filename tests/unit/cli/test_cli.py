@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from quantuner import __version__
-from quantuner.api.journal import encode
+from quantuner.api.journal import Record, encode
 from quantuner.cli import main
 from tests.unit.cli.tasks import written
 from tests.unit.records import launched, manifest, told
@@ -139,7 +139,7 @@ def test_what_is_no_yaml_is_told_with_its_file(
 
 def test_a_report_where_the_locale_has_no_such_signs(tmp_path: Path) -> None:
     (tmp_path / "tuning.yaml").write_text(yaml.safe_dump(manifest()))
-    records = [launched(), told(0, 0.9), told(1, 0.9, meets=True), told(2, 0.5, bound=True)]
+    records: list[Record] = [launched(), told(0, 0.9), told(1, 0.9, meets=True), told(2, 0.5, bound=True)]
     (tmp_path / "journal.jsonl").write_text("".join(f"{encode(record)}\n" for record in records))
     command = [sys.executable, "-m", "quantuner.cli", "report", str(tmp_path)]
     environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
