@@ -5,26 +5,16 @@ Source of the arguments and their meaning: neural_compressor.quantization.fit, 2
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from quantuner.api.conditions import Failure
-from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Finished
-from quantuner.api.timestamps import utc_now
-from quantuner.config import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig, body_of, tuning_of
-from quantuner.distributed.answered import Answered
+from quantuner.config import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
 from quantuner.distributed.communicator import Communicator, world
-from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_lines
-from quantuner.distributed.losses import Losses
-from quantuner.distributed.timeline import Timeline
 from quantuner.engine.allocation import freed_memory_kept, objects_set_aside
 from quantuner.engine.artifact import packed, unpack, write_report
 from quantuner.engine.evaluate import evaluate
@@ -33,12 +23,11 @@ from quantuner.engine.judging import judged_by
 from quantuner.engine.layer_wise.conversion import LayerWise
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
-from quantuner.options import options
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.overridden import end_of, made
 from quantuner.strategy.ranks import agreed
-from quantuner.strategy.recording import kept_in
 from quantuner.strategy.reporting import report
+from quantuner.workspace import kept
 
 __all__ = ["fit", "load"]
 
@@ -72,31 +61,31 @@ def fit(
     workspace (`quantuner.options.set_workspace`) keeps it. Raises `ValueError` for arguments that do not go
     together and `SearchError` for what stops a search; under `mpirun` always `SearchError`, on every rank.
     """
-    comm = world()
-    judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
-    untuned = all(given is None for given in judge.values())
-    tuning = _together(comm, lambda: tuning_of(conf))
-    if tuning.quantization.recipes.get("layer_wise_quant"):
-        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
-        judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
-        return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
+    with contextlib.closing(world()) as comm:
+        judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
+        untuned = all(given is None for given in judge.values())
+        tuning = _together(comm, lambda: tuning_of(conf))
+        if tuning.quantization.recipes.get("layer_wise_quant"):
+            _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+            judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
+            return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
 
-    def prepared() -> TuneStrategy:
-        _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
-        batches = _calibration(model, calib_dataloader, calib_func)
-        chosen: type[TuneStrategy] = strategy_class(tuning.strategy)
-        judging = {"eval_func": _nothing_judges} if untuned else judge
-        return made(chosen, model, conf, q_dataloader=batches, q_func=q_func, q_hooks=q_hooks, **judging)
+        def prepared() -> TuneStrategy:
+            _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+            batches = _calibration(model, calib_dataloader, calib_func)
+            chosen: type[TuneStrategy] = strategy_class(tuning.strategy)
+            judging = {"eval_func": _nothing_judges} if untuned else judge
+            return made(chosen, model, conf, q_dataloader=batches, q_func=q_func, q_hooks=q_hooks, **judging)
 
-    with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
-        if comm.rank == 0 and not untuned:
-            fresh.start()  # it imports torch while this rank captures
-        strategy = _together(comm, prepared)
-        if untuned:
-            strategy.engine.ensure_calibrated()
-            return strategy.engine.quantized_model(strategy.best_config)
-        strategy.engine.fresh = fresh
-        return _searched(strategy, comm)
+        with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
+            if comm.rank == 0 and not untuned:
+                fresh.start()  # it imports torch while this rank captures
+            strategy = _together(comm, prepared)
+            if untuned:
+                strategy.engine.ensure_calibrated()
+                return strategy.engine.quantized_model(strategy.best_config)
+            strategy.engine.fresh = fresh
+            return _searched(strategy, comm)
 
 
 def _layer_wise(
@@ -147,12 +136,12 @@ def _calibration(
 
 def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | None:
     strategy.comm = comm
-    kept = _together(comm, lambda: _kept(strategy, comm.size) if comm.rank == 0 else None)
+    record = _together(comm, lambda: kept(strategy, comm.size) if comm.rank == 0 else None)
     try:
         found = comm.broadcast(_together(comm, lambda: _found(strategy, comm.rank)))
     finally:
-        if kept is not None:
-            kept.close()
+        if record is not None:
+            record.close()
     if found is None:
         return None
     saved = comm.broadcast(
@@ -180,48 +169,6 @@ def _found(strategy: TuneStrategy, rank: int) -> dict[str, Any] | None:
     if winner is not None:
         strategy.deploy_config()
     return winner
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The record of a search, of rank 0."""
-
-    strategy: TuneStrategy
-    journal: JournalFolder
-    timeline: Timeline
-
-    def close(self) -> None:
-        self.timeline.hosts(self.strategy.identity.hosts)
-        self.timeline.close()
-        self.journal.close()
-
-
-def _kept(strategy: TuneStrategy, ranks: int) -> _Kept:
-    """Has the search recorded in the workspace, after what is known of it there and elsewhere."""
-    try:
-        strategy.setup_resume(options().resume_from)
-        workspace = options().workspace or _new_folder()
-        anew = not read_lines(workspace / JOURNAL_FILE)
-        journal = kept_in(workspace, strategy.recorder.history)
-        (workspace / "tuning.yaml").write_text(yaml.safe_dump(body_of(strategy.tuning), sort_keys=False))
-    except JournalError as error:
-        raise SearchError(Failure.JOURNAL_MISMATCH, str(error)) from error
-    strategy.folder = workspace / "model"
-    strategy.keep_ranges(workspace)
-    strategy.losses, strategy.answered = Losses(workspace, anew=anew), Answered(workspace, anew=anew)
-    if isinstance(journal.history.end, Finished):  # it takes no further record, and answers all that it can
-        strategy.setup_resume(journal.history)
-    else:
-        strategy.recorder = journal
-    timeline = strategy.observer = Timeline(workspace, ranks, anew=anew)
-    return _Kept(strategy, journal, timeline)
-
-
-def _new_folder() -> Path:
-    """One named by the time; searches of the same second are numbered."""
-    first = Path("quantuner_workspace") / utc_now().replace(":", "")
-    numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
-    return next(folder for folder in itertools.chain([first], numbered) if not folder.exists())
 
 
 def _winner(strategy: TuneStrategy, finished: Finished) -> dict[str, Any] | None:

@@ -104,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     if isinstance(comm, MpiWorld) and comm.is_damaged:  # MPI_Finalize might wait for ever; the journal has the end
         comm.abort(1)  # mpirun does not end a rank that is stopped for a code of 0
+    comm.close()
     return code
 
 

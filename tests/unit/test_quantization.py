@@ -367,6 +367,40 @@ def test_a_search_that_has_ended_answers_again(workspace: Path) -> None:
     assert (workspace / "journal.jsonl").read_bytes() == before
 
 
+def test_a_search_that_has_ended_goes_on_where_its_limits_are_raised(workspace: Path) -> None:
+    fit(trained(), limited_to(2), calibration(), eval_func=Judge(strict=True))
+    before = (workspace / "journal.jsonl").read_text()
+    for calls in (3 + 1, 1):  # the second time it has ended there, too
+        judge = Judge(strict=True)
+        fit(trained(), limited_to(5), calibration(), eval_func=judge)
+        assert judge.calls == calls
+    history = read_history(workspace / "journal.jsonl")
+    assert (len(history.tried), len(history.launches)) == (5, 2)
+    assert isinstance(history.end, Finished)
+    best = history.trials[history.end.best or 0]
+    assert yaml.safe_load((workspace / "best.yaml").read_text())["trial"] == best.index
+    assert json.loads((workspace / "model" / "report.json").read_text())["trial"] == best.index
+    assert history.end.accuracy == best.accuracy
+    assert yaml.safe_load((workspace / "tuning.yaml").read_text())["spec"]["tuningCriterion"]["maxTrials"] == 5
+    assert (workspace / "journal.1.jsonl").read_text() == before
+    assert not (workspace / "journal.2.jsonl").exists()
+    whole = workspace.with_name("whole")
+    options.set_workspace(whole)
+    fit(trained(), limited_to(5), calibration(), eval_func=Judge(strict=True))
+    straight = read_history(whole / "journal.jsonl").trials
+    assert [(t.digest, t.accuracy) for t in history.trials] == [(t.digest, t.accuracy) for t in straight]
+
+
+def test_a_search_that_is_refused_leaves_the_other_ones_record_as_it_is(workspace: Path) -> None:
+    fit(trained(), limited_to(1), calibration(), eval_func=Judge(strict=True))
+    files = [path for path in workspace.rglob("*") if path.is_file() and path.name != RANGES_FILE]
+    before = {path: path.read_bytes() for path in files}
+    other = PostTrainingQuantConfig(accuracy_criterion=AccuracyCriterion(tolerable_loss=0.5))
+    with pytest.raises(SearchError, match=r"in another workspace \(quantuner.options.set_workspace\)"):
+        fit(trained(), other, calibration(), eval_func=Judge(strict=True))
+    assert {path: path.read_bytes() for path in files} == before
+
+
 def worse() -> Any:
     model = trained()
     with torch.no_grad():

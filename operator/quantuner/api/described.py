@@ -22,9 +22,14 @@ class Described(NamedTuple):
     """Of its configuration: `defaults` by type, `exceptions` by op."""
 
 
+def without_config(best_yaml: str) -> str:
+    """What stands before every op's configuration, which is all that can be long: about 200 bytes an op."""
+    return best_yaml.partition(_CONFIG)[0].rstrip("\n") + "\n"
+
+
 def described(best_yaml: str) -> Described | None:
     """None where there is nothing, or it is not what a search writes: the journal stands alone."""
-    head, _, _ = best_yaml.partition(_CONFIG)
+    head = without_config(best_yaml)
     return _read(head) if len(head) <= SUMMARY_LIMIT else None
 
 

@@ -311,7 +311,8 @@ class History:
                     raise JournalError(
                         f"the {len(self.trials)} results in the journal are of another search: {what} was "
                         f"{getattr(last, name)!r} and is now {getattr(record, name)!r}. Restore it, or search anew: "
-                        "under another name on a cluster, with --fresh on a laptop"
+                        "under another name on a cluster, with --fresh of `quantuner run`, in another workspace "
+                        "(quantuner.options.set_workspace) with fit"
                     )
         self.launches.append(record)
         self.end = None

@@ -1,6 +1,8 @@
 """The command line: run, report, validate, version."""
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: the search failed or was stopped; 2: the command or the resource is wrong."""
     args = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale that has no ≤ is no reason to fail
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -91,10 +96,10 @@ def _dispatch(args: argparse.Namespace, console: Console) -> int:
 def read_manifest(path: Path) -> object:
     """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # not its text alone: what is wrong is told with the file's name
+            documents = [d for d in yaml.safe_load_all(file) if d is not None]
     except UnicodeDecodeError as error:
         raise QuantunerError(f"{path} is no UTF-8 ({error}); save it in that encoding") from error
-    documents = [d for d in yaml.safe_load_all(text) if d is not None]
     if len(documents) != 1:
         raise QuantunerError(f"{path} holds {len(documents)} documents; give a file with one QuantizationTuning")
     return documents[0]

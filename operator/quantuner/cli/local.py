@@ -20,7 +20,15 @@ from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
 from quantuner.distributed import forking, mpirun
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, replace_text, sole_search
+from quantuner.distributed.journal import (
+    BEST_FILE,
+    JOURNAL_FILE,
+    free_number,
+    read_history,
+    read_lines,
+    replace_text,
+    sole_search,
+)
 from quantuner.distributed.supervisor import Supervisor
 from quantuner.distributed.timeline import TIMELINE_FILE
 
@@ -86,7 +94,7 @@ def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: 
     if told and same and not isinstance(history.end, Finished) and not fresh:
         console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)
     elif told:
-        number = _free_number(workspace)
+        number = free_number(workspace)
         kept = workspace / f"journal.{number}.jsonl"
         journal.rename(kept)
         if (workspace / TIMELINE_FILE).exists():
@@ -95,13 +103,6 @@ def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: 
         for name in (BEST_FILE, STATUS_FILE):
             (workspace / name).unlink(missing_ok=True)
     replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
-
-
-def _free_number(workspace: Path) -> int:
-    number = 1
-    while (workspace / f"journal.{number}.jsonl").exists():
-        number += 1
-    return number
 
 
 def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int) -> int:

@@ -13,7 +13,7 @@ from rich.table import Table
 from quantuner.api.conditions import ConditionType, Reason, condition, phase_of
 from quantuner.api.derived import derived
 from quantuner.api.errors import QuantunerError
-from quantuner.api.journal import Finished, History, Trial, decode
+from quantuner.api.journal import Finished, History, Trial
 from quantuner.api.names import BEST_KEY
 from quantuner.api.result import OUTCOMES, end_conditions, search_status
 from quantuner.api.selection import best as best_trial
@@ -24,7 +24,7 @@ from quantuner.api.trace import chrome_trace
 from quantuner.api.validation import admit
 from quantuner.cli.svg import picture
 from quantuner.cli.timeline import draw
-from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines
+from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history, read_lines, read_records
 from quantuner.distributed.timeline import TIMELINE_FILE
 
 TUNING_FILE, STATUS_FILE = "tuning.yaml", "status.yaml"
@@ -45,7 +45,8 @@ def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: P
         raise QuantunerError(
             f"{workspace} holds no {TUNING_FILE} and no {TIMELINE_FILE}; name the workspace of a `quantuner run`"
         )
-    body = admit(yaml.safe_load((workspace / TUNING_FILE).read_text(encoding="utf-8")))
+    with (workspace / TUNING_FILE).open(encoding="utf-8") as file:
+        body = admit(yaml.safe_load(file))
     history = read_history(workspace / JOURNAL_FILE)
     tuning = Tuning.from_body(body)
     console.print(trials_table(tuning, history))
@@ -69,12 +70,11 @@ class Run:
 
 
 def recorded(workspace: Path) -> Run:
-    """The timeline of a workspace; without any launch where nothing is known. Raises `JournalError`."""
+    """The timeline of a workspace; without any launch where nothing is known. Raises `JournalError` with its path."""
     launches = read(read_lines(workspace / TIMELINE_FILE))
     if any(launch.spans for launch in launches):
         return Run(workspace.resolve().name, launches, derived=False)
-    records = [decode(line) for line in read_lines(workspace / JOURNAL_FILE)]
-    return Run(workspace.resolve().name, derived(records), derived=True)
+    return Run(workspace.resolve().name, derived(read_records(workspace / JOURNAL_FILE)), derived=True)
 
 
 def _export(run: Run, trace: Path | None, svg: Path | None) -> None:

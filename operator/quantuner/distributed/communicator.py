@@ -67,6 +67,8 @@ class Communicator(Messages, Protocol):
 
 
 _WAKE = "wake"
+PROBES = 4
+"""After so many that find nothing, nothing has come: Open MPI 5 reads the sockets after it has looked."""
 
 
 class _Timer:
@@ -75,6 +77,7 @@ class _Timer:
     def __init__(self, ring: Any) -> None:
         self._ring = ring
         self._at: float | None = None
+        self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -89,13 +92,25 @@ class _Timer:
                 self._thread.start()
             self._changed.notify()
 
+    def close(self) -> None:
+        """It does not ring any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
     def _loop(self) -> None:
-        while True:
-            with self._changed:
-                while self._at is None or self._at > time.monotonic():
-                    self._changed.wait(None if self._at is None else self._at - time.monotonic())
-                self._at = None
+        while self._due():
             self._ring()
+
+    def _due(self) -> bool:
+        """Waits until it is time to ring; False where it is not to ring any more."""
+        with self._changed:
+            while not self._closed and (self._at is None or self._at > time.monotonic()):
+                self._changed.wait(None if self._at is None else self._at - time.monotonic())
+            self._at = None
+            return not self._closed
 
 
 def _check_threads(mpi: Any) -> None:
@@ -108,14 +123,33 @@ def _check_threads(mpi: Any) -> None:
         )
 
 
+_own_key: int | None = None
+"""MPI's key for the duplicate that a communicator has."""
+
+
+def _own(mpi: Any, comm: Any) -> Any:
+    """A duplicate of `comm`, the same at each call: what a search sends there nobody else receives.
+
+    All of its ranks call it. It lives as long as `comm`: to free it is a step of all ranks, too, and some may be lost.
+    """
+    global _own_key  # noqa: PLW0603 (as MPI begins, once in a process)
+    if _own_key is None:
+        _own_key = mpi.Comm.Create_keyval()
+    own = comm.Get_attr(_own_key)
+    if own is None:
+        own = comm.Dup()
+        comm.Set_attr(_own_key, own)
+    return own
+
+
 class MpiWorld:
-    """An MPI communicator. Importing mpi4py initializes MPI, so it is done here, not with the module.
+    """An MPI communicator's ranks. Importing mpi4py initializes MPI, so it is done here, not with the module.
 
     Where Open MPI runs with ULFM (`mpirun --with-ft ulfm`), a rank that dies is noticed by the others' receives.
     """
 
     def __init__(self, comm: Any = None) -> None:
-        """`comm` is mpi4py's; None takes MPI.COMM_WORLD.
+        """`comm` is mpi4py's, and all of its ranks make one of this; None takes MPI.COMM_WORLD.
 
         Raises `SearchError` where MPI was begun without the right to be called by several threads.
         """
@@ -123,7 +157,8 @@ class MpiWorld:
 
         _check_threads(MPI)
         self._mpi = MPI
-        self._comm = comm or MPI.COMM_WORLD
+        self._given = comm or MPI.COMM_WORLD
+        self._comm = _own(MPI, self._given)
         self._processor = MPI.Get_processor_name()
         self._timer = _Timer(self._ring)
         self._known_lost: set[int] = set()
@@ -167,19 +202,32 @@ class MpiWorld:
             self._sent(lambda: self._sending.append(self._comm.isend(message, dest=to)))
 
     def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
-        if deadline is not None:
-            if deadline <= self.now():
-                return self.pending(source)
-            self._timer.set(deadline)
+        while deadline is None or self.now() < deadline:
+            if deadline is not None:
+                self._timer.set(deadline)
+            received = self._received(source)
+            if received is not None:
+                return received
+        return self._probed(source, PROBES)
+
+    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
+        return self._probed(source, 1)  # more would cost quick trials a fifth of their speed
+
+    def _probed(self, source: int, probes: int) -> tuple[int, Any] | None:
+        for _ in range(probes):
+            while self._alert(self._comm.iprobe, source=self._source(source)):
+                received = self._received(source)
+                if received is not None:
+                    return received
+        return None
+
+    def _received(self, source: int) -> tuple[int, Any] | None:
+        """The next message, waited for; None for one that only wakes, for this receive or for one long over."""
         status = self._mpi.Status()
         message = self._alert(self._comm.recv, source=self._source(source), status=status)
         if message == _WAKE and status.Get_source() == self.rank:
             return None
         return status.Get_source(), message
-
-    def pending(self, source: int = ANY) -> tuple[int, Any] | None:
-        there = self._alert(self._comm.iprobe, source=self._source(source))
-        return self.receive(source) if there else None
 
     def _source(self, source: int) -> int:
         return int(self._mpi.ANY_SOURCE) if source == ANY else source
@@ -202,7 +250,11 @@ class MpiWorld:
 
     def abort(self, code: int) -> None:
         """Ends every rank of the job; for an error after which the ranks no longer agree."""
-        self._comm.Abort(code)
+        self._given.Abort(code)
+
+    def close(self) -> None:
+        """Nothing is received with a deadline any more."""
+        self._timer.close()
 
     def _ring(self) -> None:
         self._comm.send(_WAKE, dest=self.rank)
@@ -257,6 +309,9 @@ class Solo:
     def gather(self, message: Any) -> Sequence[Any] | None:
         return [message]
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
 
 class OneRank:
     """A world of one in mpi4py's spelling, for code that was written for an MPI communicator."""
@@ -288,6 +343,6 @@ LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
 """Environment variables that MPI's launchers set for the ranks they start."""
 
 
-def world() -> Communicator:
+def world() -> MpiWorld | Solo:
     """All ranks where a launcher of MPI started this process, else this process alone; MPI is not initialized then."""
     return MpiWorld() if any(name in os.environ for name in LAUNCHERS) else Solo()

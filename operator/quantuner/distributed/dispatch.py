@@ -155,6 +155,11 @@ class Dispatcher:
             if held.leaving == task:
                 held.leaving = None
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Ranks had so much less time than it seems: nobody took their answers."""
+        for held in self._ranks.values():
+            held.since = min(held.since + seconds, now)
+
     def _spend(self, task: Task, seconds: float, whole: bool) -> None:
         """A trial took what its shares took together: a search that divides every one still knows when one is stuck."""
         if task.parts > 1:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantuner.distributed.told import Stop
+
 SSH_PORT = 2222  # sshd_config of the tuner image
 CONNECT_SECONDS = 1.0  # a pod that is gone leaves an address where nobody refuses
 ASKED_AT_ONCE = 64  # hosts; one after the other, silent ones would take longer than a pod has to end
@@ -38,7 +40,7 @@ def _host(name: str, *settings: str) -> Host:
     return Host(name, int(slots))
 
 
-def answering(hosts: Sequence[Host], stop: threading.Event, patience: float) -> list[Host]:
+def answering(hosts: Sequence[Host], stop: Stop, patience: float) -> list[Host]:
     """The hosts whose sshd answers, in order; waits for all of them, but no longer than so many seconds or `stop`.
 
     The first host is this one and needs no sshd.

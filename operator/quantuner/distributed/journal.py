@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import signal
 import threading
@@ -53,14 +54,15 @@ class JournalFolder:
     def append(self, record: Record) -> None:
         """Makes the record durable.
 
-        Raises `JournalError` where it contradicts the history, `SearchError` where the disk does not take it. Neither
-        leaves any of it behind.
+        Raises `JournalError` where it contradicts the history, `SearchError` where the disk does not take it, and
+        what `encode` raises. None of these leaves any of it behind.
         """
         with uninterrupted():
+            line = f"{encode(record)}\n".encode()
             self.history.apply(record)
             size = os.fstat(self._file.fileno()).st_size
             try:
-                self._write(f"{encode(record)}\n".encode())
+                self._write(line)
             except OSError as error:
                 with contextlib.suppress(OSError):  # the next writer cuts it off
                     self._file.truncate(size)
@@ -79,8 +81,33 @@ class JournalFolder:
         except OSError as error:
             raise _not_written(self.best, error) from error
 
+    def reopen(self) -> None:
+        """Takes the end of a finished search off, so that it may go on; it is kept with it as `journal.N.jsonl`.
+
+        A reader sees the old journal or the new one. Raises `SearchError` where the disk does not take it.
+        """
+        lines = read_lines(self.journal)[:-1]
+        staging = self.journal.with_name(f".{JOURNAL_FILE}.partial")
+        try:
+            kept = self.journal.with_name(f"journal.{free_number(self.journal.parent)}.jsonl")
+            kept.write_bytes(self.journal.read_bytes())
+            staging.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            file = staging.open("ab", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fsync(file.fileno())
+            staging.replace(self.journal)
+        except OSError as error:
+            raise _not_written(self.journal, error) from error
+        self._file.close()
+        self._file, self.history = file, History.replay(lines)
+
     def close(self) -> None:
         self._file.close()
+
+
+def free_number(folder: Path) -> int:
+    """Of the next journal that is kept beside the present one."""
+    return next(number for number in itertools.count(1) if not (folder / f"journal.{number}.jsonl").exists())
 
 
 def _not_written(path: Path, error: OSError) -> SearchError:
@@ -172,8 +199,20 @@ def _whole(data: bytes) -> bytes:
 
 def read_history(path: Path) -> History:
     """What a journal that somebody else may be writing says. Raises `JournalError` with its path."""
-    try:
+    with _named(path):
         return History.replay(read_lines(path))
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a journal that somebody else may be writing. Raises `JournalError` with its path."""
+    with _named(path):
+        return [decode(line) for line in read_lines(path)]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except JournalError as error:
         raise JournalError(f"{path}: {error}; move the file away to start anew") from error
 

@@ -43,6 +43,10 @@ logger = logging.getLogger(__name__)
 MESSAGE = 64
 """Tasks in a message at most, so that a rank is at work on the first while more are being written."""
 
+LISTEN_SECONDS = 0.5
+"""Before somebody is given up, in which what is on its way arrives: a look that does not wait may not see it, and this
+rank may just have been away."""
+
 _epochs = itertools.count(1)
 
 
@@ -89,6 +93,8 @@ class Master:
         self._based: set[int] = set()
         """Ranks that have the base."""
         self._left: set[int] = set()
+        self._looked = comm.now()
+        """When this rank last took what had come."""
         self._closed = False
 
     # --- a batch
@@ -98,6 +104,7 @@ class Master:
         indices = range(first, first + len(payloads))
         batch = Batch(first, payloads, self._work, next=first, answered=self._decided(indices))
         self._batch = batch
+        self._excuse()
         if self._known is not None:
             self._dispatch.expect(self._known())
             self._known = None
@@ -126,10 +133,20 @@ class Master:
         if not isinstance(self._comm, WithOwnSlave):
             return
         own = self._comm.rank
-        if own not in self._comm.given_up and not self._comm.quiesce(self._leaves_within(own)):
+        if own not in self._comm.given_up and not self._own_leaves(self._comm):
             self._comm.given_up.add(own)
         if own in self._comm.given_up:  # nothing ends its thread, and what follows cannot go on beside it
             raise RanksLostError((own,), "the launcher's own trial does not end; a relaunch goes on here")
+
+    def _own_leaves(self, comm: WithOwnSlave) -> bool:
+        """Whether the slave beside this master leaves in time, of which it had none while both were held up."""
+        while True:
+            seconds = self._leaves_within(comm.rank)
+            until = None if seconds is None else comm.now() + seconds
+            if comm.quiesce(seconds):
+                return True
+            if not self._held_up(until):
+                return False
 
     def _leaves_within(self, rank: int) -> float | None:
         """Seconds that a rank may still take for what it has of this batch; None where that is not known."""
@@ -196,17 +213,44 @@ class Master:
         """Takes what has come, and waits where nothing has. All of it, so that nobody is given what is done already."""
         if not self._dispatch.ranks:
             raise RanksLostError((), "no rank is left that evaluates")
+        self._excuse()
         try:
-            received = self._comm.receive(deadline=self._dispatch.wake())
-            while received is not None:
-                self._take(batch, *received)
-                received = self._comm.pending()
+            self._drain(batch, self._dispatch.wake())
+            if self._dispatch.overdue(self._looked):
+                self._listen(batch, self._looked + LISTEN_SECONDS)
         except RanksLostError as error:
             self._lose(batch, error.ranks, "was lost")
             return
         for rank, limit in self._dispatch.overdue(self._comm.now()).items():
             self._comm.given_up.add(rank)
             self._lose(batch, [rank], f"did not answer for {limit:.0f} s")
+
+    def _drain(self, batch: Batch, deadline: float | None) -> None:
+        try:
+            received = self._comm.receive(deadline=deadline)
+            while received is not None:
+                self._take(batch, *received)
+                received = self._comm.pending()
+        finally:
+            self._excuse(deadline)
+
+    def _listen(self, batch: Batch, deadline: float) -> None:
+        try:
+            while (received := self._comm.receive(deadline=deadline)) is not None:
+                self._take(batch, *received)
+        finally:
+            self._excuse(deadline)
+
+    def _excuse(self, deadline: float | None = None) -> None:
+        """No rank is given up for time in which this one was held up: by a slow disk, stopped, or frozen."""
+        self._dispatch.excuse(self._held_up(deadline), self._looked)
+
+    def _held_up(self, deadline: float | None) -> float:
+        """Seconds since this rank last looked, where it looks much later than it meant to, at `deadline`; else 0."""
+        now = self._comm.now()
+        looked, self._looked = self._looked, now
+        meant = looked if deadline is None else max(looked, deadline)
+        return now - looked if now - meant > max(self._limits.grace, LISTEN_SECONDS) else 0.0
 
     def _take(self, batch: Batch | None, rank: int, message: Any) -> None:
         if isinstance(message, Left):
@@ -289,16 +333,20 @@ class Master:
         self._closed = True
         for rank in self._owed:
             self._comm.send(End(self._epoch), to=rank)
-        deadline = self._comm.now() + self._limits.grace
+        self._looked = self._comm.now()
+        deadline, listens = self._looked + self._limits.grace, False
         while waited := set(self._owed) - self._left:
             try:
                 received = self._comm.receive(deadline=deadline)
             except RanksLostError as error:
                 self._lose(None, error.ranks, "was lost at the end")
                 continue
+            deadline += self._held_up(deadline)
             if received is not None:
                 self._take(None, *received)
-            elif self._comm.now() >= deadline:
+            elif self._looked >= deadline and not listens:
+                deadline, listens = self._looked + LISTEN_SECONDS, True
+            elif self._looked >= deadline:
                 logger.info("not waiting for rank %s", ", ".join(map(str, sorted(waited))))
                 self._comm.given_up.update(waited)
                 return

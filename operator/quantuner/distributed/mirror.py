@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from quantuner.api.described import without_config
 from quantuner.api.journal import line_key, lines_of
 from quantuner.api.names import BEST_KEY
 from quantuner.distributed.answered import ANSWERED_FILE
@@ -15,6 +16,7 @@ from quantuner.distributed.configmap import ApiRefusedError, ApiUnavailableError
 from quantuner.distributed.held import Held, SupersededError
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_lines, replace_text
 from quantuner.distributed.losses import LOSSES_FILE
+from quantuner.distributed.told import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._loop, name="journal-mirror")
         self._error: Exception | None = None
 
-    def restore(self, stop: threading.Event | None = None) -> bool:
+    def restore(self, stop: Stop | None = None) -> bool:
         """Takes the ConfigMaps and writes the files from them, unless the pod's own are ahead. Before `start`.
 
         Waits for the server; returns False where `stop` is set before it has answered.
@@ -75,7 +77,7 @@ class Mirror:
         self._sent, self._best_sent, self._beside_sent = len(lines), best, beside
         return True
 
-    def _patiently(self, held: Held, stop: threading.Event) -> Mapping[str, str] | None:
+    def _patiently(self, held: Held, stop: Stop) -> Mapping[str, str] | None:
         delay = INTERVAL_SECONDS
         while not stop.is_set():
             try:
@@ -139,10 +141,7 @@ class Mirror:
     def _flush(self) -> None:
         """The best configuration first, so that a reader of the journal finds it."""
         lines = read_lines(self._journal_file)
-        best = _text(self._best_file)
-        if best is not None and best != self._best_sent:
-            self._result.add({BEST_KEY: best})
-            self._best_sent = best
+        self._send_best(_text(self._best_file))
         while self._sent < len(lines):
             upto = min(len(lines), self._sent + LINES_PER_PATCH)
             kept = self._journal.add({line_key(i): lines[i] for i in range(self._sent, upto)})
@@ -150,6 +149,23 @@ class Mirror:
             self._sent = upto if line_key(0) in kept else 0
         for name in BESIDE:
             self._send_beside(name, _text(self._folder / name))
+
+    def _send_best(self, text: str | None) -> None:
+        """Without every op's configuration where the server does not take it whole, and no reason to end."""
+        if text is None or text == self._best_sent:
+            return
+        try:
+            self._result.add({BEST_KEY: text})
+        except ApiRefusedError as error:
+            logger.warning("%s reaches the cluster without its config: %s", self._best_file, error)
+            self._send_summary(text)
+        self._best_sent = text
+
+    def _send_summary(self, text: str) -> None:
+        try:
+            self._result.add({BEST_KEY: without_config(text)})
+        except ApiRefusedError as error:
+            logger.warning("nor does its summary: %s", error)
 
     def _send_beside(self, name: str, text: str | None) -> None:
         """Last, and no reason to end."""

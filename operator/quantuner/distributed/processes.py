@@ -1,22 +1,20 @@
 """The processes of one launch: mpirun, and whatever ranks it leaves behind."""
 
-import collections
 import contextlib
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantuner.distributed.journal import JOURNAL_FILE, await_writer
+from quantuner.distributed.output import Output
 
 logger = logging.getLogger(__name__)
 
-TAIL_LINES = 15
 TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERMINATE_SECONDS = 10.0  # for the ranks to end; the pod's grace period leaves as much again for the journal
 WATCH_SECONDS = 1.0  # between two looks whether rank 0 is still there
@@ -56,9 +54,7 @@ class Processes:
         """`folder` has the journal that rank 0 writes; `relay` shows the ranks' output."""
         logger.info("starting %s", " ".join(launch.command))
         self._folder, self._relay, self._launch = folder, relay, launch
-        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        self._ending = threading.RLock()  # a handler may interrupt a handler
-        self._killer: threading.Timer | None = None
+        self._told_to_end = False
         self._over = threading.Event()
         self._outgrown = False
         self._process = subprocess.Popen(
@@ -67,37 +63,36 @@ class Processes:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            bufsize=0,
             start_new_session=True,  # so that a Ctrl-C reaches this process first, which then ends the ranks
         )
 
     def end(self) -> None:
-        """Tells the ranks to end, and kills those that have not after TERMINATE_SECONDS. Does not wait for it."""
-        with self._ending:
-            if self._killer is None and self._process.poll() is None:
-                self._process.terminate()
-                self._killer = threading.Timer(TERMINATE_SECONDS, self._kill)
-                self._killer.start()
+        """Tells the ranks to end; `wait` kills those that have not after TERMINATE_SECONDS.
+
+        Takes no lock and starts no thread, since a handler may interrupt whoever does.
+        """
+        if not self._told_to_end and self._process.poll() is None:
+            self._told_to_end = True
+            self._process.terminate()
 
     def wait(self) -> Ended:
         """Returns when no process is left; once."""
-        reader = threading.Thread(target=self._read, name="rank-output")
-        watchers = [threading.Thread(target=watch) for watch in (self._end_when_larger, self._end_after_rank_0)]
-        for thread in (reader, *watchers):
+        if self._process.stdout is None:
+            raise TypeError("the ranks were started without a pipe for their output")
+        output = Output(self._process.stdout, relay=self._relay)
+        watches = (self._end_when_larger, self._end_after_rank_0, self._kill_late)
+        watchers = [threading.Thread(target=watch) for watch in watches]
+        for thread in watchers:
             thread.start()
         code = self._process.wait()
         self._over.set()
         for thread in watchers:  # they may be at the journal
             thread.join()
-        with self._ending:
-            asked = self._killer is not None
-            if self._killer is not None:
-                self._killer.cancel()
-        self._end_leftovers()  # before the reader ends, since they may hold the pipe that it reads
-        reader.join(TERMINATE_SECONDS)
+        asked = self._told_to_end
+        self._end_leftovers()
         by_itself = not asked and _ended_by_itself(code, is_rank=self._launch.is_rank)
-        return Ended(code, list(self._tail), self._outgrown, by_itself)
+        return Ended(code, output.finish(TERMINATE_SECONDS), self._outgrown, by_itself)
 
     def _end_when_larger(self) -> None:
         if self._launch.larger is not None and self._launch.larger(self._over):
@@ -127,20 +122,14 @@ class Processes:
         _signal(session, signal.SIGKILL)
         await_writer(self._folder, TERMINATE_SECONDS)
 
-    def _kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-
-    def _read(self) -> None:
-        """Keeps the end of the ranks' output, and passes it on where asked."""
-        if self._process.stdout is None:
-            raise TypeError("the ranks were started without a pipe for their output")
-        with self._process.stdout as lines:
-            for line in lines:
-                self._tail.append(line.rstrip("\n"))
-                if self._relay:
-                    sys.stderr.write(line)
-                    sys.stderr.flush()
+    def _kill_late(self) -> None:
+        """Kills what was told to end, and has not."""
+        told = 0.0
+        while told < TERMINATE_SECONDS:
+            if self._over.wait(WATCH_SECONDS):
+                return
+            told += WATCH_SECONDS * self._told_to_end
+        self._process.kill()
 
 
 def _size(folder: Path) -> int:

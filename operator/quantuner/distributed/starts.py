@@ -13,6 +13,7 @@ from quantuner.api.timestamps import since_1970
 from quantuner.distributed.hosts import Host, Returning, answering
 from quantuner.distributed.journal import JOURNAL_FILE, read_history
 from quantuner.distributed.processes import Launch
+from quantuner.distributed.told import Stop
 
 # A lost pod is waited for as long as a start takes: then waiting in vain costs no more than starting twice.
 FIRST_PATIENCE_SECONDS = 30.0  # before a start was seen
@@ -46,7 +47,7 @@ class Starts:
         self._began: float | None = None
         self._patience = FIRST_PATIENCE_SECONDS
 
-    def __call__(self, stop: threading.Event) -> Launch:
+    def __call__(self, stop: Stop) -> Launch:
         hosts = self._hosts()
         there = answering(hosts, stop, self.patience())
         absent = [host for host in hosts if host not in there]

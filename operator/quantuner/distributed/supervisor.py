@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -15,6 +14,7 @@ from quantuner.distributed.begun import settle
 from quantuner.distributed.journal import JOURNAL_FILE, JournalFolder, read_history, read_lines
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.processes import TOLD_TO_END, Ended, Launch, Processes
+from quantuner.distributed.told import Stop, Told
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Supervisor:
     def __init__(
         self,
         folder: Path,
-        launch: Callable[[threading.Event], Launch],
+        launch: Callable[[Stop], Launch],
         *,
         relay: bool = True,
         pause: float = PAUSE_SECONDS,
@@ -45,7 +45,7 @@ class Supervisor:
         self._launch = launch
         self._pause = pause
         self._processes: Processes | None = None
-        self.terminated = threading.Event()
+        self.terminated = Told()
         """Set when this process was told to stop."""
 
     @contextlib.contextmanager
@@ -53,9 +53,11 @@ class Supervisor:
         """Signals that say to stop are heeded from here on; `run` does so by itself.
 
         For what comes before and after it: the first process of a pod never gets a signal that it does not handle,
-        and one that comes a second time must not cut off what the first has begun.
+        and one that comes a second time must not cut off what the first has begun. Those that whoever started this
+        process has it ignore, as nohup does, are ignored still.
         """
-        previous = {s: signal.signal(s, self._on_signal) for s in TOLD_TO_END}
+        heeded = [number for number in TOLD_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._on_signal) for number in heeded}
         try:
             yield
         finally:
@@ -115,14 +117,14 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
-        """As SIGTERM does; from any thread."""
+        """As SIGTERM does; from any thread, and in the middle of anything."""
         self.terminated.set()
         if self._processes is not None:
             self._processes.end()
 
     def _give_up(self, code: int, tail: Sequence[str]) -> None:
         """Ends the journal, whose writer is gone. Raises `SearchError` where it cannot be written."""
-        last = next((line for line in reversed(tail) if line.strip()), "no output")
+        last = tail[-1] if tail else "no output"
         lost = Failed(
             reason=Failure.RANKS_LOST,
             message=f"{FRUITLESS_LAUNCHES} launches in a row ended without a trial told (exit code {code}); "

@@ -91,33 +91,42 @@ class Timeline:
         *,
         anew: bool = False,
         beside: Path | None = None,
+        held: bool = False,
         limit: int = SPANS_LIMIT,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """The launch begins now. `anew` forgets those before; what one folder has lost of them comes from `beside`.
-        `limit` counts the lines of a file.
+        `held` leaves the files as they are until `begin`. `limit` counts the lines of a file.
         """
         self._clock, self._began = clock, clock()
         self._lines: list[str] = []
         self._spans: list[Span] = []
         self._written_at = self._began - FLUSH_SECONDS
         self._files: list[TextIO] = []
-        paths = [one / TIMELINE_FILE for one in (folder, beside) if one is not None]
-        before = b"" if anew else max(map(_content, paths), key=len)
+        self._paths = [one / TIMELINE_FILE for one in (folder, beside) if one is not None]
+        self._anew, self._held = anew, held
+        self._before = before = b"" if anew else max(map(_content, self._paths), key=len)
         self._room = max(0, limit - before.count(b"\n"))
-        for path in paths:
-            self._open(path, before, anew=anew)
         if before and not before.endswith(b"\n"):
             self._lines.append("")  # ends the line inside which the writer before died
-        self._mark("launch", began=round(wall(), 3), ranks=ranks)
+        self._lines.append(encode_mark("launch", began=round(wall(), 3), ranks=ranks))
+        if not held:
+            self.begin()
 
-    def _open(self, path: Path, before: bytes, *, anew: bool) -> None:
+    def begin(self) -> None:
+        """Writes from now on, and what was recorded before."""
+        self._held = False
+        for path in self._paths:
+            self._open(path)
+        self._write()
+
+    def _open(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not anew and _content(path) != before:
-                path.write_bytes(before)
-            self._files.append(path.open("w" if anew else "a", encoding="utf-8"))
+            if not self._anew and _content(path) != self._before:
+                path.write_bytes(self._before)
+            self._files.append(path.open("w" if self._anew else "a", encoding="utf-8"))
         except OSError as error:
             _warn(path, error)
 
@@ -129,11 +138,11 @@ class Timeline:
         self._mark("hosts", names=list(names))
 
     def span(self, span: Span) -> None:
-        if not self._files or self._room < 0:
+        if not (self._files or self._held) or self._room < 0:
             return
         self._room -= 1
         if self._room < 0:
-            logger.warning("the timeline is full, and what follows is not recorded: %s", self._files[0].name)
+            logger.warning("the timeline is full, and what follows is not recorded: %s", self._paths[0])
             self._mark("full")
             return
         self._spans.append(span)
@@ -158,6 +167,8 @@ class Timeline:
         self._spans.clear()
 
     def _write(self) -> None:
+        if self._held:
+            return
         self._take_spans()
         self._written_at = self._clock()
         for file in [*self._files]:

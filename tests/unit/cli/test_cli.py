@@ -1,5 +1,6 @@
 """The commands that need no search: version, validate, and what is said of a wrong command line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 import yaml
 
 from quantuner import __version__
+from quantuner.api.journal import Record, encode
 from quantuner.cli import main
 from tests.unit.cli.tasks import written
-from tests.unit.records import manifest
+from tests.unit.records import launched, manifest, told
 
 
 def resource(folder: Path, body: Any) -> str:
@@ -114,3 +116,34 @@ def test_a_damaged_journal_is_named_and_kept(tmp_path: Path, capsys: pytest.Capt
     assert f"{workspace}/journal.jsonl: a journal line must be a JSON object" in err
     assert "move the file away to start anew" in err
     assert (workspace / "journal.jsonl").read_text() == "damaged\n"
+
+
+def test_a_report_of_a_damaged_journal_names_it_where_there_is_no_timeline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tuning.yaml").write_text(yaml.safe_dump(manifest()))
+    (tmp_path / "journal.jsonl").write_text("damaged\n")
+    assert main(["report", str(tmp_path)]) == 2
+    assert f"{tmp_path}/journal.jsonl: a journal line must be a JSON object" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "run", "report"])
+def test_what_is_no_yaml_is_told_with_its_file(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tuning.yaml"
+    path.write_text("a: [\n")
+    assert main([command, str(tmp_path if command == "report" else path)]) == 2
+    assert f'in "{path}", line 2' in capsys.readouterr().err
+
+
+def test_a_report_where_the_locale_has_no_such_signs(tmp_path: Path) -> None:
+    (tmp_path / "tuning.yaml").write_text(yaml.safe_dump(manifest()))
+    records: list[Record] = [launched(), told(0, 0.9), told(1, 0.9, meets=True), told(2, 0.5, bound=True)]
+    (tmp_path / "journal.jsonl").write_text("".join(f"{encode(record)}\n" for record in records))
+    command = [sys.executable, "-m", "quantuner.cli", "report", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"? best" in done.stdout
+    assert b"? 0.5" in done.stdout

@@ -3,13 +3,14 @@
 `losing_main.py FOLDER TRIALS INDEX:DEED…`. Deeds, of the rank that is given the trial: `kill` ends the process,
 `kill-once` only the first one, `kill-twice` the first two, `hang` holds the interpreter's lock for ever, `stop` stops
 the process, `long` is evaluated until it is abandoned. Of whatever trial: `own` lets rank 0 evaluate, `silent` has a
-host not answer. Rank 0 prints what it was told as JSON.
+host not answer. `hold` stops rank 0 for a while when the trial is told. Rank 0 prints what it was told as JSON.
 """
 
 import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,10 @@ from quantuner.distributed.protocol import Limits
 from quantuner.distributed.slave import Slave
 from quantuner.distributed.watchdog import Alarm
 
-PATIENCE = {"hang": 3.0, "stop": 3.0}
+PATIENCE = {"hang": 3.0, "stop": 3.0, "hold": 2.0}
 """Seconds for a trial; much more where nobody is to be given up, since the machine may be busy."""
+HOLD = 7.0
+"""Seconds; more than patience and grace."""
 
 
 def first(folder: Path, index: int) -> bool:
@@ -54,7 +57,7 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
             ctypes.PyDLL(None).sleep(1000)  # a call that keeps the lock
         while deed == "long":
             slaves[0].check()
-        time.sleep(0.005)
+        time.sleep(0.3 if "hold" in deeds.values() else 0.005)
         return TrialResult(accuracy=index / 7, seconds=0.005)
 
     if world.rank:
@@ -70,6 +73,9 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
 
     def tell(one: Told) -> bool:
         told.append(one)
+        if deeds.get(one.index) == "hold":
+            subprocess.Popen(["sh", "-c", f"sleep {HOLD}; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
         return deeds.get(one.index + 1) == "long"
 
     payloads = [{"index": index} for index in range(1, trials + 1)]

@@ -4,7 +4,8 @@ Every rank is a thread, and one at a time runs: until it waits for a message or 
 the earliest event; delays, losses and the order of what is simultaneous come from a seed. So one seed is one history
 of the whole world, the same at each run, and a thousand of them take seconds.
 
-Faults: a rank that crashes (its thread ends where it stands), one that hangs (nothing wakes it any more), rank 0's.
+Faults: a rank that crashes (its thread ends where it stands), one that hangs (nothing wakes it any more), one that is
+held up for a while (nothing wakes it until then), rank 0's.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Rank:
     ended: bool = False
     killed: bool = False
     hung: bool = False
+    held_until: float = 0.0
     value: Any = None
     error: BaseException | None = None
 
@@ -52,6 +54,7 @@ class Simulation:
 
     def __init__(self, size: int, seed: int, latency: float = 0.01) -> None:
         self.random = random.Random(seed)
+        self._unseen = random.Random(seed)
         self.time = 0.0
         self._latency = latency
         self._events: list[tuple[float, float, int, Callable[[], None]]] = []
@@ -81,6 +84,10 @@ class Simulation:
     def hang(self, rank: int) -> None:
         self.lost.add(rank)
         self._ranks[rank].hung = True
+
+    def hold(self, rank: int, seconds: float) -> None:
+        """As SIGSTOP, a frozen container or a disk that hangs does: what it waits for comes late."""
+        self._ranks[rank].held_until = self.time + seconds
 
     def run(self, programs: Sequence[Callable[[Virtual], Any]]) -> Any:
         """Runs a program on every rank until rank 0's ends; returns its value, or raises its error."""
@@ -117,11 +124,13 @@ class Simulation:
 
     def receive(self, rank: int, source: int, deadline: float | None) -> tuple[int, Any] | None:
         me = self._ranks[rank]
+        if deadline is not None and self.time >= deadline and not self._sees():
+            return None
         while True:
             if me.notices and (source == ANY or source in me.notices):
                 lost, me.notices = me.notices, []
                 raise RanksLostError(lost)
-            found = self.pending(rank, source)
+            found = self._take(rank, source)
             if found is not None:
                 return found
             if deadline is not None and self.time >= deadline:
@@ -133,6 +142,13 @@ class Simulation:
             me.waits_for = None
 
     def pending(self, rank: int, source: int) -> tuple[int, Any] | None:
+        return self._take(rank, source) if self._sees() else None
+
+    def _sees(self) -> bool:
+        """Whether a look that does not wait sees what has come: MPI may have left it in a socket."""
+        return self._unseen.random() < 0.8
+
+    def _take(self, rank: int, source: int) -> tuple[int, Any] | None:
         boxes = self._ranks[rank].boxes
         full = [s for s, box in boxes.items() if box and source in (ANY, s)]
         if not full:
@@ -165,6 +181,10 @@ class Simulation:
             raise Killed
 
     def _resume(self, rank: Rank) -> None:
+        if self.time < rank.held_until and not rank.killed:
+            turn = rank.turn
+            self.at(rank.held_until, lambda: self._resume(rank) if rank.turn == turn else None)
+            return
         if not rank.ended and not (rank.hung and not rank.killed):
             rank.go.release()
             self._back.acquire()

@@ -304,6 +304,18 @@ def test_a_rank_is_given_up_a_grace_after_the_deadline_of_what_it_has_begun() ->
     assert d.overdue(115.0) == {1: 60.0, 2: 60.0}
 
 
+def test_time_in_which_the_master_was_away_counts_for_no_rank() -> None:
+    d = dispatcher(2, 1)
+    d.plan(100.0)
+    d.offer([2])
+    d.plan(130.0)
+    d.excuse(40.0, 150.0)
+    assert d.overdue(204.9) == {}
+    assert d.overdue(205.0) == {1: 60.0}  # as if it had begun at 140
+    assert d.overdue(214.9) == {1: 60.0}
+    assert d.overdue(215.0) == {1: 60.0, 2: 60.0}  # nobody begins later than now
+
+
 def test_without_a_known_trial_nobody_is_given_up() -> None:
     d = dispatcher(2, 1, Limits())
     d.plan(0.0)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantuner.api.errors import JournalError, SearchError
-from quantuner.api.journal import Record, encode
+from quantuner.api.journal import Finished, Outcome, Record, encode
 from quantuner.distributed.journal import (
     BEST_FILE,
     JOURNAL_FILE,
@@ -26,7 +26,7 @@ from quantuner.distributed.journal import (
     replace_text,
     uninterrupted,
 )
-from tests.unit.records import launched, told
+from tests.unit.records import TIME, launched, told
 
 RECORDS: list[Record] = [
     launched(),
@@ -74,6 +74,33 @@ def test_a_record_that_contradicts_the_history_is_not_written(tmp_path: Path) ->
         journal.append(told(7, 0.5))
     journal.close()
     assert len(read_lines(path)) == len(RECORDS)
+
+
+def test_a_record_that_no_line_can_hold_is_not_remembered_either(tmp_path: Path) -> None:
+    written(tmp_path)
+    journal = JournalFolder(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append(told(3, float("nan")))
+    assert len(journal.history.trials) == 3
+    journal.append(told(3, 0.5))
+    journal.close()
+    assert reopened(tmp_path).history == journal.history
+
+
+def test_a_finished_search_goes_on_without_its_end_which_is_kept(tmp_path: Path) -> None:
+    end = Finished(outcome=Outcome.MAX_TRIALS, best=2, accuracy=0.8, artifact="model", time=TIME)
+    path = written(tmp_path, [*RECORDS, end])
+    journal = JournalFolder(tmp_path)
+    before = path.read_bytes()
+    journal.reopen()
+    assert (tmp_path / "journal.1.jsonl").read_bytes() == before
+    with pytest.raises(JournalError, match="another search writes"):
+        JournalFolder(tmp_path)
+    journal.append(told(3, 0.7))
+    journal.close()
+    assert read_lines(path) == [encode(record) for record in (*RECORDS, told(3, 0.7))]
+    assert reopened(tmp_path).history == journal.history
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["journal.1.jsonl", "journal.jsonl"]
 
 
 def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from quantuner.api.described import described
 from quantuner.api.journal import encode, line_key, lines_of
 from quantuner.api.names import ANSWERED_KEY, LOSSES_KEY
 from quantuner.api.trial import TrialResult
@@ -129,6 +131,29 @@ def test_a_refusal_is_logged_at_once_and_raised_at_the_end(
     with pytest.raises(ApiRefusedError, match="413 made to fail with 413"):
         mirror.finish()
     assert "the journal no longer reaches the cluster" in caplog.text
+
+
+@pytest.mark.parametrize("status", [413, 422])
+@pytest.mark.parametrize("summary_too", [False, True])
+def test_a_best_configuration_that_is_refused_keeps_nothing_else_from_the_cluster(
+    api: ApiServer, mirror: Mirror, folder: Path, caplog: pytest.LogCaptureFixture, status: int, summary_too: bool
+) -> None:
+    mirror.restore()
+    best = {"trial": 1, "summary": {"defaults": {}, "exceptions": {}}, "config": {"ops": {}}}
+    lines = searched(folder, range(2))
+    (folder / BEST_FILE).write_text(yaml.safe_dump(best, sort_keys=False))
+    api.faults.extend([status] * (1 + summary_too))
+    mirror.start()
+    api.wait_until("journal", len(lines))
+    assert ("best.yaml" in api.maps["result"]) != summary_too
+    assert caplog.text.count("best.yaml reaches the cluster without its config") == 1
+    if not summary_too:
+        assert described(api.maps["result"]["best.yaml"]) == (1, best["summary"])
+        assert "config" not in yaml.safe_load(api.maps["result"]["best.yaml"])
+    lines = searched(folder, range(2, 4))
+    mirror.finish()
+    assert lines_of(api.maps["journal"]) == lines
+    assert api.maps["result"]["best.yaml"] == (folder / BEST_FILE).read_text()  # a shorter one
 
 
 def test_a_journal_that_somebody_deleted_is_sent_again_whole(api: ApiServer, mirror: Mirror, folder: Path) -> None:

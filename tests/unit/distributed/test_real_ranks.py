@@ -76,10 +76,54 @@ def test_a_rank_that_is_stopped_is_given_up(tmp_path: Path) -> None:
     assert len(found["given_up"]) == 1
 
 
+def test_a_rank_0_that_was_stopped_itself_gives_nobody_up(tmp_path: Path) -> None:
+    found, _ = run(tmp_path, 4, 12, "4:hold")
+    assert accuracies(found) == expected(12)
+    assert (found["given_up"], found["losses"]) == ([], {})
+
+
 def test_a_trial_that_no_longer_matters_is_left(tmp_path: Path) -> None:
     found, _ = run(tmp_path, 3, 30, "10:long")
     assert accuracies(found) == expected(9)
     assert found["given_up"] == []
+
+
+AFTERWARDS = """
+import threading, time
+from mpi4py import MPI
+from quantuner.api.trial import TrialResult
+from quantuner.distributed.communicator import MpiWorld
+from quantuner.distributed.master import Master
+from quantuner.distributed.protocol import Known, Limits
+from quantuner.distributed.slave import Slave
+
+for _ in range(2):
+    comm = MpiWorld()
+    if comm.rank:
+        Slave(comm, lambda accuracy: TrialResult(accuracy=accuracy)).run()
+    else:
+        master = Master(comm, limits=Limits(least=60.0), known=lambda: Known(0.01))
+        master.run(1, [0.25, 0.5], lambda told: False)
+        master.close()
+        comm.receive(deadline=comm.now() + 0.01)
+        comm._timer._ring()  # one that is late
+    comm.close()
+world = MPI.COMM_WORLD
+if world.rank:
+    world.send("the script's own", dest=0)
+else:
+    assert world.recv(source=MPI.ANY_SOURCE) == "the script's own"
+    assert not world.iprobe(source=MPI.ANY_SOURCE)
+    assert "receive-timer" not in [thread.name for thread in threading.enumerate()]
+"""
+
+
+def test_a_search_leaves_the_scripts_communicator_to_the_script() -> None:
+    launch = mpirun.local(2, [sys.executable, "-c", AFTERWARDS])
+    done = subprocess.run(
+        launch.command, env={**os.environ, **launch.environment}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

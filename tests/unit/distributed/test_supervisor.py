@@ -1,11 +1,13 @@
 """Ranks are started until the journal has ended, whatever their exit codes say. The ranks are small real programs."""
 
 import dataclasses
+import io
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from quantuner.api.journal import Failed, Finished, History, Outcome, Record, en
 from quantuner.distributed.begun import BEGUN_FILE
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.losses import Losses
-from quantuner.distributed.processes import TERMINATE_SECONDS, Launch
+from quantuner.distributed.processes import TERMINATE_SECONDS, Launch, Processes
 from quantuner.distributed.supervisor import FRUITLESS_LAUNCHES, TERMINATED, Supervisor
+from quantuner.distributed.told import Stop
 from tests.unit.records import TIME, launched, told
 
 END = Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)
@@ -45,7 +48,7 @@ class Launches:
         self.launches = launches
         self.count = 0
 
-    def __call__(self, stop: threading.Event) -> Launch:
+    def __call__(self, stop: Stop) -> Launch:
         launch = self.launches[min(self.count, len(self.launches) - 1)]
         self.count += 1
         return launch
@@ -135,6 +138,33 @@ def test_every_told_trial_gives_new_patience(tmp_path: Path) -> None:
     assert supervise(tmp_path, *order) == (0, len(order))
 
 
+ABORT = """Traceback (most recent call last):
+ValueError: the real error
+--------------------------------------------------------------------------
+MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD
+  Proc: [[53893,1],1]
+  Errorcode: 1
+
+NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
+You may or may not see output from other processes, depending on
+exactly when Open MPI kills them.
+--------------------------------------------------------------------------
+1 more process has sent help message help-mpi-api.txt / mpi-abort
+\0
+"""
+
+
+def test_the_last_line_quoted_is_the_ranks_and_not_what_mpi_says_of_their_end(tmp_path: Path) -> None:
+    assert (
+        supervise(tmp_path, python("sys.stderr.write(sys.argv[1].replace('0x', chr(0)))", ABORT.replace("\0", "0x")))[0]
+        == 0
+    )
+    end = history(tmp_path).end
+    assert isinstance(end, Failed)
+    assert "last line: ValueError: the real error." in end.message
+    assert end.traceback.splitlines() == ABORT.splitlines()[:2]
+
+
 def test_output_without_bounds_leaves_a_record_within_them(tmp_path: Path) -> None:
     assert supervise(tmp_path, python("print('x' * 10**6); print(b'\\xff\\n')"))[0] == 0
     end = history(tmp_path).end
@@ -170,6 +200,42 @@ def test_the_ranks_output_is_passed_on_where_asked(tmp_path: Path, capfd: pytest
     err = capfd.readouterr().err
     assert "relay True" in err
     assert "relay False" not in err
+
+
+class Full(io.StringIO):
+    """A log that takes nothing."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def closed() -> io.StringIO:
+    log = io.StringIO()
+    log.close()
+    return log
+
+
+@pytest.mark.parametrize("log", [Full(), closed(), None], ids=["broken", "closed", "none"])
+def test_a_log_that_takes_nothing_does_not_end_the_search(
+    tmp_path: Path, log: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "for i in range(20000): print('line', i)\nopen(sys.argv[1], 'w').write('done')"
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", log)
+        ended = Processes(python(program, str(tmp_path / "done")), tmp_path, relay=True).wait()
+    assert (tmp_path / "done").read_text() == "done"
+    assert ended.tail[-1] == "line 19999"
+
+
+def test_nobody_waits_for_a_process_that_left_the_ranks_and_holds_their_output(tmp_path: Path) -> None:
+    program = "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+    program += "open(sys.argv[1], 'w').write(str(child.pid)); print('the rank is done')"
+    began = time.monotonic()
+    ended = Processes(python(program, str(tmp_path / "child")), tmp_path, relay=False).wait()
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert time.monotonic() - began < TERMINATE_SECONDS
+    assert ended.tail == ["the rank is done"]
+    assert "rank-output" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_what_rank_0_tells_after_mpirun_has_ended_is_waited_for(tmp_path: Path) -> None:
@@ -224,7 +290,7 @@ def test_launches_that_tell_nothing_are_further_and_further_apart(tmp_path: Path
 
 
 def test_one_that_pauses_ends_when_it_is_told_to(tmp_path: Path, pipe: Path) -> None:
-    def launch(stop: threading.Event) -> Launch:
+    def launch(stop: Stop) -> Launch:
         return python("open(sys.argv[1], 'w').write('runs')", str(pipe))
 
     sender = terminating(pipe, signal.SIGTERM)
@@ -368,8 +434,22 @@ def test_a_signal_ends_the_ranks(tmp_path: Path, pipe: Path, number: signal.Sign
             assert not thread.is_alive(), f"{thread.name} would keep the launcher from ending"
 
 
+def test_a_signal_that_was_ignored_before_is_ignored_still(tmp_path: Path, pipe: Path) -> None:
+    """As nohup has it."""
+    program = "open(sys.argv[1], 'w').write('runs'); time.sleep(0.5); open(sys.argv[2], 'a').write(sys.argv[3])"
+    whole = python(program, str(pipe), str(tmp_path / JOURNAL_FILE), f"{encode(END)}\n")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        sender = terminating(pipe, signal.SIGHUP)
+        assert supervise(tmp_path, whole) == (0, 1)
+        sender.join()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_before_the_start_starts_nothing(tmp_path: Path) -> None:
-    def launch(stop: threading.Event) -> Launch:
+    def launch(stop: Stop) -> Launch:
         os.kill(os.getpid(), signal.SIGTERM)
         return python("open(sys.argv[1], 'w').write('started')", str(tmp_path / "started"))
 

@@ -39,6 +39,21 @@ def opened(
     return Timeline(folder, 3, anew=anew, beside=beside, limit=limit, clock=clock, wall=lambda: began)
 
 
+def test_one_that_is_held_leaves_the_file_until_it_begins(tmp_path: Path) -> None:
+    Timeline(tmp_path, 2).close()
+    path = tmp_path / "timeline.jsonl"
+    before = path.read_bytes()
+    Timeline(tmp_path, 3, held=True).close()
+    held = Timeline(tmp_path, 3, held=True)
+    held.span(Span(0, Kind.SETUP, 0, "", 0.0, 1.0, Ending.TOLD))
+    held.hosts(["here"])
+    assert path.read_bytes() == before
+    held.begin()
+    held.close()
+    first, second = read(path.read_text().splitlines())
+    assert (first.ranks, second.ranks, second.hosts, len(second.spans)) == (2, 3, ("here",), 1)
+
+
 def test_a_launch_with_its_hosts_spans_and_end(tmp_path: Path) -> None:
     clock = Clock()
     timeline = opened(tmp_path / "new", clock)

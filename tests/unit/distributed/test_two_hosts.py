@@ -23,6 +23,7 @@ from quantuner.distributed.losses import Losses
 from quantuner.distributed.processes import Launch, Processes
 from quantuner.distributed.starts import Limits, Starts
 from quantuner.distributed.supervisor import Supervisor
+from quantuner.distributed.told import Stop
 from tests.unit.distributed.sshd import answering_host, port
 
 __all__ = ["port"]
@@ -90,7 +91,7 @@ def test_a_drained_worker_is_a_loss_at_once_and_the_search_goes_on(tmp_path: Pat
 
     count = 0
 
-    def launch(_: threading.Event) -> Launch:
+    def launch(_: Stop) -> Launch:
         nonlocal count
         count += 1
         if count > 1:

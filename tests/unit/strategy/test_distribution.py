@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from quantuner.api.journal import encode
 from quantuner.api.timeline import Ending, Kind, Span, read
+from quantuner.api.trial import TrialResult
 from quantuner.distributed.differences import Reference
 from quantuner.distributed.protocol import Known
 from quantuner.distributed.timeline import TIMELINE_FILE, Quiet
@@ -238,6 +241,94 @@ def test_a_trial_in_which_a_strategys_own_evaluate_raises_has_failed(ranks: int,
     assert re.match(r"RaisingAtTwo.evaluate raised at test_distribution.py:\d+ in evaluate: KeyError", errors[2])
     assert "must return a TrialResult, as super().evaluate does, not float" in errors[3]
     assert [error for error in errors if error] == errors[2:4]
+
+
+def nan(result: TrialResult) -> TrialResult:
+    return replace(result, accuracy=float("nan"))
+
+
+def infinite_seconds(result: TrialResult) -> TrialResult:
+    return replace(result, seconds=float("inf"))
+
+
+def no_number(result: TrialResult) -> TrialResult:
+    return replace(result, accuracy="0.5")  # type: ignore[arg-type]  # as a user may
+
+
+def nothing(result: TrialResult) -> TrialResult:
+    return replace(result, accuracy=None)
+
+
+def both(result: TrialResult) -> TrialResult:
+    return replace(result, error="it was late")
+
+
+def no_objective(result: TrialResult) -> TrialResult:
+    return replace(result, objectives={})
+
+
+def nan_objective(result: TrialResult) -> TrialResult:
+    return replace(result, objectives={**result.objectives, "of mine": float("nan")})
+
+
+def unproven(result: TrialResult) -> TrialResult:
+    return replace(result, is_bound=True)
+
+
+Altered = Callable[[TrialResult], TrialResult]
+
+
+class Altering(Stepping):
+    """Returns something else than `super().evaluate` in the first trial."""
+
+    altered: Altered
+
+    def evaluate(self, payload: Any) -> Any:
+        found = super().evaluate(payload)
+        first, *_ = samplers.op_type_wise(self.tuning_space.capabilities)
+        return type(self).altered(found) if payload["ops"] == first.plain()["ops"] else found
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize(
+    ("altered", "says"),
+    [
+        (nan, "Altering.evaluate gave nan as accuracy, which must be one finite number"),
+        (infinite_seconds, "Altering.evaluate gave inf as seconds, which must be one finite number"),
+        (no_number, "Altering.evaluate gave '0.5' as accuracy, which must be one finite number"),
+        (nothing, "Altering.evaluate must give an accuracy or an error, not None and ''"),
+        (both, "Altering.evaluate must give an accuracy or an error, not 1.0 and 'it was late'"),
+        (no_objective, "Altering.evaluate gave no performance; keep the objectives that super().evaluate gives"),
+        (nan_objective, "Altering.evaluate gave nan as of mine, which must be one finite number"),
+        (unproven, "which the payload's limit does not exclude"),
+    ],
+)
+def test_a_result_that_cannot_be_told_is_a_failed_trial_and_the_search_goes_on(
+    altered: Altered, says: str, ranks: int, tmp_path: Path
+) -> None:
+    kind = type("Altering", (Altering,), {"altered": staticmethod(altered)})
+    strategy = searched(lambda: made(engine_with(labelled("topk"), "topk"), kind, folder=tmp_path), ranks)
+    errors = [trial.error for trial in history_of(strategy).trials]
+    assert len(errors) == 1 + TRIALS
+    assert says in errors[1]
+    assert [error for error in errors if error] == errors[1:2]
+
+
+def in_numpy(result: TrialResult) -> TrialResult:
+    objectives = {name: np.float32(value) for name, value in result.objectives.items()}
+    accuracy, rows = torch.tensor(result.accuracy, dtype=torch.float64), (np.int64(3),)
+    return replace(result, accuracy=accuracy, objectives=objectives, seconds=np.float64(2), rows=rows)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_numbers_of_numpy_and_torch_are_recorded_as_plain_ones(ranks: int, tmp_path: Path) -> None:
+    kind = type("Altering", (Altering,), {"altered": staticmethod(in_numpy)})
+    strategy = searched(lambda: made(engine_with(labelled("topk"), "topk"), kind, folder=tmp_path), ranks)
+    told = history_of(strategy).trials[1]
+    assert not told.error
+    assert {type(value) for value in (told.accuracy, told.seconds, *told.objectives.values())} == {float}
+    assert (told.rows, type(told.rows[0])) == ((3,), int)
+    assert encode(told)
 
 
 def test_what_was_told_gives_deadlines_by_kind(tmp_path: Path) -> None:
