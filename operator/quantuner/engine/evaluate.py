@@ -49,9 +49,17 @@ def _number(value: Any) -> float:
             f"eval_func must return one number, not {type(value).__name__} ({value!r:.80}); "
             "return the accuracy as a float",
         )
-    if not math.isfinite(value):
+    number = _float(value)
+    if not math.isfinite(number):
         raise SearchError(
             Failure.EVALUATION_NOT_A_NUMBER,
-            f"eval_func must return a finite number, not {value}; look for a division by zero or an overflow in it",
+            f"eval_func must return a finite number, not {number}; look for a division by zero or an overflow in it",
         )
-    return float(value)
+    return number
+
+
+def _float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer that is larger than any
+        return math.inf

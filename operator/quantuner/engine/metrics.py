@@ -50,6 +50,11 @@ class _Mean:
 
     def addend(self, preds: torch.Tensor, labels: Any) -> Addend:
         """What a batch adds: the sum over its rows, and how many they are."""
+        if not isinstance(preds, torch.Tensor):
+            raise TypeError(
+                f"a built-in metric compares one output, and the model returns {type(preds).__name__}; give a metric "
+                "of your own that takes what it needs of it, or wrap the model to return that"
+            )
         rows = self._rows(preds, torch.as_tensor(labels))
         return float(rows.double().sum()), rows.numel()
 
@@ -93,6 +98,8 @@ def _is_among(preds: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor
             f"with {tuple(labels.shape)}; reshape them in the model and the loader (one-hot labels: argmax(-1)), or "
             "give a metric of your own"
         )
+    if k > preds.shape[-1]:
+        raise ValueError(f"topk with k={k} of {preds.shape[-1]} classes counts every row; give a smaller k")
     right = (preds.topk(k, -1).indices == labels.reshape(-1, 1)).any(-1)
     return right & ~preds.isnan().any(-1)
 

@@ -52,6 +52,7 @@ def test_one_finite_number_is_an_accuracy(value: Any, accuracy: float) -> None:
         pytest.param(0.5 + 1j, "not complex", id="a complex number"),
         pytest.param(float("nan"), "a finite number, not nan; look for a division by zero", id="not a number"),
         pytest.param(float("-inf"), "a finite number, not -inf", id="infinite"),
+        pytest.param(10**5000, "a finite number, not inf", id="larger than any float"),
         pytest.param(torch.tensor(torch.nan), "a finite number, not nan", id="not a number, in a tensor"),
     ],
 )

@@ -136,6 +136,18 @@ def test_a_loader_that_cannot_judge_is_refused(loader: Any, says: str) -> None:
         evaluation(loader, "topk")(same)
 
 
+def test_more_than_the_classes_are_refused() -> None:
+    assert evaluation(LOADER, {"topk": {"k": 3}})(same) == 1.0
+    with pytest.raises(ValueError, match="k=4 of 3 classes counts every row"):
+        evaluation(LOADER, {"topk": {"k": 4}})(same)
+
+
+@pytest.mark.parametrize("metric", ["topk", "MAE"])
+def test_a_model_of_several_outputs_wants_a_metric_of_its_own(metric: str) -> None:
+    with pytest.raises(TypeError, match="compares one output, and the model returns tuple; give a metric of your own"):
+        evaluation(LOADER, metric)(lambda x: (x, x))
+
+
 @pytest.mark.parametrize("metric", ["MAE", "MSE", "RMSE"])
 def test_labels_in_another_order_of_dimensions_are_refused(metric: str) -> None:
     """As many numbers would give a distance, of other pixels."""
