@@ -20,7 +20,7 @@ from quantuner.engine.hoisting import hoist_rounding
 from quantuner.engine.layout import IMAGES, computes_channels_last
 from quantuner.engine.overwriting import sparing_what_is_read
 from quantuner.engine.padding import pad_before
-from quantuner.engine.products import products_of_convolutions
+from quantuner.engine.products import has_small_products, products_of_convolutions
 from quantuner.engine.quiet import quiet
 from quantuner.engine.reaching import reach_zero
 from quantuner.engine.sums import scale_before_sums
@@ -102,11 +102,11 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
         reach_zero(fixed)
         scale_before_sums(fixed)
         hoist_rounding(fixed)
-        few = products_of_convolutions(fixed) if max_autotune else 0
+        own = max_autotune and (products_of_convolutions(fixed) > 0 or has_small_products(fixed))
         fixed.graph.set_codegen(torch.fx.graph.CodeGen())
         fixed.recompile()
         leaves = tree_leaves(inputs)
-        with torch._inductor.config.patch({"freezing": True, **(_PRODUCTS if few else {})}):
+        with torch._inductor.config.patch({"freezing": True, **(_PRODUCTS if own else {})}):
             with sparing_what_is_read():
                 compute = torch._inductor.compile(fixed, leaves)
             compute(*leaves)  # the first call makes what later ones use again

@@ -35,10 +35,10 @@ class QuantizedModel(torch.nn.Module):
     def compiled(self, *, max_autotune: bool = False) -> Lowered:
         """The model in int8 kernels of this CPU; each new shape of inputs is compiled at its first call.
 
-        `max_autotune` compiles for longer, a minute instead of seconds, and answers sooner where convolutions are
-        small, as for one image at a time. Raises `ValueError` for a model that could not be captured, for one whose
-        data decide how many rows an op sees, and on a processor without VNNI (see `devices.sums_overflow`) for one
-        whose inputs have 8 bits.
+        `max_autotune` compiles for longer, a minute instead of seconds, and answers sooner where convolutions, or
+        Linears that are all int8, are small, as for one image or a few sentences at a time. Raises `ValueError` for a
+        model that could not be captured, for one whose data decide how many rows an op sees, and on a processor without
+        VNNI (see `devices.sums_overflow`) for one whose inputs have 8 bits.
         """
         if not isinstance(self.model, GraphModule):
             raise ValueError("the model could not be captured, so it cannot be compiled whole; call it as it is")

@@ -88,6 +88,21 @@ def test_int8_flows_from_op_to_op(max_autotune: bool) -> None:
     assert (found["cpp_templated_kernel_counter"] > 0) == max_autotune
 
 
+def test_small_linears_are_computed_in_generated_kernels_where_asked() -> None:
+    engine = engine_of(
+        seeded(lambda: nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 4))), reduce_range=OVERFLOWS
+    )
+    engine.calibrate()
+    model = engine.quantized_model(initial(engine.space))
+    x = images(8, seed=3)
+    for max_autotune in (False, True):
+        counters.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(model.compiled(max_autotune=max_autotune)(x), model(x), rtol=0, atol=0.02)
+        assert counters["inductor"]["qlinear_unary_lower_count"] > 0
+        assert (counters["inductor"]["cpp_templated_kernel_counter"] > 0) == max_autotune
+
+
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_inputs_of_8_bits_are_refused_where_sums_overflow(approach: str) -> None:
     engine = engine_of(seeded(Small), approach=approach)

@@ -1,4 +1,4 @@
-"""Small int8 convolutions are matrix products with the same values."""
+"""Small int8 convolutions are matrix products with the same values; which products are small."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantuner.engine import products
-from quantuner.engine.products import products_of_convolutions
+from quantuner.engine.products import has_small_products, products_of_convolutions
+from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
 from tests.unit.engine.models import engine_of, images, seeded
 
@@ -71,3 +72,51 @@ def test_a_large_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert products_of_convolutions(fixed(CONVOLUTIONS["padded"])[0]) == 0
     monkeypatch.setattr(products, "SMALL", operations)
     assert products_of_convolutions(fixed(CONVOLUTIONS["padded"])[0]) == 1
+
+
+class Multiplying(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x.flatten(1)[:, :16]).relu()
+        z: torch.Tensor = self.last(y @ y.T @ y)
+        return z
+
+
+LINEARS = {
+    "of every row": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)),
+    "behind a convolution": lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.Linear(4, 3)),
+    "beside other products": Multiplying,
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "approach", "fallback", "small"),
+    [
+        pytest.param("of every row", "static", (), True, id="static"),
+        pytest.param("of every row", "static", ("2",), False, id="one in fp32"),
+        pytest.param("of every row", "dynamic", (), False, id="dynamic"),
+        pytest.param("behind a convolution", "static", (), False, id="behind a convolution"),
+        pytest.param("beside other products", "static", (), False, id="beside other products"),
+    ],
+)
+def test_products_are_small_where_all_are_int8_linears(
+    model: str, approach: str, fallback: tuple[str, ...], small: bool
+) -> None:
+    engine = engine_of(seeded(LINEARS[model]), approach=approach)
+    engine.calibrate()
+    quantized = engine.quantized(initial(engine.space).having(dict.fromkeys(fallback, FP32)))
+    program = torch.export.export(quantized, (images(3),)).module()
+    assert isinstance(program, GraphModule)
+    assert has_small_products(program) is small
+
+
+def test_products_are_small_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _ = fixed(LINEARS["of every row"])
+    rows = images(3).numel() // 4
+    monkeypatch.setattr(products, "SMALL_PRODUCT", 2 * rows * 4 * 8)
+    assert has_small_products(program)
+    monkeypatch.setattr(products, "SMALL_PRODUCT", 2 * rows * 4 * 8 - 1)
+    assert not has_small_products(program)
