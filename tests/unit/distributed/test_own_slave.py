@@ -37,6 +37,12 @@ def keep(told: list[Told]) -> Tell:
     return tell
 
 
+def works(world: World, rank: int) -> None:
+    """A slave that ends as a process does, so that its master waits for nothing more."""
+    Slave(world.comm(rank), result).run()
+    world.end(rank)
+
+
 def finishes(what: Any) -> Any:
     """What it returns; fails where it never does."""
     found: list[Any] = []
@@ -56,7 +62,7 @@ def finishes(what: Any) -> Any:
 
 def test_it_evaluates_beside_the_others_which_come_first() -> None:
     world = World(3)
-    ranks = [threading.Thread(target=Slave(world.comm(rank), result).run) for rank in (1, 2)]
+    ranks = [threading.Thread(target=works, args=(world, rank)) for rank in (1, 2)]
     for rank in ranks:
         rank.start()
     comm = WithOwnSlave(world.comm(0), result)
@@ -231,7 +237,7 @@ def test_a_decided_batch_does_not_wait_for_ever_for_a_trial_that_never_ends(deci
 
 def test_what_is_still_owed_does_not_grow_with_the_search() -> None:
     world = World(2)
-    rank = threading.Thread(target=Slave(world.comm(1), result).run)
+    rank = threading.Thread(target=works, args=(world, 1))
     rank.start()
     master = Master(world.comm(0))
     first = 1

@@ -16,6 +16,7 @@ import pytest
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import JournalError, SearchError
 from quantuner.api.journal import Failed, Finished, History, Outcome, Record, encode
+from quantuner.distributed import processes
 from quantuner.distributed.begun import BEGUN_FILE
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.losses import Losses
@@ -99,8 +100,10 @@ def test_what_mpirun_left_behind_is_not_waited_for(tmp_path: Path) -> None:
     assert not (tmp_path / "was waited for").exists()
 
 
-def test_an_mpirun_that_does_not_end_after_rank_0_is_ended(tmp_path: Path) -> None:
+def test_an_mpirun_that_does_not_end_after_rank_0_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Open MPI's does not where a rank is stopped beside two that live."""
+    monkeypatch.setattr(processes, "TERMINATE_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "WATCH_SECONDS", 0.2)
     rank_0 = telling(tmp_path, launched(), told(0, 0.9), END)
     program = "import subprocess; subprocess.run(sys.argv[1:]); time.sleep(1000)"
     assert supervise(tmp_path, python(program, *rank_0.command)) == (0, 1)
