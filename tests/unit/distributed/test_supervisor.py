@@ -421,8 +421,16 @@ def test_who_waits_for_hosts_hears_that_the_ranks_have_ended(tmp_path: Path) -> 
 # --- told to stop
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """A shell has what runs beside it ignore SIGINT, and so would these tests, run there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_ranks(tmp_path: Path, pipe: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_ranks(tmp_path: Path, pipe: Path, number: signal.Signals, heeded: None) -> None:
     program = "open(sys.argv[2], 'w').write(str(os.getpid())); open(sys.argv[1], 'w').write('runs'); time.sleep(600)"
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
     sender = terminating(pipe, number)
