@@ -59,7 +59,7 @@ def products_of_convolutions(model: GraphModule) -> int:
 def has_small_products(model: GraphModule) -> bool:
     """Whether all that a model of fixed shapes multiplies are small int8 Linears.
 
-    All or none here, too: inductor's products in fp32 are slower than oneDNN's (5.0 ms where a MiniLM takes 3.2).
+    All or none here, too: inductor's products in fp32 are slower than MKL's (5.0 ms where a MiniLM takes 3.2).
     """
     packets = [(node, getattr(node.target, "overloadpacket", None)) for node in model.graph.nodes]
     if any(packet in _OTHERS for _, packet in packets):
