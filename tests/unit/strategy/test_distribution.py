@@ -365,7 +365,7 @@ def test_real_ranks_divide_the_trials_that_are_asked_for_alone(tmp_path: Path) -
     assert test_contract.told_in(tmp_path / "3") == test_contract.told_in(tmp_path / "1")
     [launch] = read((tmp_path / "3" / TIMELINE_FILE).read_text().splitlines())
     parts = [span for span in launch.spans if span.kind == Kind.PART]
-    assert {span.rank for span in parts} == {1, 2}  # a slow rank's result may come after another one's of its share
+    assert {span.rank for span in parts} <= {1, 2}  # one may take over all shares of another that begins late
     assert any(span.outcome == Ending.TOLD for span in parts)
 
 
