@@ -24,7 +24,7 @@ def main() -> None:
     runs = []
     with installed() as release:
         for number in range(RUNS):
-            with fresh_namespace(release) as kube:
+            with fresh_namespace(release.kube) as kube:
                 runs.append(measure(kube))
             # The end of one run's pods must not slow the next run's start.
             kube.run("wait", "--for=delete", f"namespace/{kube.namespace}", "--timeout=120s")

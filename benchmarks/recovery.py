@@ -54,7 +54,7 @@ def main() -> None:
     runs: dict[str, Run] = {}
     with installed() as release:
         for what, kill in kills.items():
-            with fresh_namespace(release) as kube, tempfile.TemporaryDirectory() as folder:
+            with fresh_namespace(release.kube) as kube, tempfile.TemporaryDirectory() as folder:
                 runs[what] = run(kube, Path(folder), kill)
             # The end of one run's pods must not slow the next run's start.
             kube.run("wait", "--for=delete", f"namespace/{kube.namespace}", "--timeout=120s")

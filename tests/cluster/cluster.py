@@ -86,6 +86,11 @@ class Cluster:
             for other in processes.names():
                 processes.start(self._daemon(other))
 
+    def revive(self, name: str) -> None:
+        """Start a part that has ended by itself, as its Deployment would; of a cluster that is ours."""
+        if self.is_ours:
+            self.start_process(name)
+
     def import_image(self, archive: Path) -> None:
         """Put the image of a docker or OCI archive into the node."""
         self._own("importing an image")

@@ -19,7 +19,8 @@ def release() -> Iterator[Release]:
 
 @pytest.fixture
 def kube(release: Release) -> Iterator[Kube]:
-    with fresh_namespace(release) as kube:
+    release.cluster.revive("mpi-operator")
+    with fresh_namespace(release.kube) as kube:
         yield kube
 
 

@@ -57,11 +57,5 @@ def kill_api_server(release: Release) -> None:
     release.cluster.start_process("apiserver")
 
 
-def revive_mpi_operator(release: Release) -> None:
-    """Starts it where it has ended for want of its lease, as its Deployment would."""
-    if release.cluster.is_ours:
-        release.cluster.start_process("mpi-operator")
-
-
 def _kill_pod(kube: Kube, pod: str) -> None:
     kube.run("delete", "pod", pod, "--force", "--grace-period=0")

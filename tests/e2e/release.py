@@ -16,6 +16,7 @@ CHART = Path(__file__).parents[2] / "charts" / "quantuner"
 OURS = f"app.kubernetes.io/name=quantuner,app.kubernetes.io/instance={RELEASE}"
 CRD = "quantizationtunings.quantuner.dev"
 TEST_VOLUME = "quantuner.dev/test-volume"
+OF_A_TEST = {"quantuner.dev/test": "true"}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -64,7 +65,7 @@ def installed() -> Iterator[Release]:
 
 
 def make_way(kube: Kube) -> None:
-    """Removes what a killed run left: an operator that nobody ended would act on the next run's resources.
+    """Removes what a killed run left: its operator would act on the next run's resources, the next operator on its.
 
     Raises ClusterError, and touches nothing, where somebody else's Quantuner is on the cluster: a user's existing one
     may be in production.
@@ -75,16 +76,17 @@ def make_way(kube: Kube) -> None:
         raise ClusterError(reason)
     kube.run("delete", "namespace", SYSTEM, "--ignore-not-found")
     kube.run("delete", "persistentvolumes", "-l", TEST_VOLUME, "--ignore-not-found")
+    kube.run("delete", "namespaces", "-l", "=".join(*OF_A_TEST.items()), "--ignore-not-found", "--wait=false")
     for kind in ("clusterrole", "clusterrolebinding"):
         kube.run("delete", kind, "-l", OURS, "--ignore-not-found")
 
 
 @contextlib.contextmanager
-def fresh_namespace(release: Release) -> Iterator[Kube]:
+def fresh_namespace(admin: Kube, prefix: str = "e2e") -> Iterator[Kube]:
     """A namespace of its own that enforces the restricted Pod Security Standard."""
-    name = f"e2e-{uuid.uuid4().hex[:8]}"
-    kube = Kube(release.kube.kubectl, release.kube.kubeconfig, name)
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    kube = Kube(admin.kubectl, admin.kubeconfig, name)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": OF_A_TEST | RESTRICTED}})
     try:
         yield kube
     finally:

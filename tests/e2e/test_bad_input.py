@@ -132,7 +132,7 @@ def apply(kube: Kube, mistake: Mistake) -> None:
 @pytest.fixture(scope="module")
 def waiting(release: Release) -> Iterator[Kube]:
     """Where the mistake that is given up after a minute was made, before all others are looked at."""
-    with fresh_namespace(release) as kube:
+    with fresh_namespace(release.kube) as kube:
         apply(kube, WAITED_FOR)
         yield kube
 

@@ -14,7 +14,6 @@ from tests.e2e.losses import (
     kill_operator_pod,
     kill_rank,
     kill_worker_pod,
-    revive_mpi_operator,
 )
 from tests.e2e.release import Release
 from tests.e2e.steady import await_told, run_here, steady, steady_code
@@ -56,7 +55,7 @@ def test_a_search_survives_the_loss_of_everything_in_turn(kube: Kube, release: R
         found = await_told(kube, NAME, moment, TOLD_SECONDS)
         assert len(found.tried) < TRIALS, f"seed {SEED}: the search was over before it lost anything at {moment}"
         seen.append(found)
-        revive_mpi_operator(release)
+        release.cluster.revive("mpi-operator")
         kill()
     done = kube.await_object("qtune", NAME, has_ended, ENDED_SECONDS, "ended")
     assert is_true("Complete")(done), (SEED, condition(done, "Failed"))

@@ -22,7 +22,7 @@ def pod_of(kube: Kube, name: str, role: str) -> Object:
 
 
 def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kube) -> None:
-    slow(kube, "elastic", workers=1)
+    slow(kube, "elastic", seconds=1, workers=1)
     await_trials(kube, "elastic", 3)
     change(kube, "elastic", suspend=True)
     kube.await_object("qtune", "elastic", is_true("Suspended"), STARTED_SECONDS, "suspended")
@@ -34,6 +34,7 @@ def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kub
     change(kube, "elastic", suspend=False, workers=2)
     body, found = ended(kube, "elastic")
     assert [launch.ranks for launch in found.launches] == [2, 3]
+    assert {trial.rank for trial in found.tried} == {1, 2}  # the second pod, too, in these half a minute
     is_the_undisturbed_answer(body, found)
 
 
@@ -53,7 +54,7 @@ def test_a_running_search_goes_on_at_another_size(kube: Kube) -> None:
 def test_a_pod_that_is_told_to_end_loses_nothing_that_was_told(kube: Kube, role: str) -> None:
     """As a drain of its node does: SIGTERM, and time to end."""
     name = f"drained-{role}"
-    slow(kube, name)
+    slow(kube, name, seconds=1)
     told = await_trials(kube, name, 5)["status"]["trials"]["completed"]
     kube.run("delete", "pod", pod_of(kube, name, role)["metadata"]["name"], "--wait=true")
     assert len(history(kube, name).tried) >= told

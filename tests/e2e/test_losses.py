@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_lost_worker_pod_does_not_end_in_a_false_success(kube: Kube) -> None:
-    slow(kube, "loss")
+    slow(kube, "loss", seconds=1)
     await_trials(kube, "loss", 5)
     kube.run("delete", "pod", "loss-worker-1", "--force", "--grace-period=0")
     body, found = ended(kube, "loss")
@@ -23,7 +23,7 @@ def test_a_lost_worker_pod_does_not_end_in_a_false_success(kube: Kube) -> None:
 
 
 def test_a_lost_launcher_pod_is_followed_by_another_one(kube: Kube) -> None:
-    slow(kube, "launcher")
+    slow(kube, "launcher", seconds=1)
     await_trials(kube, "launcher", 5)
     (pod,) = kube.items("pods", "-l", "training.kubeflow.org/job-role=launcher")
     kube.run("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
@@ -33,7 +33,7 @@ def test_a_lost_launcher_pod_is_followed_by_another_one(kube: Kube) -> None:
 
 
 def test_a_search_whose_lost_pod_finds_no_room_goes_on_smaller_and_grows_when_there_is_room(kube: Kube) -> None:
-    slow(kube, "room", seconds=2.5)
+    slow(kube, "room", seconds=5)
     await_trials(kube, "room", 2)
     keep_out(kube, pods=3)
     kube.run("delete", "pod", "room-worker-1", "--force", "--grace-period=0")

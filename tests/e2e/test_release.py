@@ -18,7 +18,8 @@ def test_an_upgrade_replaces_the_operator_and_not_the_search(kube: Kube, release
     kube.await_object("qtune", "digits", is_true("Accepted"), ENDED_SECONDS, "accepted")
     release.helm("upgrade", RELEASE, *release.chart(), "--set", "log.level=debug")
     pods = [p for p in release.kube.items("pods", "-l", OURS) if "deletionTimestamp" not in p["metadata"]]
-    assert [p["metadata"]["name"] for p in pods] != [before["metadata"]["name"]]
+    (after,) = pods
+    assert after["metadata"]["name"] != before["metadata"]["name"]
 
     done = kube.await_object("qtune", "digits", has_ended, ENDED_SECONDS, "complete")
     assert is_true("Complete")(done)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +9,13 @@ import pytest
 
 from tests.cluster import Cluster, ensure_up
 from tests.e2e.kube import Kube
-from tests.e2e.release import make_way
+from tests.e2e.release import fresh_namespace, make_way
 from tests.operator.access import grant, may_own, write_kubeconfig
 from tests.operator.process import OperatorProcess, eventually
 from tests.operator.proxy import Proxy
 
 HERE = Path(__file__).parent
 CRD = HERE.parents[1] / "crds" / "quantizationtunings.yaml"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 KIND_KNOWN_SECONDS = 60.0  # twice what the API server takes at most
 
 
@@ -39,28 +36,17 @@ def admin(cluster: Cluster) -> Kube:
     make_way(kube)
     kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     kube.run("wait", "--for=condition=Established", "crd/quantizationtunings.quantuner.dev")
-    with fresh_namespace(kube) as inside:
+    with fresh_namespace(kube, "operator") as inside:
         grant(inside)
         eventually(lambda: may_own(inside), KIND_KNOWN_SECONDS, "the API server takes a tuning for an owner")
     return kube
 
 
 @pytest.fixture
-def kube(admin: Kube) -> Iterator[Kube]:
-    with fresh_namespace(admin) as kube:
+def kube(cluster: Cluster, admin: Kube) -> Iterator[Kube]:
+    cluster.revive("mpi-operator")
+    with fresh_namespace(admin, "operator") as kube:
         yield kube
-
-
-@contextlib.contextmanager
-def fresh_namespace(admin: Kube) -> Iterator[Kube]:
-    """It enforces the restricted Pod Security Standard."""
-    name = f"operator-{uuid.uuid4().hex[:8]}"
-    kube = Kube(admin.kubectl, admin.kubeconfig, name)
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    try:
-        yield kube
-    finally:
-        kube.run("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture

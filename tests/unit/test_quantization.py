@@ -35,6 +35,7 @@ from tests.unit.engine.digits_net import HELD_OUT, accuracy, calibration, digits
 from tests.unit.engine.kept import mark_ranges
 from tests.unit.waiting import KEPT_ACCURACY, KEPT_RANK, interrupt_and_keep
 
+pytestmark = pytest.mark.usefixtures("fresh_forks_begin")
 REPOSITORY = Path(__file__).parents[2]
 
 

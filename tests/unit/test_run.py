@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.unit.records import launched, manifest, told
 from tests.unit.strategy.judged import essence
 from tests.unit.waiting import KEPT_ACCURACY, interrupt_and_keep
 
+pytestmark = pytest.mark.usefixtures("fresh_forks_begin")
 TASK = """
 import os
 import torch
@@ -330,11 +331,19 @@ def test_results_of_another_search_are_not_continued(tmp_path: Path, first: Any,
 # --- real ranks
 
 
-def ranks(folder: Path, count: int, **prepare: Any) -> subprocess.CompletedProcess[str]:
+Ranks = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ranks(forked_rank: Callable[..., list[str]]) -> Ranks:
     """Runs so many ranks to their end."""
-    launch = mpirun.local(count, mpirun.python("-m", "quantuner.run", *prepared(folder, **prepare)))
-    environment = {**os.environ, **launch.environment}
-    return subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=120)
+
+    def run_them(folder: Path, count: int, **prepare: Any) -> subprocess.CompletedProcess[str]:
+        launch = mpirun.local(count, forked_rank(run.__name__, *prepared(folder, **prepare)))
+        environment = {**os.environ, **launch.environment}
+        return subprocess.run(launch.command, env=environment, capture_output=True, text=True, timeout=120)
+
+    return run_them
 
 
 ADAPTIVE = """
@@ -355,7 +364,9 @@ class AdaptiveTuneStrategy(TuneStrategy):
 """Asks for one configuration at a time, each made from what the ones before gave."""
 
 
-def test_the_users_strategy_that_asks_one_by_one_tells_the_same_on_ranks_as_in_one_process(tmp_path: Path) -> None:
+def test_the_users_strategy_that_asks_one_by_one_tells_the_same_on_ranks_as_in_one_process(
+    ranks: Ranks, tmp_path: Path
+) -> None:
     spec = {"tuningCriterion": {"strategy": "adaptive"}, "accuracyCriterion": {"tolerableLoss": 0}}
     found: dict[int, tuple[Any, ...]] = {}
     for count in (1, 2):
@@ -393,7 +404,7 @@ while RANK == "1" and not MEASURED.exists():
 """
 
 
-def test_rank_0_measures_the_baseline_while_others_load(tmp_path: Path) -> None:
+def test_rank_0_measures_the_baseline_while_others_load(ranks: Ranks, tmp_path: Path) -> None:
     """Rank 1 has not loaded before rank 0 has measured."""
     done = ranks(tmp_path, 2, top=SLOW_RANK_1)
     assert done.returncode == 0, done.stderr
@@ -405,7 +416,7 @@ def test_rank_0_measures_the_baseline_while_others_load(tmp_path: Path) -> None:
     assert loading.start < baseline.start < loading.end
 
 
-def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_path: Path) -> None:
+def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(ranks: Ranks, tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="if RANK == '1': raise OSError('no data on this host')")
     assert done.returncode == 0, done.stderr
     end = failure(tmp_path)
@@ -415,7 +426,7 @@ def test_one_rank_that_cannot_import_the_task_ends_them_all_with_its_error(tmp_p
     assert history(tmp_path).launches == []
 
 
-def test_a_rank_that_exits_while_the_others_wait_ends_them_with_its_error(tmp_path: Path) -> None:
+def test_a_rank_that_exits_while_the_others_wait_ends_them_with_its_error(ranks: Ranks, tmp_path: Path) -> None:
     leaves = """
 class Leaves:
     def __iter__(self):
@@ -445,7 +456,7 @@ class Leaves:
         ),
     ],
 )
-def test_ranks_that_differ_do_not_search(tmp_path: Path, prepare: dict[str, str], says: str) -> None:
+def test_ranks_that_differ_do_not_search(ranks: Ranks, tmp_path: Path, prepare: dict[str, str], says: str) -> None:
     (tmp_path / "user_only_here.py").write_text("")
     done = ranks(tmp_path, 3, **prepare)
     assert done.returncode == 0, done.stderr
@@ -490,7 +501,7 @@ def test_other_threads_of_the_users_own_are_refused_under_results(tmp_path: Path
     assert "was 1 and is now 2. Restore it" in failure(tmp_path).message
 
 
-def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:
+def test_ranks_with_different_weights_do_not_search(ranks: Ranks, tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="torch.manual_seed = lambda seed: torch.random.manual_seed(int(RANK))")
     assert done.returncode == 0, done.stderr
     assert failure(tmp_path).reason == Failure.RANKS_DIFFER
@@ -498,7 +509,7 @@ def test_ranks_with_different_weights_do_not_search(tmp_path: Path) -> None:
     assert "seed what the task trains or load them from a file" in failure(tmp_path).message
 
 
-def test_a_rank_that_dies_ends_the_others_and_leaves_the_journal_open(tmp_path: Path) -> None:
+def test_a_rank_that_dies_ends_the_others_and_leaves_the_journal_open(ranks: Ranks, tmp_path: Path) -> None:
     done = ranks(tmp_path, 2, top="if RANK == '1': os.kill(os.getpid(), 9)")
     assert "this rank cannot go on" in done.stderr  # mpirun's own code is 0 then
     assert history(tmp_path).end is None

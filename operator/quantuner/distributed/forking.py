@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[None]:
+def serving(folder: Path, program: str = PROGRAM) -> Iterator[None]:
     """A server in `folder` meanwhile. Without one, which is logged, clients import by themselves."""
     try:
-        server = start(folder, os.environ)
+        server = start(folder, os.environ, program)
     except OSError as error:
         logger.warning("no fork server, ranks import by themselves: %s", error)
         yield

@@ -30,16 +30,33 @@ ENDING_SECONDS = 10.0  # for a process whose connection has ended to end too
 
 
 @dataclass(frozen=True)
-class _Started:
+class Started:
+    """A process that serves, and the connection to it."""
+
     process: subprocess.Popen[bytes]
     connection: Connection
+
+
+def begin() -> Started:
+    """Raises `OSError` where no process can be started."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-P", "-W", "ignore", serving.__file__, str(theirs.fileno())]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=keeping_freed_memory(os.environ),
+        )
+        return Started(process, Connection(ours.detach()))
 
 
 class FreshProcess:
     """Computes with one saved model after the other. Used as a context, it is ended there."""
 
     def __init__(self) -> None:
-        self._begun: _Started | None = None
+        self._begun: Started | None = None
         self._calling = threading.Lock()
         """Held from a question to its answer: an evaluation may call the model from threads."""
 
@@ -50,17 +67,7 @@ class FreshProcess:
         """
         if self._begun is not None:
             return
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            command = [sys.executable, "-P", "-W", "ignore", serving.__file__, str(theirs.fileno())]
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=keeping_freed_memory(os.environ),
-            )
-            self._begun = _Started(process, Connection(ours.detach()))
+        self._begun = begin()
 
     def prepare(self) -> None:
         """Begins to import what loads a program, too; before a model is converted.
@@ -71,7 +78,7 @@ class FreshProcess:
         """
         self._send(serving.PREPARE)
 
-    def _started(self) -> _Started:
+    def _started(self) -> Started:
         self.start()
         assert self._begun is not None
         return self._begun

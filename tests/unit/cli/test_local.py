@@ -21,6 +21,8 @@ from quantuner.distributed.journal import JournalFolder, read_history, sole_sear
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
 
+pytestmark = pytest.mark.usefixtures("fresh_forks_begin")
+
 
 @dataclass
 class Run:

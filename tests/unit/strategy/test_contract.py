@@ -56,15 +56,16 @@ def prepare(workspace: Path, wanted: Mapping[str, Any], journal: Sequence[str]) 
     (workspace / JOURNAL_FILE).write_text("".join(journal))
 
 
-def search(ranks: int, workspaces: Sequence[Path]) -> None:
-    launch = mpirun.local(ranks, mpirun.python("-m", contract_main.__name__, *map(str, workspaces)))
+def search(ranks: int, workspaces: Sequence[Path], rank: Callable[..., list[str]]) -> None:
+    """`rank` is the fixture `forked_rank`."""
+    launch = mpirun.local(ranks, rank(contract_main.__name__, *map(str, workspaces)))
     environment = {**os.environ, **launch.environment}
     done = subprocess.run(launch.command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+def on_ranks(tmp_path_factory: pytest.TempPathFactory, forked_rank: Callable[..., list[str]]) -> Callable[[int], Path]:
     """The folder in which so many ranks searched, with a workspace for each strategy.
 
     Two ranks also went on with the searches of one process, cut in half: their workspaces end in -half.
@@ -79,7 +80,7 @@ def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
             jobs |= {f"{name}-half": (name, journal[: len(journal) // 2]) for name, journal in journals.items()}
         for workspace, (name, journal) in jobs.items():
             prepare(folder / workspace, spec(name), journal)
-        search(ranks, [folder / workspace for workspace in jobs])
+        search(ranks, [folder / workspace for workspace in jobs], forked_rank)
         return folder
 
     return searched

@@ -353,7 +353,9 @@ class Correcting(TuneStrategy):
 # --- real ranks
 
 
-def test_real_ranks_divide_the_trials_that_are_asked_for_alone(tmp_path: Path) -> None:
+def test_real_ranks_divide_the_trials_that_are_asked_for_alone(
+    forked_rank: Callable[..., list[str]], tmp_path: Path
+) -> None:
     wanted = {
         "task": {"entrypoint": "tests.unit.strategy.contract_task:by_metric"},
         "accuracyCriterion": {"tolerableLoss": 0.0, "higherIsBetter": False, "criterion": "absolute"},
@@ -361,7 +363,7 @@ def test_real_ranks_divide_the_trials_that_are_asked_for_alone(tmp_path: Path) -
     }
     for ranks in (1, 3):
         test_contract.prepare(tmp_path / str(ranks), wanted, [])
-        test_contract.search(ranks, [tmp_path / str(ranks)])
+        test_contract.search(ranks, [tmp_path / str(ranks)], forked_rank)
     assert test_contract.told_in(tmp_path / "3") == test_contract.told_in(tmp_path / "1")
     [launch] = read((tmp_path / "3" / TIMELINE_FILE).read_text().splitlines())
     parts = [span for span in launch.spans if span.kind == Kind.PART]
