@@ -38,12 +38,15 @@ def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kub
     is_the_undisturbed_answer(body, found)
 
 
-def test_a_running_search_goes_on_at_another_size(kube: Kube) -> None:
+def test_a_running_search_goes_on_at_another_size_and_elsewhere(kube: Kube) -> None:
     """Slots change, and the threads of a rank do not: its results would differ in their last bits."""
     slow(kube, "size", workers=1)
     await_trials(kube, "size", 3)
-    change(kube, "size", workers=2, slotsPerWorker=2)
+    where = {"labels": {"team": "b"}, "nodeSelector": {"kubernetes.io/os": "linux"}}
+    change(kube, "size", workers=2, slotsPerWorker=2, template=where)
     body, found = ended(kube, "size")
+    pod = pod_of(kube, "size", "launcher")
+    assert (pod["metadata"]["labels"]["team"], pod["spec"]["nodeSelector"]) == ("b", where["nodeSelector"])
     assert [launch.ranks for launch in found.launches] == [2, 5]
     assert {launch.threads for launch in found.launches} == {1}
     assert len(set(found.launches[-1].hosts)) == 3

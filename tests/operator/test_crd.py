@@ -20,6 +20,7 @@ pytestmark = pytest.mark.cluster
 TASK = {"entrypoint": "task:make"}
 OVERRIDE = {"pattern": "Conv2d", "weight": {"dtype": ["int8"]}}
 NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}]}
+OTHERS = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "Exists"}]}]}
 AFFINITY = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES}}
 SPREAD = {
     "maxSkew": 1,
@@ -258,16 +259,12 @@ FROZEN: dict[str, tuple[str, Object]] = {
     "threads left to the machines": ("threadsPerRank", {"threadsPerRank": "auto"}),
     "threads left to the pod": ("threadsPerRank", {"threadsPerRank": None}),
     "the output": ("output", {"output": {"path": "x"}}),
-    "a variable's source": ("template cannot", variables({"name": "A", "valueFrom": {"fieldRef": {}}})),
-    "a volume's source": ("template cannot", volumes({"name": "v", "hostPath": {"path": "/b"}})),
-    "another volume's source": ("template cannot", volumes({"name": "v", "emptyDir": {}})),
-    "a volume's source renamed": ("template cannot", volumes({"name": "v", "hostPath": {"pth": "/a"}})),
-    "a label of the pods": ("template", {"template": {"labels": {"team": "b"}}}),
-    "an affinity deep inside": (
-        "template",
-        {"template": {"affinity": {"nodeAffinity": {next(iter(AFFINITY["nodeAffinity"])): {"nodeSelectorTerms": []}}}}},
-    ),
-    "a scheduler": ("template", {"template": {"schedulerName": "volcano"}}),
+    "a variable's source": ("template.env cannot", variables({"name": "A", "valueFrom": {"fieldRef": {}}})),
+    "a volume's source": ("template.volumes cannot", volumes({"name": "v", "hostPath": {"path": "/b"}})),
+    "another volume's source": ("template.volumes cannot", volumes({"name": "v", "emptyDir": {}})),
+    "a volume's source renamed": ("template.volumes cannot", volumes({"name": "v", "hostPath": {"pth": "/a"}})),
+    "a mount": ("template.volumeMounts cannot", {"template": {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}}),
+    "the processors": ("template.resources cannot", {"template": {"resources": {"limits": {"cpu": "3"}}}}),
     "no template": ("template", {"template": None}),
 }
 REORDERED: dict[str, Object] = {
@@ -288,6 +285,14 @@ MUTABLE: dict[str, Object] = {
     "runLauncherAsWorker": {"runLauncherAsWorker": True},
     "maxTrials": {"tuningCriterion": {"maxTrials": 7}},
     "timeoutSeconds": {"tuningCriterion": {"timeoutSeconds": 7}},
+    "a label of the pods": {"template": {"labels": {"team": "b"}}},
+    "a class of the pods": {"template": {"priorityClassName": "batch"}},
+    "an affinity deep inside": {
+        "template": {"affinity": {"nodeAffinity": {next(iter(AFFINITY["nodeAffinity"])): OTHERS}}}
+    },
+    "no affinity": {"template": {"affinity": None}},
+    "a scheduler": {"template": {"schedulerName": "volcano"}},
+    "a secret for the image": {"template": {"imagePullSecrets": [{"name": "x"}]}},
 }
 
 

@@ -58,8 +58,8 @@ def _search(o: Observation, ages: Ages, settings: Settings) -> Verdict:
     return drive.drive(o, ages, image, settings)
 
 
-# The CRD lets nobody edit a template.
-_ANEW = "template cannot be changed: delete this resource and apply the corrected one"
+# Nothing was told yet, and the CRD lets nobody edit most of a template.
+_ANEW = "Delete this resource and apply the corrected one"
 _OVER = Stance(False, Reason.FINISHED, "the search has ended")
 _NOT_STARTED = Stance(False, Reason.WAITING_FOR_PODS, "not started: see Accepted")
 

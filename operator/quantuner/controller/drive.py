@@ -21,7 +21,7 @@ from quantuner.controller.verdict import STOPPED, Create, Delete, Merge, Stance,
 FRUITLESS_LIMIT = 3
 _QUEUED = "the MPIJob is suspended: it waits for whoever admits it, as a queue of Kueue; what was told is kept"
 RETRY = "set suspend to true and back to false"
-_MEND = f"Mend it, then {RETRY}; another image or template needs a new resource"
+_MEND = f"Mend it, then {RETRY}; another image, or other resources, variables or volumes of template, need a new one"
 
 
 def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict:
@@ -164,4 +164,4 @@ def _too_few(o: Observation) -> str:
     workers = sum(1 for p in o.pods if p.role == Role.WORKER)
     whose = f"mpijob {o.tuning.name}" if workers < o.tuning.workers else f"job {o.tuning.name}-launcher"
     see = f"kubectl describe {whose} -n {o.tuning.namespace}"
-    return f"pods are not created; a quota or Pod Security may refuse them, an event says: {see}"
+    return f"pods are not created; a quota, Pod Security or a class of template may refuse them, an event says: {see}"

@@ -253,7 +253,7 @@ CASES = {
     "the template sets one of our variables": Case(
         observation(resource(template={"env": [{"name": "PRTE_MCA_plm_ssh_args", "value": "-p 1"}]})), "Failed",
         {"Failed": "TemplateConflict"},
-        "PRTE_MCA_plm_ssh_args, which Quantuner sets itself; remove it. template cannot be changed: delete",
+        "PRTE_MCA_plm_ssh_args, which Quantuner sets itself; remove it. Delete this resource",
     ),
     "an image cannot be pulled, for some seconds": Case(
         running(worker(0, False, PULL), worker(1, False)), "Starting", {"Running": "ImagePullFailed"}, "no such host",
@@ -261,7 +261,7 @@ CASES = {
     ),
     "an image cannot be pulled": Case(
         running(worker(0, False, PULL), worker(1, False)), "Failed", {"Failed": "ImagePullFailed"},
-        "no such host. Mend it, then set suspend to true and back to false; another image or template needs a new",
+        "no such host. Mend it, then set suspend to true and back to false; another image, or other",
         ages={Symptom.IMAGE: 61.0}, deletes=True,
     ),
     "one further worker cannot pull: the search runs on": Case(
