@@ -1,6 +1,7 @@
 """Every check at once: python -m tests.whole, from the repository's root.
 
-The tests on the cluster wait more than they compute, so those that need none run beside them, and lint beside both.
+The tests on the cluster wait more than they compute, so those that need none run beside them, in two halves, and lint
+beside all.
 Each line of a part is printed when it is whole, behind the part's name; a part that fails ends no other. Ctrl-C and
 SIGTERM interrupt every part, and wait while it clears up.
 """
@@ -19,11 +20,16 @@ from tests.cluster.preflight import expect_able_machine
 
 Command = Sequence[str]
 
-ON_CLUSTER = ("tests/operator", "tests/e2e")  # in this order: the first refuse to run beside an installed operator
+ENGINE = "tests/unit/engine"
+PYTEST: dict[str, Sequence[str]] = {
+    "cluster": ("tests/operator", "tests/e2e"),  # in this order: the first refuse to run beside an installed operator
+    "engine": (ENGINE,),
+    "unit": ("tests/unit", "tests/models", "tests/chart"),  # the chart's last: they want Helm, which is built meanwhile
+}
+"""Folders of tests by the part that runs them."""
 AHEAD = "images"
 """Where this head start fails, the tests that wait for it try again: it alone fails nothing."""
 CLEARING_UP_SECONDS = 180.0  # of an installed release, and namespaces
-WITHOUT = ("tests/unit", "tests/models", "tests/chart")  # the chart's last: they want Helm, which is built meanwhile
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,12 @@ class Ended:
 
 def parts(python: str = sys.executable) -> dict[str, Command]:
     """The commands by name. What the machine cannot run pytest says itself."""
-    pytest = [python, "-m", "pytest"]
+    pytest = [python, "-m", "pytest", "--durations=10", "--durations-min=5"]
     found: dict[str, Command] = {
-        "lint": ["make", "--no-print-directory", "lint"],
-        "cluster": [*pytest, "-o", "cache_dir=.pytest_cache/cluster", *ON_CLUSTER],
-        "unit": [*pytest, *WITHOUT],
+        name: [*pytest, "-o", f"cache_dir=.pytest_cache/{name}", *folders] for name, folders in PYTEST.items()
     }
+    found["unit"] = [*found["unit"], "--ignore", ENGINE]
+    found["lint"] = ["make", "--no-print-directory", "lint"]
     with contextlib.suppress(ClusterError):
         expect_able_machine()
         found[AHEAD] = [python, "-m", "tests.cluster", "images"]  # the tests wait for its lock
