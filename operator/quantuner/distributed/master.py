@@ -232,7 +232,7 @@ class Master:
                 self._take(batch, *received)
                 received = self._comm.pending()
         finally:
-            self._excuse(deadline)
+            self._excuse(deadline, certain=deadline is not None)
 
     def _listen(self, batch: Batch, deadline: float) -> None:
         try:
@@ -241,9 +241,9 @@ class Master:
         finally:
             self._excuse(deadline)
 
-    def _excuse(self, deadline: float | None = None) -> None:
+    def _excuse(self, deadline: float | None = None, *, certain: bool = True) -> None:
         """No rank is given up for time in which this one was held up: by a slow disk, stopped, or frozen."""
-        self._dispatch.excuse(self._held_up(deadline), self._looked)
+        self._dispatch.excuse(self._held_up(deadline), self._looked, certain=certain)
 
     def _held_up(self, deadline: float | None) -> float:
         """Seconds since this rank last looked, where it looks much later than it meant to, at `deadline`; else 0."""
