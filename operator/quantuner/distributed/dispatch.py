@@ -221,10 +221,10 @@ class Dispatcher:
 
         It counts as doubtful where the master was held up in that trial: what held it up, as a freeze of all ranks, may
         have run out the rank's own time. Returns the task that it was at, None where that was none of these; whether
-        the trial has failed by that; and who need not go on with it. That is the first of a rank's tasks, but not where the rank had not yet left what
-        it was told to. A trial is blamed only where the rank has said that it begins it: else, as with quick ones,
-        which are answered together, the rank may have been at another or at none. All of its tasks go on alone, so
-        that it is certain at the next loss.
+        the trial has failed by that; and who need not go on with it. That is the first of a rank's tasks, but not where
+        the rank had not yet left what it was told to. A trial is blamed only where the rank has said that it begins it:
+        else, as with quick ones, which are answered together, the rank may have been at another or at none. All of its
+        tasks go on alone, so that it is certain at the next loss.
         """
         tasks = list(self._ranks[rank].tasks) if rank in self._ranks else []
         for task in tasks:
