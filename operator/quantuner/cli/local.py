@@ -50,16 +50,18 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
 
 
 def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
-    _prepare(workspace, body, console, fresh=args.fresh)
     arguments = [
         *("--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
     ]
     tuning = Tuning.from_body(body)
-    with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
-        launch = mpirun.local(ranks, [*program, *arguments])
-        code = Supervisor(workspace, lambda _: launch, relay=args.verbose).run()
-    return _conclude(workspace, body, console, code)
+    supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, [*program, *arguments]), relay=args.verbose)
+    # Signals are heeded before and after the ranks, too: they would leave the fork server's folder behind.
+    with supervisor.listening():
+        _prepare(workspace, body, console, fresh=args.fresh)
+        with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
+            code = supervisor.run()
+        return _conclude(workspace, body, console, code)
 
 
 @contextlib.contextmanager
