@@ -19,6 +19,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import local, main
+from quantuner.distributed import forking
 from quantuner.distributed.journal import JournalFolder, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
@@ -409,7 +410,7 @@ def test_a_search_that_is_told_to_end_before_and_after_its_ranks_leaves_nothing_
         raise RuntimeError("the signal would have ended this process")
 
     monkeypatch.setattr(local, "_DEVICES", ())
-    monkeypatch.setattr(local.forking, "serving", serving)
+    monkeypatch.setattr(forking, "serving", serving)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     before = signal.signal(signal.SIGTERM, unheeded)
