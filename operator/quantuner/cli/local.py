@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History
-from quantuner.api.names import FORKS_VARIABLE
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
@@ -71,7 +69,7 @@ def _program(ranks: int, device: str) -> Iterator[list[str]]:
     What has begun CUDA cannot use it in its forks, and whatever is imported may have asked for devices.
     """
     has_devices = device != "cpu" or any(Path(file).exists() for file in _DEVICES)
-    if ranks == 1 or has_devices or os.environ.get(FORKS_VARIABLE) == "0":
+    if ranks == 1 or has_devices or not forking.wanted(default=True):
         yield mpirun.python("-m", forking.PROGRAM)
         return
     # In a folder of its own, since a socket's path must be short.
