@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished
 from quantuner.config import Config, PostTrainingQuantConfig, QuantizationAwareTrainingConfig, tuning_of
 from quantuner.distributed.communicator import Communicator, world
@@ -65,21 +67,32 @@ def fit(
         judge = {"eval_func": eval_func, "eval_dataloader": eval_dataloader, "eval_metric": eval_metric}
         untuned = all(given is None for given in judge.values())
         tuning = _together(comm, lambda: tuning_of(conf))
-        if tuning.quantization.recipes.get("layer_wise_quant"):
+        layer_wise = bool(tuning.quantization.recipes.get("layer_wise_quant"))
+        way = "layer by layer" if layer_wise else "without a search" if untuned else "by a search"
+        ways = comm.broadcast(way)
+
+        def check() -> None:
+            _check_way(way, ways)
             _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+
+        def in_layers() -> QuantizedModel | None:
+            check()
             judging = None if untuned else judged_by(eval_func, eval_dataloader, eval_metric)
-            return _together(comm, lambda: _layer_wise(model, conf, calib_dataloader, judging))
+            return _layer_wise(model, conf, calib_dataloader, judging)
+
+        if layer_wise:
+            return _together(comm, in_layers)
 
         def prepared() -> TuneStrategy:
-            _check_read_again(calib_dataloader=calib_dataloader, eval_dataloader=eval_dataloader)
+            check()
+            if comm.rank == 0 and not untuned:
+                _start(fresh)  # it imports torch while this rank captures
             batches = _calibration(model, calib_dataloader, calib_func)
             chosen: type[TuneStrategy] = strategy_class(tuning.strategy)
             judging = {"eval_func": _nothing_judges} if untuned else judge
             return made(chosen, model, conf, q_dataloader=batches, q_func=q_func, q_hooks=q_hooks, **judging)
 
         with freed_memory_kept(), objects_set_aside(), FreshProcess() as fresh:
-            if comm.rank == 0 and not untuned:
-                fresh.start()  # it imports torch while this rank captures
             strategy = _together(comm, prepared)
             if untuned:
                 strategy.engine.ensure_calibrated()
@@ -114,6 +127,25 @@ def _layer_wise(
 def _together(comm: Communicator, step: Callable[[], T]) -> T:
     """A step of all ranks: where one fails, all raise its error, and none waits for it. Alone, what it raises."""
     return agreed(comm, step) if comm.size > 1 else step()
+
+
+def _start(fresh: FreshProcess) -> None:
+    try:
+        fresh.start()
+    except OSError as error:
+        raise SearchError(
+            Failure.VERIFICATION_FAILED,
+            f"the process that will measure the saved model cannot be started: {error}; let this user have one process "
+            "more (ulimit -u), with memory for torch and the model",
+        ) from error
+
+
+def _check_way(way: str, first: str) -> None:
+    """Ranks that go other ways take other steps together, and would wait for each other for ever."""
+    if way != first:
+        raise ValueError(
+            f"rank 0's arguments quantize the model {first}, and this rank's {way}; give every rank the same arguments"
+        )
 
 
 def _check_read_again(**loaders: Any) -> None:

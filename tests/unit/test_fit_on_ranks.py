@@ -30,6 +30,7 @@ import torch
 from quantuner import options
 from quantuner.api.errors import SearchError
 from quantuner.config import PostTrainingQuantConfig, TuningCriterion
+from quantuner.engine.fresh import FreshProcess
 from quantuner.quantization import fit
 from tests.unit.engine.digits_net import accuracy, calibration, trained
 
@@ -45,15 +46,18 @@ def strict(model):
 def differently(model):
     return accuracy(model) + 0.001 * int(rank)
 
-def run(name, workspace, data, limits, judged=accuracy):
+def refused(self):
+    raise BlockingIOError(11, "no process more")
+
+def run(name, workspace, data, limits, judged=accuracy, **settings):
     evaluated = []
     def judge(model):
         evaluated.append(model)
         return judged(model)
     options.set_workspace(folder / workspace)
     try:
-        conf = PostTrainingQuantConfig(tuning_criterion=TuningCriterion("basic", **limits))
-        model = fit(trained(), conf, data, eval_func=judge)
+        conf = PostTrainingQuantConfig(tuning_criterion=TuningCriterion("basic", **limits), **settings)
+        model = fit(trained(), conf, data, eval_func=judged and judge)
         said[name] = model and {"accuracy": accuracy(model), "config": model.q_config}
     except SearchError as error:
         said[name] = str(error)
@@ -63,6 +67,14 @@ four = {"max_trials": 4, "timeout": 600}
 run("found", "found", calibration(), four)
 run("another search is there", "found", calibration()[:1], four)
 run("no data on rank 1", "none", calibration() if rank == "0" else None, four)
+start = FreshProcess.start
+FreshProcess.start = refused
+run("no process on rank 0", "none", calibration(), four)
+FreshProcess.start = start
+run("rank 1 judges nothing", "none", calibration(), four, None if rank == "1" else accuracy)
+layers = {"recipes": {"layer_wise_quant": True}}
+run("in layers on rank 1", "none", calibration(), four, **layers if rank == "1" else {})
+run("read once on rank 0", "none", iter(calibration()) if rank == "0" else calibration(), four, **layers)
 run("nothing meets", "strict", calibration(), four, strict)
 run("ranks judge differently", "differently", calibration(), four, differently)
 run("found again", "again", calibration(), four)
@@ -138,6 +150,29 @@ def test_an_error_of_rank_1_reaches_both(folder: Path, said: list[dict[str, Any]
     assert "calib_dataloader and calib_func: neither gives" in one
     assert one.endswith("(on rank 1)")
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (
+            "no process on rank 0",
+            "the process that will measure the saved model cannot be started: [Errno 11]",
+        ),
+        (
+            "rank 1 judges nothing",
+            "quantize the model by a search, and this rank's without a search; give every",
+        ),
+        ("in layers on rank 1", "quantize the model by a search, and this rank's layer by layer; give every"),
+        ("read once on rank 0", "calib_dataloader can be read once only; give a list"),
+    ],
+)
+def test_what_goes_wrong_before_anything_is_shared_reaches_both(
+    said: list[dict[str, Any]], name: str, error: str
+) -> None:
+    one, other = (each[name] for each in said)
+    assert one == other
+    assert error in one
 
 
 def test_no_rank_gets_a_model_where_nothing_meets(said: list[dict[str, Any]]) -> None:

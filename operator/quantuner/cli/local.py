@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History
-from quantuner.api.names import FORKS_VARIABLE
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.api.validation import admit
 from quantuner.cli.progress import Progress
@@ -50,16 +48,18 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
 
 
 def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
-    _prepare(workspace, body, console, fresh=args.fresh)
     arguments = [
         *("--tuning", str(workspace / TUNING_FILE)),
         *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
     ]
     tuning = Tuning.from_body(body)
-    with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
-        launch = mpirun.local(ranks, [*program, *arguments])
-        code = Supervisor(workspace, lambda _: launch, relay=args.verbose).run()
-    return _conclude(workspace, body, console, code)
+    supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, [*program, *arguments]), relay=args.verbose)
+    # Signals are heeded before and after the ranks, too: they would leave the fork server's folder behind.
+    with supervisor.listening():
+        _prepare(workspace, body, console, fresh=args.fresh)
+        with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
+            code = supervisor.run()
+        return _conclude(workspace, body, console, code)
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def _program(ranks: int, device: str) -> Iterator[list[str]]:
     What has begun CUDA cannot use it in its forks, and whatever is imported may have asked for devices.
     """
     has_devices = device != "cpu" or any(Path(file).exists() for file in _DEVICES)
-    if ranks == 1 or has_devices or os.environ.get(FORKS_VARIABLE) == "0":
+    if ranks == 1 or has_devices or not forking.wanted(default=True):
         yield mpirun.python("-m", forking.PROGRAM)
         return
     # In a folder of its own, since a socket's path must be short.

@@ -29,7 +29,7 @@ def one_of(*allowed: Any) -> Check:
 
 
 def only(default: Any, why: str) -> Check:
-    """An argument of other frameworks: it may be said, as long as it says the default."""
+    """An argument of other frameworks: it may be said, as long as it says the default. `why` is said of its name."""
 
     def check(value: Any) -> Any:
         if value != default:

@@ -67,7 +67,7 @@ def _precisions(value: Any, *known: str) -> list[str]:
 
 def _device(value: Any) -> Any:
     if value in ("npu", "xpu"):
-        raise ValueError(f"{value} is not there; use 'cpu', or 'gpu' for one of NVIDIA's or AMD's")
+        raise ValueError(f"cannot be {value!r}, which is not there; use 'cpu', or 'gpu' for one of NVIDIA's or AMD's")
     one_of("cpu", "gpu", "cuda")(value)
     return "cuda" if value == "gpu" else value
 
@@ -99,12 +99,12 @@ class PostTrainingQuantConfig(Checked):
     tuning_criterion: TuningCriterion
     _checks: ClassVar[Mapping[str, Check]] = {
         "device": _device,
-        "backend": only("default", "PyTorch's own backend is the one there is"),
+        "backend": only("default", "is PyTorch's own alone"),
         "domain": one_of("auto", "cv", "object_detection", "nlp", "recommendation_system"),
         "recipes": checked_recipes,
-        "quant_format": only("default", "formats are ONNX's"),
-        "inputs": only([], "names of inputs are TensorFlow's"),
-        "outputs": only([], "names of outputs are TensorFlow's"),
+        "quant_format": only("default", "is for ONNX's formats"),
+        "inputs": only([], "is for TensorFlow's names of inputs"),
+        "outputs": only([], "is for TensorFlow's names of outputs"),
         "approach": _approach,
         "calibration_sampling_size": _sizes,
         "op_type_dict": _ops,
@@ -116,7 +116,7 @@ class PostTrainingQuantConfig(Checked):
         "quant_level": one_of("auto", 0, 1),
         "accuracy_criterion": _instance(AccuracyCriterion),
         "tuning_criterion": _instance(TuningCriterion),
-        "diagnosis": only(False, "diagnosis is not there; `quantuner report` shows the trials"),
+        "diagnosis": only(False, "is not there, but `quantuner report` shows the trials"),
         "ni_workload_name": anything,
     }
 
@@ -164,7 +164,7 @@ class QuantizationAwareTrainingConfig(PostTrainingQuantConfig):
 
     _checks: ClassVar[Mapping[str, Check]] = {
         **PostTrainingQuantConfig._checks,
-        "approach": only("quant_aware_training", "the approach of this class is fixed"),
+        "approach": only("quant_aware_training", "is fixed by the class"),
         "model_name": anything,
     }
 

@@ -41,3 +41,15 @@ def user(client: socket.socket) -> int:
 def tell(client: socket.socket, message: bytes) -> None:
     with contextlib.suppress(OSError):  # it has ended, which is the next event
         client.send(message)
+
+
+def refuse(listening: socket.socket, why: str) -> None:
+    """Tells those who wait why they are not served, and lets nobody else connect."""
+    listening.shutdown(socket.SHUT_RD)
+    listening.setblocking(False)
+    with contextlib.suppress(OSError):  # nobody waits any more
+        while True:
+            client, _ = listening.accept()
+            with client:
+                close(received(client)[0])  # what is left unread would take the answer along
+                tell(client, why.encode()[:MESSAGE_BYTES])

@@ -62,7 +62,8 @@ def become(order: Order, streams: Sequence[int], program: ModuleType, added: Map
         with contextlib.suppress(OSError):  # they were taken from the pod meanwhile
             os.sched_setaffinity(0, order.processors)
     sys.argv = [str(program.__file__), *order.arguments]
-    sys.path[0] = order.folder
+    if not sys.flags.safe_path:
+        sys.path[0] = order.folder
     # A rank that became one by itself sends objects whose classes are __main__'s.
     sys.modules["__main__"] = program
     _draw_other_numbers()

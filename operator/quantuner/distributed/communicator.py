@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from quantuner.api.conditions import Failure
@@ -334,9 +335,17 @@ class OneRank:
         """Nobody is waited for."""
 
 
-def communicator(comm: Any) -> Communicator:
-    """`comm` as the protocol needs it: one of mpi4py's is wrapped, any other is taken as it is."""
-    return MpiWorld(comm) if hasattr(comm, "Get_rank") else comm
+@contextlib.contextmanager
+def communicator(comm: Any) -> Iterator[Communicator]:
+    """`comm` as the protocol needs it: one of mpi4py's, or None for MPI's world, is wrapped until the block is left.
+
+    Any other is taken as it is, and whoever made it closes it.
+    """
+    if comm is not None and not hasattr(comm, "Get_rank"):
+        yield comm
+        return
+    with contextlib.closing(MpiWorld(comm)) as made:
+        yield made
 
 
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")

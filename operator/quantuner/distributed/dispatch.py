@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantuner.distributed.durations import Durations
-from quantuner.distributed.losses import LOSSES
+from quantuner.distributed.losses import DOUBTFUL, LOSSES
 from quantuner.distributed.protocol import Known, Limits, Pace, Task
 
 Shares = Callable[[int], int]
@@ -37,6 +37,8 @@ class _Rank:
     """What it was told to leave when it had begun it. It may be deep in it, and is busy until it answers that."""
     limit: float | None = None
     """Seconds that it may still be at that; None where that is not known."""
+    excused: frozenset[Task] = frozenset()
+    """What it had when the master was last held up."""
 
     @property
     def idle(self) -> bool:
@@ -155,10 +157,15 @@ class Dispatcher:
             if held.leaving == task:
                 held.leaving = None
 
-    def excuse(self, seconds: float, now: float) -> None:
-        """Ranks had so much less time than it seems: nobody took their answers."""
+    def excuse(self, seconds: float, now: float, *, certain: bool = True) -> None:
+        """Ranks had so much less time than it seems: nobody took their answers.
+
+        `certain` is whether the master was held up, and did not just wait for as long as it takes.
+        """
         for held in self._ranks.values():
             held.since = min(held.since + seconds, now)
+            if seconds and certain:
+                held.excused = frozenset(held.tasks)
 
     def _spend(self, task: Task, seconds: float, whole: bool) -> None:
         """A trial took what its shares took together: a search that divides every one still knows when one is stuck."""
@@ -212,11 +219,12 @@ class Dispatcher:
     def lost(self, rank: int, now: float, weight: float = 1) -> tuple[Task | None, bool, Orders]:
         """Takes a rank away; what it had goes to others. `weight` is how much its loss counts.
 
-        Returns the task that it was at, None where that was none of these; whether the trial has failed by that; and
-        who need not go on with it. That is the first of a rank's tasks, but not where the rank had not yet left what
-        it was told to. A trial is blamed only where the rank has said that it begins it: else, as with quick ones,
-        which are answered together, the rank may have been at another or at none. All of its tasks go on alone, so
-        that it is certain at the next loss.
+        It counts as doubtful where the master was held up in that trial: what held it up, as a freeze of all ranks, may
+        have run out the rank's own time. Returns the task that it was at, None where that was none of these; whether
+        the trial has failed by that; and who need not go on with it. That is the first of a rank's tasks, but not where
+        the rank had not yet left what it was told to. A trial is blamed only where the rank has said that it begins it:
+        else, as with quick ones, which are answered together, the rank may have been at another or at none. All of its
+        tasks go on alone, so that it is certain at the next loss.
         """
         tasks = list(self._ranks[rank].tasks) if rank in self._ranks else []
         for task in tasks:
@@ -228,6 +236,8 @@ class Dispatcher:
         if not tasks or held is None or held.leaving is not None:
             return None, False, Orders()
         at, certain = tasks[0], held.begun == tasks[0]
+        if at in held.excused:
+            weight = min(weight, DOUBTFUL)
         self._blame[at.index] += weight if certain else 0
         failed = certain and self._blame[at.index] >= LOSSES
         return at, failed, self.forget(at.index, now) if failed else Orders()

@@ -26,30 +26,65 @@ class NoForkError(Exception):
     """The server forks nothing for this process; says why."""
 
 
+class Signals:
+    """Hands on signals to the rank, or before it is there, to the server, which reads them behind the order."""
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+        self._before: dict[int, object] = {}
+
+    def hand_on(self, connection: socket.socket) -> None:
+        def forward(number: int, _: object) -> None:
+            self._came.append(number)
+            try:
+                connection.send(bytes([number]))
+            except OSError:  # the rank has ended
+                return
+
+        for number in FORWARDED:
+            self._before[number] = signal.signal(number, forward)
+
+    def take_back(self) -> None:
+        """Nobody has heeded those that came; they do here what they would have done."""
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL)
+        for number in self._came:
+            os.kill(os.getpid(), number)
+
+
 def main() -> NoReturn:
     path, module, *arguments = sys.argv[1:]
+    signals = Signals()
     try:
-        connection = _ask(path, arguments)
+        connection = _ask(path, arguments, signals)
     except (OSError, NoForkError) as error:
+        signals.take_back()
         sys.stderr.write(f"a rank imports by itself, which takes some seconds: no fork by {path}: {error}\n")
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, "-u", "-m", module, *arguments])  # noqa: S606
-    _end_as(_follow(connection))
+    _end_as(None if connection is None else _follow(connection))
 
 
-def _ask(path: str, arguments: list[str]) -> socket.socket:
-    """Returns when the rank has been forked; waits for a server that is still importing."""
+def _ask(path: str, arguments: list[str], signals: Signals) -> socket.socket | None:
+    """Returns when the rank has been forked; waits for a server that is still importing.
+
+    None where that has ended without a word: it was killed, or whom it serves has ended, and nobody would look after a
+    rank. Whoever does starts the ranks again.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(path)
     given = array.array("i", [0, 1, 2, _order(arguments)])
     connection.settimeout(IMPORTING_SECONDS)
-    connection.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
-    _hand_on_signals(connection)  # the rank may be there before its answer is read
-    answer = connection.recv(MESSAGE_BYTES)
-    if answer != STARTED:
-        raise NoForkError(answer.decode() or "it has ended while it imported")
+    try:
+        connection.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+        signals.hand_on(connection)  # the rank may be there before its answer is read
+        answer = connection.recv(MESSAGE_BYTES)
+    except ConnectionError:
+        return None
+    if answer not in (STARTED, b""):
+        raise NoForkError(answer.decode())
     connection.settimeout(None)
-    return connection
+    return connection if answer else None
 
 
 def _order(arguments: list[str]) -> int:
@@ -67,19 +102,6 @@ def _order(arguments: list[str]) -> int:
     file = os.memfd_create("order")
     os.write(file, marshal.dumps(order))
     return file
-
-
-def _hand_on_signals(connection: socket.socket) -> None:
-    """To the rank, or before it is there, to the server, which reads them behind the order."""
-
-    def forward(number: int, _: object) -> None:
-        try:
-            connection.send(bytes([number]))
-        except OSError:  # the rank has ended
-            return
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
 
 
 def _follow(connection: socket.socket) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from quantuner.api.names import FORKS_VARIABLE
 from quantuner.distributed import forked
 
 PROGRAM = "quantuner.run"
@@ -18,6 +19,11 @@ _WAITING = 128  # clients, while the server imports
 
 
 logger = logging.getLogger(__name__)
+
+
+def wanted(*, default: bool) -> bool:
+    """Whether ranks are to be forks, as the variable says with 1 or 0; `default` where it says neither."""
+    return {"1": True, "0": False}.get(os.environ.get(FORKS_VARIABLE, ""), default)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from quantuner.distributed.asked import close, received, tell, user
+from quantuner.distributed.asked import close, received, refuse, tell, user
 from quantuner.distributed.becoming import Order, become, die_with
 from quantuner.distributed.forked import STARTED
 from quantuner.distributed.library_variables import differing
@@ -32,8 +32,13 @@ def main() -> int:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.close(os.pidfd_open(os.getpid()))  # a system that refuses it gets no server, rather than forks that fail
     server, environment = os.getpid(), dict(os.environ)
-    program = _imported(name)
-    order, streams = Server(socket.socket(fileno=listening), environment).serve()
+    waiting = socket.socket(fileno=listening)
+    try:
+        program = _imported(name)
+    except (Exception, SystemExit) as error:
+        refuse(waiting, f"it cannot import {name}: {error!r}")
+        raise
+    order, streams = Server(waiting, environment).serve()
     die_with(server)
     added = {name: value for name, value in os.environ.items() if name not in environment}
     become(order, streams, program, added)

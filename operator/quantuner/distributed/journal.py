@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import itertools
 import os
 import signal
@@ -62,17 +63,12 @@ class JournalFolder:
             self.history.apply(record)
             size = os.fstat(self._file.fileno()).st_size
             try:
-                self._write(line)
+                _write(self._file, line)
             except OSError as error:
                 with contextlib.suppress(OSError):  # the next writer cuts it off
                     self._file.truncate(size)
                 self.history = History.replay(read_lines(self.journal))
                 raise _not_written(self.journal, error) from error
-
-    def _write(self, data: bytes) -> None:
-        while data:  # a disk that is nearly full takes a part
-            data = data[self._file.write(data) :]
-        os.fsync(self._file.fileno())
 
     def describe_best(self, description: Mapping[str, Any]) -> None:
         """Keeps it in the file beside the journal. Raises `SearchError` where the disk does not take it."""
@@ -84,18 +80,22 @@ class JournalFolder:
     def reopen(self) -> None:
         """Takes the end of a finished search off, so that it may go on; it is kept with it as `journal.N.jsonl`.
 
-        A reader sees the old journal or the new one. Raises `SearchError` where the disk does not take it.
+        A reader sees the old journal or the new one. Raises `SearchError` where the disk does not take it, and leaves
+        nothing behind then.
         """
         lines = read_lines(self.journal)[:-1]
         staging = self.journal.with_name(f".{JOURNAL_FILE}.partial")
+        kept = self.journal.with_name(f"journal.{free_number(self.journal.parent)}.jsonl")
         try:
-            kept = self.journal.with_name(f"journal.{free_number(self.journal.parent)}.jsonl")
-            kept.write_bytes(self.journal.read_bytes())
-            staging.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            file = staging.open("ab", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fsync(file.fileno())
-            staging.replace(self.journal)
+            with contextlib.ExitStack() as undone:
+                undone.callback(kept.unlink, missing_ok=True)
+                undone.callback(staging.unlink, missing_ok=True)
+                undone.enter_context(_staged(staging, self.journal.read_bytes())).close()
+                staging.replace(kept)
+                file = undone.enter_context(_staged(staging, "".join(f"{line}\n" for line in lines).encode()))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                staging.replace(self.journal)
+                undone.pop_all()
         except OSError as error:
             raise _not_written(self.journal, error) from error
         self._file.close()
@@ -103,6 +103,24 @@ class JournalFolder:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    while data:  # a disk that is nearly full takes a part
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
+
+
+def _staged(path: Path, data: bytes) -> io.FileIO:
+    """A new file with this, durable; to be appended to."""
+    path.unlink(missing_ok=True)  # of one that was killed here
+    file = path.open("ab", buffering=0)
+    try:
+        _write(file, data)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def free_number(folder: Path) -> int:

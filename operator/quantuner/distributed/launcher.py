@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import logging
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from quantuner.api.names import FORKS_VARIABLE
 from quantuner.distributed import forking, mpirun
 from quantuner.distributed.configmap import SERVICE_ACCOUNT, ConfigMaps
 from quantuner.distributed.held import SupersededError
@@ -56,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _forks() -> bool:
-    return os.environ.get(FORKS_VARIABLE) == "1"
+    return forking.wanted(default=False)
 
 
 def _starts(args: argparse.Namespace) -> Starts:

@@ -215,7 +215,7 @@ class Master:
             raise RanksLostError((), "no rank is left that evaluates")
         self._excuse()
         try:
-            self._drain(batch, self._dispatch.wake())
+            self._drain(batch, self._next_look())
             if self._dispatch.overdue(self._looked):
                 self._listen(batch, self._looked + LISTEN_SECONDS)
         except RanksLostError as error:
@@ -225,6 +225,17 @@ class Master:
             self._comm.given_up.add(rank)
             self._lose(batch, [rank], f"did not answer for {limit:.0f} s")
 
+    def _next_look(self) -> float | None:
+        """At the latest; None where nothing is due. Soon in any case, since only one who looks often knows that it was
+        away: frozen with all others, it would else wake when it meant to, and their own time would be over."""
+        due = self._dispatch.wake()
+        return None if due is None else min(due, self._looked + self._late)
+
+    @property
+    def _late(self) -> float:
+        """Seconds after which a look that was meant to be earlier says that this rank was held up."""
+        return max(self._limits.grace, LISTEN_SECONDS)
+
     def _drain(self, batch: Batch, deadline: float | None) -> None:
         try:
             received = self._comm.receive(deadline=deadline)
@@ -232,7 +243,7 @@ class Master:
                 self._take(batch, *received)
                 received = self._comm.pending()
         finally:
-            self._excuse(deadline)
+            self._excuse(deadline, certain=deadline is not None)
 
     def _listen(self, batch: Batch, deadline: float) -> None:
         try:
@@ -241,16 +252,16 @@ class Master:
         finally:
             self._excuse(deadline)
 
-    def _excuse(self, deadline: float | None = None) -> None:
+    def _excuse(self, deadline: float | None = None, *, certain: bool = True) -> None:
         """No rank is given up for time in which this one was held up: by a slow disk, stopped, or frozen."""
-        self._dispatch.excuse(self._held_up(deadline), self._looked)
+        self._dispatch.excuse(self._held_up(deadline), self._looked, certain=certain)
 
     def _held_up(self, deadline: float | None) -> float:
         """Seconds since this rank last looked, where it looks much later than it meant to, at `deadline`; else 0."""
         now = self._comm.now()
         looked, self._looked = self._looked, now
         meant = looked if deadline is None else max(looked, deadline)
-        return now - looked if now - meant > max(self._limits.grace, LISTEN_SECONDS) else 0.0
+        return now - looked if now - meant > self._late else 0.0
 
     def _take(self, batch: Batch | None, rank: int, message: Any) -> None:
         if isinstance(message, Left):

@@ -21,7 +21,7 @@ from quantuner.api.trial import Limit, TrialResult
 from quantuner.config import Config, config_of, tuning_of
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.begun import Begun
-from quantuner.distributed.communicator import Communicator, MpiWorld, OneRank, communicator
+from quantuner.distributed.communicator import Communicator, OneRank, communicator
 from quantuner.distributed.executors import Executor, Serial
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.timeline import Observer, Quiet, Watched
@@ -148,8 +148,9 @@ class TuneStrategy(Spaced):
     def _check_kwargs(self) -> None:
         """A key that nobody reads is a mistake; the error names the nearest right one."""
         given = self.tuning.tuning_criterion.strategy_kwargs
-        for key in given.keys() & self.checks.keys():
-            self.checks[key](key, given[key])
+        for key, value in given.items():
+            if key in self.checks:
+                self.checks[key](key, value)
         accepted: tuple[str, ...] | None = vars(type(self)).get("accepts")  # a user's subclass may read more
         if accepted is None:
             return
@@ -288,16 +289,16 @@ class TuneStrategy(Spaced):
 
         All ranks call it, with the same model and data. Raises what `share_setup` and `Search.run` raise.
         """
-        comm = self.comm or MpiWorld()
-        if comm.size == 1:
-            self.share_setup(comm)
-            return self.traverse()
-        with threads(meet(comm, recorded_threads(self.recorder.history))):
-            self.share_setup(comm)
-            if comm.rank == 0:
-                return self.master_worker_handle(comm)
-            self.slave_worker_handle(comm)
-            return None
+        with communicator(self.comm) as comm:
+            if comm.size == 1:
+                self.share_setup(comm)
+                return self.traverse()
+            with threads(meet(comm, recorded_threads(self.recorder.history))):
+                self.share_setup(comm)
+                if comm.rank == 0:
+                    return self.master_worker_handle(comm)
+                self.slave_worker_handle(comm)
+                return None
 
     def share_setup(self, comm: Communicator) -> None:
         """Compares the ranks' models, data and code, and gives all rank 0's precisions and calibrated ranges.
@@ -343,11 +344,13 @@ class TuneStrategy(Spaced):
 
         `comm` is an MPI communicator. Raises `ValueError` for a world of one rank, and what `Search.run` raises.
         """
-        return self._search(master(self, communicator(comm)))
+        with communicator(comm) as ranks:
+            return self._search(master(self, ranks))
 
     def slave_worker_handle(self, comm: Any) -> int:
         """Every other rank: evaluates what the master assigns, until it ends; returns how many trials."""
-        return slave(self, communicator(comm))
+        with communicator(comm) as ranks:
+            return slave(self, ranks)
 
     def evaluate(self, payload: Mapping[str, Any]) -> TrialResult:
         """A trial of a configuration in plain form, which may say when it is of no interest."""

@@ -23,6 +23,8 @@ def evaluated(strategy: TuneStrategy, payload: Mapping[str, Any]) -> TrialResult
     doing = f"{type(strategy).__name__}.evaluate"
     try:
         result = strategy.evaluate(payload)
+        if not strategy.evaluates_itself:
+            return result
         if not isinstance(result, TrialResult):
             raise TypeError(f"it must return a TrialResult, as super().evaluate does, not {type(result).__name__}")
         return _plain(result, doing, strategy, payload)

@@ -99,21 +99,23 @@ class Spaced(Reading):
     def _same_form(self, like: Any, config: TuneConfig) -> Any:
         return config if isinstance(like, TuneConfig) else self.as_dict(config)
 
-    def set_param_for_pre_quantization_algos(self, algo_scheduler: Any, tune_cfg: TuneConfig, fp32_model: Any) -> None:
+    def set_param_for_pre_quantization_algos(self, algo_scheduler: Any, tune_cfg: Any, fp32_model: Any) -> None:
         """Fills the scheduler anew with the algorithms that change `fp32_model`, the captured graph: smooth quant.
 
-        `tune_cfg` is the trial's configuration. Called for every trial, on the rank that evaluates it; a subclass
-        calls this and then appends algorithms of its own.
+        `tune_cfg` is the trial's configuration, a `TuneConfig`; a dict is taken, too. Called for every trial, on the
+        rank that evaluates it; a subclass calls this and then appends algorithms of its own.
         """
-        algo_scheduler.start(fp32_model, fp32_model, self.engine.calibration_inputs(tune_cfg))
-        self.engine.schedule_pre_quantization(algo_scheduler, tune_cfg, fp32_model)
+        config = self.as_config(tune_cfg)
+        algo_scheduler.start(fp32_model, fp32_model, self.engine.calibration_inputs(config))
+        self.engine.schedule_pre_quantization(algo_scheduler, config, fp32_model)
 
     def set_param_for_post_quantization_algos(
-        self, algo_scheduler: Any, tune_cfg: TuneConfig, pre_optimized_model: Any, q_model: Any
+        self, algo_scheduler: Any, tune_cfg: Any, pre_optimized_model: Any, q_model: Any
     ) -> None:
         """Fills the scheduler anew with those that correct `q_model`: fast bias correction, weight correction."""
-        algo_scheduler.start(pre_optimized_model, q_model, self.engine.calibration_inputs(tune_cfg))
-        self.engine.schedule_post_quantization(algo_scheduler, tune_cfg, pre_optimized_model, q_model)
+        config = self.as_config(tune_cfg)
+        algo_scheduler.start(pre_optimized_model, q_model, self.engine.calibration_inputs(config))
+        self.engine.schedule_post_quantization(algo_scheduler, config, pre_optimized_model, q_model)
 
     @property
     def rewrites_models(self) -> bool:

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import local, main
+from quantuner.distributed import forking
 from quantuner.distributed.journal import JournalFolder, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
@@ -392,6 +395,32 @@ def test_several_ranks_are_forks_of_one_process_that_imports(monkeypatch: pytest
         folder = Path(program[4]).parent
         assert folder.is_dir()
     assert not folder.exists()
+
+
+def test_a_search_that_is_told_to_end_before_and_after_its_ranks_leaves_nothing_in_tmp(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def serving(folder: Path) -> Iterator[None]:
+        signal.raise_signal(signal.SIGTERM)
+        yield
+        signal.raise_signal(signal.SIGTERM)
+
+    def unheeded(number: int, frame: object) -> None:
+        raise RuntimeError("the signal would have ended this process")
+
+    monkeypatch.setattr(local, "_DEVICES", ())
+    monkeypatch.setattr(forking, "serving", serving)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = signal.signal(signal.SIGTERM, unheeded)
+    try:
+        ended = run(capsys, written(tmp_path), tmp_path / "workspace", "--workers", "1")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.code == 1
+    assert not ended.history.launches
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(

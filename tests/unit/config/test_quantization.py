@@ -266,13 +266,13 @@ def test_a_documented_domain_is_taken(domain: str) -> None:
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
-    ({"device": "xpu"}, "xpu is not there; use 'cpu', or 'gpu' for"),
+    ({"device": "xpu"}, "cannot be 'xpu', which is not there; use 'cpu', or 'gpu' for"),
     ({"device": "tpu"}, "must be one of 'cpu', 'gpu', 'cuda'"),
-    ({"backend": "ipex"}, "PyTorch's own backend is the one there is; leave it at 'default'"),
-    ({"quant_format": "QDQ"}, "formats are ONNX's; leave it at 'default'"),
-    ({"inputs": None}, r"names of inputs are TensorFlow's; leave it at \[\]"),
-    ({"inputs": ["x"]}, r"names of inputs are TensorFlow's; leave it at \[\]"),
-    ({"outputs": ["y"]}, r"names of outputs are TensorFlow's; leave it at \[\]"),
+    ({"backend": "ipex"}, "is PyTorch's own alone; leave it at 'default'"),
+    ({"quant_format": "QDQ"}, "is for ONNX's formats; leave it at 'default'"),
+    ({"inputs": None}, r"is for TensorFlow's names of inputs; leave it at \[\]"),
+    ({"inputs": ["x"]}, r"is for TensorFlow's names of inputs; leave it at \[\]"),
+    ({"outputs": ["y"]}, r"is for TensorFlow's names of outputs; leave it at \[\]"),
     ({"domain": "npl"}, r"must be one of 'auto', 'cv'.*\(did you mean 'nlp'\?\)"),
     ({"approach": "qat"}, "belongs to training; use QuantizationAwareTrainingConfig, or 'static'"),
     ({"approach": "statc"}, r"must be one of .*\(did you mean 'static'\?\)"),
@@ -345,7 +345,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         {"recipes": {"layer_wise_quant": True, "first_conv_or_matmul_quantization": False}},
         "has layer_wise_quant with first_conv_or_matmul_quantization",
     ),
-    ({"diagnosis": "yes"}, "leave it at False"),
+    ({"diagnosis": "yes"}, "is not there, but `quantuner report` shows the trials; leave it at False"),
     ({"op_name_dict": "fc"}, "op constraints are a dict of patterns, not str"),
     (
         {"op_name_dict": {"fc": ["int8"]}},
@@ -383,7 +383,7 @@ def test_what_is_refused_is_named_with_its_rule_and_value(arguments: dict[str, A
 def test_training_refuses_what_post_training_refuses(arguments: dict[str, Any], says: str) -> None:
     ((name, value),) = arguments.items()
     config = QuantizationAwareTrainingConfig()
-    rule = "the approach of this class is fixed" if name == "approach" else says
+    rule = "is fixed by the class" if name == "approach" else says
     with pytest.raises(ValueError, match=rf"^QuantizationAwareTrainingConfig\.{name} .*{rule}"):
         setattr(config, name, value)
     assert config == QuantizationAwareTrainingConfig()
@@ -421,7 +421,7 @@ def test_an_argument_that_is_not_there_is_refused(cls: Config) -> None:
 
 def test_the_approach_of_training_is_fixed() -> None:
     config = QuantizationAwareTrainingConfig()
-    with pytest.raises(ValueError, match="the approach of this class is fixed"):
+    with pytest.raises(ValueError, match="approach is fixed by the class"):
         config.approach = "static"
     with pytest.raises(ValueError, match="belongs to training; use QuantizationAwareTrainingConfig"):
         PostTrainingQuantConfig(approach="quant_aware_training")

@@ -134,3 +134,8 @@ def ending(process: int) -> Iterator[None]:
 
 def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(process: int) -> list[int]:
+    """Those that its first thread has started; a fork server has no other."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]

@@ -2,8 +2,9 @@
 
 `losing_main.py FOLDER TRIALS INDEX:DEED…`. Deeds, of the rank that is given the trial: `kill` ends the process,
 `kill-once` only the first one, `kill-twice` the first two, `hang` holds the interpreter's lock for ever, `stop` stops
-the process, `long` is evaluated until it is abandoned. Of whatever trial: `own` lets rank 0 evaluate, `silent` has a
-host not answer. `hold` stops rank 0 for a while when the trial is told. Rank 0 prints what it was told as JSON.
+the process, `long` is evaluated until it is abandoned. Of whatever trial: `own` lets rank 0 evaluate, and no trial ends
+before every rank is in one; `silent` has a host not answer. `hold` stops rank 0 for a while when the trial is told.
+Rank 0 prints what it was told as JSON.
 """
 
 import ctypes
@@ -22,14 +23,34 @@ from quantuner.distributed.executors import Told
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.master import Master
 from quantuner.distributed.own_slave import WithOwnSlave
-from quantuner.distributed.protocol import Limits
+from quantuner.distributed.protocol import Known, Limits, Work
 from quantuner.distributed.slave import Slave
 from quantuner.distributed.watchdog import Alarm
 
-PATIENCE = {"hang": 3.0, "stop": 3.0, "hold": 2.0}
-"""Seconds for a trial; much more where nobody is to be given up, since the machine may be busy."""
-HOLD = 7.0
-"""Seconds; more than patience and grace."""
+LONG = 60.0
+"""Seconds; not reached where nobody is to be given up, however busy the machine is."""
+LEAST = {"hang": 1.0, "stop": 3.0, "hold": 3.0}
+"""Seconds for a trial."""
+GRACE = {"stop": 5.0, "hold": 5.0}
+HOLD = 10.0
+"""Seconds; more than those for a trial and grace."""
+
+
+class Armed(Alarm):
+    """Runs where a rank says that it gets stuck; a healthy one may have to wait for a processor for longer."""
+
+    def start(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def arm(self) -> None:
+        super().start(self._seconds)
+
+
+def meet(folder: Path, rank: int, size: int) -> None:
+    """Returns when every rank has called it."""
+    (folder / f"rank{rank}").touch()
+    while not all((folder / f"rank{other}").exists() for other in range(size)):
+        time.sleep(0.001)
 
 
 def first(folder: Path, index: int) -> bool:
@@ -41,7 +62,7 @@ def first(folder: Path, index: int) -> bool:
 
 
 def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
-    world = MpiWorld()
+    world, alarm = MpiWorld(), Armed()
     slaves: list[Slave] = []
 
     def evaluate(payload: dict[str, Any]) -> TrialResult:
@@ -54,21 +75,27 @@ def main(folder: Path, trials: int, deeds: dict[int, str]) -> None:
         if deed == "stop" and first(folder, index):
             os.kill(os.getpid(), signal.SIGSTOP)
         if deed == "hang" and first(folder, index):
+            alarm.arm()
             ctypes.PyDLL(None).sleep(1000)  # a call that keeps the lock
         while deed == "long":
             slaves[0].check()
+        if "own" in deeds.values():
+            meet(folder, world.rank, world.size)
         time.sleep(0.3 if "hold" in deeds.values() else 0.005)
         return TrialResult(accuracy=index / 7, seconds=0.005)
 
     if world.rank:
-        slaves.append(Slave(world, evaluate, Alarm()))
+        slaves.append(Slave(world, evaluate, alarm))
         slaves[0].run()
         return
     comm: Messages = WithOwnSlave(world, evaluate) if "own" in deeds.values() else world
-    least = min((PATIENCE[deed] for deed in deeds.values() if deed in PATIENCE), default=60.0)
-    limits = Limits(patience=1.0, least=least, grace=3.0, known=(0.01,))
+    least, grace = (min((of[d] for d in deeds.values() if d in of), default=LONG) for of in (LEAST, GRACE))
+    stops = "stop" in deeds.values()  # that trial alone is to be short
+    work = Work(evaluate, kind=lambda payload: "stop" if deeds.get(payload["index"]) == "stop" else "")
+    known = Known(trials={"": [LONG if stops else 0.01], "stop": [0.01]})
+    limits = Limits(patience=1.0, least=least, grace=grace)
     answer = "silent" not in deeds.values()
-    master = Master(comm, limits=limits, losses=Losses(folder), hosts_answer=lambda: answer)
+    master = Master(comm, work, limits, Losses(folder), known=lambda: known, hosts_answer=lambda: answer)
     told: list[Told] = []
 
     def tell(one: Told) -> bool:

@@ -9,13 +9,20 @@ import pytest
 
 from quantuner.distributed import hosts
 
+CONNECT_SECONDS = 30.0
+"""Never waited for in a test that passes."""
+
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A free one instead of the image's, which other tests at this moment may have."""
+    """A free one instead of the image's, which other tests at this moment may have.
+
+    A host that answers may have to wait for a processor before it does; one that has nobody there refuses at once.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         number: int = server.getsockname()[1]
     monkeypatch.setattr(hosts, "SSH_PORT", number)
+    monkeypatch.setattr(hosts, "CONNECT_SECONDS", CONNECT_SECONDS)
     return number
 
 

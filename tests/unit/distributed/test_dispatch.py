@@ -316,6 +316,37 @@ def test_time_in_which_the_master_was_away_counts_for_no_rank() -> None:
     assert d.overdue(215.0) == {1: 60.0, 2: 60.0}  # nobody begins later than now
 
 
+@pytest.mark.parametrize(
+    ("excuse", "blame"),
+    [
+        pytest.param((40.0, 150.0), 0.5, id="held up"),
+        pytest.param((0.0, 150.0), 1, id="not held up"),
+    ],
+)
+def test_a_rank_that_is_lost_after_the_master_was_away_counts_half(excuse: tuple[float, float], blame: float) -> None:
+    """What is frozen with its master finds its own time over when it goes on."""
+    d = dispatcher(2, 2)
+    d.plan(100.0)
+    d.begins(1, trial(1), 100.0)
+    d.excuse(*excuse)
+    at, failed, _ = d.lost(1, 150.0)
+    assert (at, failed, d.blame(1)) == (trial(1), False, blame)
+    d.answered(2, trial(2), 151.0)
+    d.plan(151.0)
+    d.begins(2, trial(1), 151.0)  # it was given after that
+    d.lost(2, 152.0)
+    assert d.blame(1) == blame + 1
+
+
+def test_a_master_that_waited_for_as_long_as_it_takes_was_not_away() -> None:
+    d = dispatcher(1, 1)
+    d.plan(100.0)
+    d.begins(1, trial(1), 100.0)
+    d.excuse(40.0, 150.0, certain=False)
+    d.lost(1, 150.0)
+    assert d.blame(1) == 1
+
+
 def test_without_a_known_trial_nobody_is_given_up() -> None:
     d = dispatcher(2, 1, Limits())
     d.plan(0.0)

@@ -1,5 +1,6 @@
 """Ranks that a real server forks for real clients: what they are given, how they end, and who ends with whom."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from quantuner.distributed import forking
+from quantuner.distributed.asked import close, received
 from quantuner.distributed.forked import FORWARDED
 from tests.unit.distributed.forks import PROGRAM, SECONDS, Forks, ended, ending, line, parent
 
@@ -223,8 +225,53 @@ def test_where_a_server_fails_to_import_a_client_becomes_the_rank(tmp_path: Path
     code, _, errors = ended(client)
     assert code == 0
     assert IMPORTS_BY_ITSELF in errors
+    assert "it cannot import program: ZeroDivisionError" in errors
     assert server.wait(SECONDS) == 1
     forks.close()
+
+
+@contextlib.contextmanager
+def asked(forks: Forks, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
+    """A client that waits for a server, which is this test, and the connection to it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(forks.folder / forking.SOCKET))
+        listening.listen()
+        client = forks.ask(*arguments)
+        connection, _ = listening.accept()
+    with connection:
+        streams, order = received(connection)
+        close(streams)
+        assert order is not None
+        yield client, connection
+
+
+def test_a_client_ends_as_killed_where_its_server_ends_without_a_word(forks: Forks) -> None:
+    """Whoever looks after the ranks has ended, too, or starts them again."""
+    with asked(forks, "end", "3") as (client, _):
+        pass
+    assert ended(client) == (-signal.SIGKILL, "", "")
+
+
+def test_a_client_that_is_refused_heeds_the_signals_that_came_before(forks: Forks) -> None:
+    with asked(forks, "end", "3") as (client, connection):
+        connection.settimeout(0.01)
+        while True:  # until it hands on
+            client.send_signal(signal.SIGCONT)
+            with contextlib.suppress(TimeoutError):
+                connection.recv(1)
+                break
+        connection.settimeout(SECONDS)
+        client.send_signal(signal.SIGTERM)
+        while connection.recv(1) != bytes([signal.SIGTERM]):
+            pass
+        connection.send(b"refused")
+    assert ended(client) == (-signal.SIGTERM, "", "")
+
+
+def test_a_rank_looks_for_modules_where_its_client_is_unless_paths_are_to_be_safe(forks: Forks) -> None:
+    forks.environment |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"/first:{forks.environment['PYTHONPATH']}"}
+    forks.serve()
+    assert json.loads(ended(forks.ask("tell"))[1])["path"] == "/first"
 
 
 def test_what_a_library_sets_when_it_is_imported_is_set_in_a_rank(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def test_a_host_answers_when_its_sshd_greets(port: int) -> None:
         assert answering([LAUNCHER, FIRST], threading.Event(), SECONDS) == [LAUNCHER, FIRST]
 
 
-def test_a_host_that_is_silent_is_left_out_when_patience_ends(port: int) -> None:
+def test_a_host_that_is_silent_is_left_out_when_patience_ends(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "CONNECT_SECONDS", 3.0)  # nobody waits for the silent one but for so long
     with answering_host(SECOND.name, port), socket.create_server((FIRST.name, port)):
         assert answering([LAUNCHER, FIRST, SECOND], threading.Event(), 0) == [LAUNCHER, SECOND]
 

@@ -1,6 +1,7 @@
 """The journal on disk: what was appended survives its writer, a torn line was never told, other damage is refused."""
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -101,6 +102,34 @@ def test_a_finished_search_goes_on_without_its_end_which_is_kept(tmp_path: Path)
     assert read_lines(path) == [encode(record) for record in (*RECORDS, told(3, 0.7))]
     assert reopened(tmp_path).history == journal.history
     assert sorted(one.name for one in tmp_path.iterdir()) == ["journal.1.jsonl", "journal.jsonl"]
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_finished_search_stays_as_it_was_where_the_disk_takes_no_more(
+    tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file, or the first one only, is taken; there is room for the next attempt."""
+    end = Finished(outcome=Outcome.MAX_TRIALS, best=2, accuracy=0.8, artifact="model", time=TIME)
+    path = written(tmp_path, [*RECORDS, end])
+    before = path.read_bytes()
+    room = [True] * taken
+    sync = os.fsync
+
+    def synced(file: int) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room.pop()
+        sync(file)
+
+    with contextlib.closing(JournalFolder(tmp_path)) as journal:
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", synced)
+            with pytest.raises(SearchError, match="No space left"):
+                journal.reopen()
+        assert [one.name for one in tmp_path.iterdir()] == ["journal.jsonl"]
+        assert path.read_bytes() == before
+        journal.reopen()
+    assert (tmp_path / "journal.1.jsonl").read_bytes() == before
 
 
 def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

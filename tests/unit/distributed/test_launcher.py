@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quantuner.api.journal import Finished, History, lines_of
+from quantuner.api.journal import Finished, History, Trial, lines_of
 from quantuner.api.names import FORKS_VARIABLE, LOSSES_KEY
 from quantuner.distributed.journal import JOURNAL_FILE, read_lines
 from quantuner.distributed.supervisor import TERMINATED
 from tests.unit.cli.tasks import TASK, TRIALS, written
 from tests.unit.distributed.api_server import ApiServer
-from tests.unit.distributed.forks import ending, parent
+from tests.unit.distributed.forks import children, ending, parent
 from tests.unit.strategy.judged import essence
 
 SECONDS = 120
 """Never reached by a test that passes."""
-BLOCKS_AT = 5
-"""Evaluations begun when the one that is then under way hangs: the baseline's and four trials'."""
+TOLD = 3
+"""Trials told, the baseline one of them, after which every evaluation hangs. Not so many evaluated: one rank may be at
+the first trial while the other does all that come later, of which none can be told."""
 WATCHED = f"""
 import dataclasses, os, time
 from pathlib import Path
@@ -41,7 +42,8 @@ def task():
             file.write(f"{{os.getpid()}} {{found!r}}\\n")
         if (folder / "deadly").exists() and repr(found) == (folder / "deadly").read_text():
             os.kill(os.getpid(), 9)
-        if (folder / "hangs").exists() and len((folder / "evaluations").read_text().splitlines()) == {BLOCKS_AT}:
+        hangs = folder / "hangs"  # says where the journal is
+        if hangs.exists() and len(Path(hangs.read_text()).read_text().splitlines()) >= 1 + {TOLD}:
             print("under way")
             time.sleep({SECONDS})
         return found
@@ -58,6 +60,18 @@ def code(tmp_path: Path) -> Path:
     (folder / "watched.py").write_text(WATCHED)
     (folder / "hostfile").write_text("localhost slots=2\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
+    """What the same search of the same model tells in series."""
+    folder = tmp_path_factory.mktemp("alone")
+    file = written(folder)
+    (folder / "tiny.py").write_text(TASK)
+    command = [sys.executable, "-m", "quantuner.run", "--tuning", str(file), "--code", str(folder), "--serial"]
+    done = subprocess.run([*command, "--workspace", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return History.replay(read_lines(folder / JOURNAL_FILE)).trials
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -113,9 +127,9 @@ def evaluations(code: Path) -> list[tuple[int, float]]:
 
 
 def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next_one_goes_on(
-    code: Path, tmp_path: Path, api: ApiServer, start: Start
+    code: Path, tmp_path: Path, api: ApiServer, start: Start, undisturbed: list[Trial]
 ) -> None:
-    (code / "hangs").touch()
+    (code / "hangs").write_text(str(tmp_path / "first-pod" / JOURNAL_FILE))
     first = start("first-pod")
     await_line(first, "under way")
     api.faults.extend([503] * 3)  # what is not there yet has to be brought while it is being ended
@@ -124,7 +138,7 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     assert code_of_first == TERMINATED, said
     kept = lines_of(api.maps["journal"])
     assert kept == read_lines(tmp_path / "first-pod" / JOURNAL_FILE)
-    assert len(History.replay(kept).trials) >= BLOCKS_AT - 2
+    assert len(History.replay(kept).trials) >= TOLD
     for process in {process for process, _ in evaluations(code)}:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
@@ -140,16 +154,16 @@ def test_a_drained_launcher_brings_all_that_was_told_to_the_cluster_and_the_next
     accuracies = [trial.accuracy for trial in found.trials]
     assert len(set(accuracies[1:])) == TRIALS  # so that an accuracy says which trial was evaluated
     *again, verified = [accuracy for _, accuracy in evaluations(code)[begun:]]
-    assert set(again) == set(accuracies[len(History.replay(kept).trials) :])  # whichever of them were under way before
+    # Whichever of them were under way before. One that took a second then, and waited to be told, is not done again.
+    assert set(again) <= set(accuracies[len(History.replay(kept).trials) :])
     assert all(times <= 2 for times in Counter(again).values())  # a slow one is given to one idle rank more
     assert verified == found.end.accuracy
-    assert essence(found.trials) == essence(_undisturbed(tmp_path).trials)
+    assert essence(found.trials) == essence(undisturbed)
 
 
 def test_a_trial_that_kills_a_launcher_alone_has_failed_and_the_search_goes_on(
-    code: Path, tmp_path: Path, api: ApiServer, start: Start
+    code: Path, api: ApiServer, start: Start, undisturbed: list[Trial]
 ) -> None:
-    undisturbed = _undisturbed(tmp_path).trials
     (code / "deadly").write_text(repr(undisturbed[2].accuracy))
     (code / "hostfile").write_text("localhost slots=1\n")
     code_of_it, said = ended(start("pod"))
@@ -161,16 +175,6 @@ def test_a_trial_that_kills_a_launcher_alone_has_failed_and_the_search_goes_on(
     assert essence(found.trials[:2]) == essence(undisturbed[:2])
     assert len(evaluations(code)) == len(found.trials) + 1 + 1  # deadly twice, and the winner's again
     assert json.loads(api.maps["result"][LOSSES_KEY]) == {"2": 2}
-
-
-def _undisturbed(folder: Path) -> History:
-    """The same search of the same model in series."""
-    file = written(folder / "alone")
-    (folder / "alone" / "tiny.py").write_text(TASK)
-    command = [sys.executable, "-m", "quantuner.run", "--tuning", str(file), "--code", str(file.parent), "--serial"]
-    done = subprocess.run([*command, "--workspace", str(folder / "alone")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return History.replay(read_lines(folder / "alone" / JOURNAL_FILE))
 
 
 def test_a_launcher_that_waits_for_the_api_server_ends_when_it_is_told_to(
@@ -200,12 +204,11 @@ def test_ranks_are_given_the_launchers_slots_and_the_users_variables(
 
 
 def test_ranks_are_forks_of_a_server_and_end_with_their_launcher(code: Path, tmp_path: Path, start: Start) -> None:
-    (code / "hangs").touch()
+    (code / "hangs").write_text(str(tmp_path / "pod" / JOURNAL_FILE))
     process = start("pod", **{FORKS_VARIABLE: "1"})
     await_line(process, "under way")
-    first, second = {rank for rank, _ in evaluations(code)}
-    server = parent(first)
-    assert parent(second) == server
+    server = parent(evaluations(code)[0][0])
     assert parent(server) == process.pid
+    first, second = children(server)  # whether or not both have evaluated yet
     with ending(server), ending(first), ending(second):
         process.kill()

@@ -101,3 +101,30 @@ def test_a_rank_that_is_given_up_while_a_host_does_not_answer_counts_half(answer
     with pytest.raises(RanksLostError, match="no rank is left"):
         master.run(7, [{"index": 7}], lambda _: False)
     assert losses.known == {7: counts}
+
+
+@dataclass
+class Frozen(Silent):
+    """Rank 1 ends after 50 s; where all are frozen then, at the end of that, as by its own timer, which runs on."""
+
+    frozen: float = 0.0
+
+    def receive(self, source: int = ANY, deadline: float | None = None) -> tuple[int, Any] | None:
+        if self._answers:
+            return self.pending(source)
+        assert deadline is not None, "it waits for an answer that never comes"
+        self.time = min(deadline, 50.0)
+        if self.time < 50.0:
+            return None
+        self.time += self.frozen
+        raise RanksLostError((1,))
+
+
+@pytest.mark.parametrize(("frozen", "counts"), [(0.0, 1), (12.0, 0.5)])
+def test_a_rank_that_is_lost_after_all_were_frozen_counts_half(frozen: float, counts: float) -> None:
+    """The master would not have looked before 65 s for its own sake."""
+    losses = Losses()
+    master = Master(Frozen(frozen=frozen), limits=Limits(known=(1.0,)), losses=losses)
+    with pytest.raises(RanksLostError, match="no rank is left"):
+        master.run(7, [{"index": 7}], lambda _: False)
+    assert losses.known == {7: counts}

@@ -231,12 +231,13 @@ def test_a_log_that_takes_nothing_does_not_end_the_search(
 
 
 def test_nobody_waits_for_a_process_that_left_the_ranks_and_holds_their_output(tmp_path: Path) -> None:
-    program = "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+    seconds = 60
+    program = f"import subprocess; child = subprocess.Popen(['sleep', '{seconds}'], start_new_session=True)\n"
     program += "open(sys.argv[1], 'w').write(str(child.pid)); print('the rank is done')"
     began = time.monotonic()
     ended = Processes(python(program, str(tmp_path / "child")), tmp_path, relay=False).wait()
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
-    assert time.monotonic() - began < TERMINATE_SECONDS
+    assert time.monotonic() - began < seconds
     assert ended.tail == ["the rank is done"]
     assert "rank-output" not in [thread.name for thread in threading.enumerate()]
 

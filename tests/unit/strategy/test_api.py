@@ -11,7 +11,8 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.journal import Finished, Outcome
 from quantuner.config import PostTrainingQuantConfig
-from quantuner.distributed.communicator import Communicator
+from quantuner.distributed import communicator
+from quantuner.distributed.communicator import Communicator, OneRank, Solo
 from quantuner.engine.engine import Engine
 from quantuner.space.config import TuneConfig
 from quantuner.strategy import BasicTuneStrategy, TuneStrategy
@@ -209,6 +210,36 @@ def test_distributed_traverse_ends_on_rank_0_and_names_every_host(engine: Engine
     (launch,) = history_of(strategies[0]).launches
     assert (launch.ranks, len(launch.hosts)) == (3, 3)
     assert [history_of(strategy).trials for strategy in strategies[1:]] == [[], []]
+
+
+def test_a_communicator_that_a_search_makes_is_closed_and_one_that_it_was_given_is_not(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+
+    class Closable(Solo):
+        def __init__(self, comm: Any = None) -> None:
+            super().__init__()
+            self.given = comm
+
+        def close(self) -> None:
+            closed.append(self.given)
+
+    monkeypatch.setattr(communicator, "MpiWorld", Closable)
+    strategy = searching(engine, tmp_path, strategy=LadderTuneStrategy)
+    strategy.comm = Closable()
+    strategy.distributed_traverse()
+    assert closed == []
+    strategy.comm = None
+    strategy.distributed_traverse()
+    assert closed == [None]
+    of_mpi = OneRank()
+    with pytest.raises(ValueError, match="a master needs at least one slave"):
+        strategy.master_worker_handle(of_mpi)
+    assert closed == [None, of_mpi]
+    with pytest.raises(ValueError, match="nobody to receive from"):
+        strategy.slave_worker_handle(of_mpi)
+    assert closed == [None, of_mpi, of_mpi]
 
 
 class HookedTuneStrategy(LadderTuneStrategy):

@@ -99,8 +99,9 @@ def test_set_param_for_pre_quantization_algos_schedules_smooth_quant_on_the_mode
     scheduler, graph = AlgorithmScheduler(), engine.captured.graph
     plain = strategy.start(100)
     for config, names in ((plain, []), (plain.with_recipes({"smooth_quant": True}), ["SmoothQuant"])):
-        strategy.set_param_for_pre_quantization_algos(scheduler, config, graph)
-        assert [type(algorithm).__name__ for algorithm in scheduler.algorithms] == names
+        for form in (strategy.as_dict(config), config):
+            strategy.set_param_for_pre_quantization_algos(scheduler, form, graph)
+            assert [type(algorithm).__name__ for algorithm in scheduler.algorithms] == names
     smoothed = scheduler()
     assert smoothed is not graph
     assert torch.allclose(run(smoothed), run(graph), atol=1e-5)
@@ -120,8 +121,9 @@ def test_set_param_for_post_quantization_algos_schedules_the_corrections_on_the_
         (both, ["FastBiasCorrection", "WeightCorrection"]),
         (bias, ["FastBiasCorrection"]),
     ):
-        strategy.set_param_for_post_quantization_algos(scheduler, tried, graph, quantized)
-        assert [type(algorithm).__name__ for algorithm in scheduler.algorithms] == names
+        for form in (strategy.as_dict(tried), tried):
+            strategy.set_param_for_post_quantization_algos(scheduler, form, graph, quantized)
+            assert [type(algorithm).__name__ for algorithm in scheduler.algorithms] == names
     wanted = run(graph).mean(0)
     assert torch.allclose(run(scheduler()).mean(0), wanted, atol=1e-5)
     assert not torch.allclose(run(quantized).mean(0), wanted, atol=1e-5)

@@ -32,7 +32,7 @@ from tests.unit.strategy.judged import (
     is_quantized,
     searching,
 )
-from tests.unit.strategy.ranked import shared
+from tests.unit.strategy.ranked import SECONDS, LadderTuneStrategy, shared
 
 
 @pytest.fixture(scope="session")
@@ -116,20 +116,10 @@ def test_max_trials_are_told_exactly(engine: Engine, judge: Judge, tmp_path: Pat
     assert judge.calls == 1 + expected + 1
 
 
-def test_the_time_limit_ends_the_search_after_the_trial_under_way(engine: Engine, judge: Judge, tmp_path: Path) -> None:
-    strategy = searching(engine, tmp_path, limits={"timeoutSeconds": 1})
-    never = threading.Event()
-
-    def rule(model: Any) -> float:
-        if judge.calls == 3:  # the second trial takes all the time there is
-            while strategy.elapsed() < 1:
-                never.wait(1 - strategy.elapsed())
-        return closeness(model)
-
-    judge.rule = rule
+def test_the_time_limit_ends_the_search_after_the_trial_under_way(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=LadderTuneStrategy, limits={"timeoutSeconds": int(1.5 * SECONDS)})
     finished = ended(strategy)
     assert (finished.outcome, len(history_of(strategy).tried)) == (Outcome.TIMEOUT, 2)
-    assert history_of(strategy).trials[-1].elapsed >= 1
 
 
 # --- ranks

@@ -130,3 +130,10 @@ def test_the_first_that_meets_ends_the_search() -> None:
 def test_a_key_that_is_not_there_is_refused_with_the_nearest() -> None:
     with pytest.raises(SearchError, match=r"reads no 'acuracy_weight' \(did you mean accuracy_weight\?\)"):
         searching(never, "tpe", kwargs={"acuracy_weight": 1})
+
+
+def test_of_several_wrong_values_the_first_given_is_told() -> None:
+    wrong = {"seed": -1, "batch_size": 0, "accuracy_weight": -1, "latency_weight": -1}
+    for first in wrong:
+        with pytest.raises(SearchError, match=first):
+            searching(never, "tpe", kwargs={first: wrong[first], **wrong})
