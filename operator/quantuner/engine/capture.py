@@ -29,6 +29,7 @@ from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import RECURRENT, any_length
 from quantuner.engine.savable import check_operators, check_structures
 from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
+from quantuner.engine.weight_norms import spell_out
 from quantuner.space.capability import BY_TYPE, Op
 
 
@@ -93,6 +94,7 @@ def graph_of(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[In
         program = torch.export.export(model, example_inputs, dynamic_shapes=shapes)
         check_structures(program)
         graph, calling = functional(program)
+        spell_out(graph)
     check_operators(graph.graph)
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)

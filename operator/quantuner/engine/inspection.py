@@ -14,15 +14,15 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch._ops import OpOverloadPacket
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from quantuner.api.errors import ArtifactError
 from quantuner.engine.expressions import harmless
+from quantuner.engine.permitted import is_permitted
 from quantuner.engine.structures import structure_problems
 
 _PROGRAM, _INPUTS = "models/model.json", "data/sample_inputs/model.pt"
@@ -32,17 +32,10 @@ _RECORD = re.compile(r"data/weights/weight_\d+|data/constants/tensor_\d+|byteord
 _NAME = re.compile(r"[\w.<>:/+ -]*")
 _NODES = ("name", "as_name", "user_input_name", "forward_arg_names")  # names in the code that torch makes of a graph
 _VALUES = ("tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values", "custom_obj_values")
-_TARGET = re.compile(
-    r"torch\.ops\.(aten|prims|quantized_decomposed|torchao)\.[a-z]\w*\.(?P<overload>[A-Za-z]\w*)"
-    r"|torch\.ops\.(aten|prims)\._[a-z]\w*\.(?P<private>[A-Za-z]\w*)"
-    r"|torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__\.(Scalar|Tensor)"
-    r"|torch\.ops\.higher_order\.(cond|while_loop|scan|associative_scan|map_impl|out_dtype|flex_attention|wrap"
-    r"|invoke_subgraph|wrap_with_set_grad_enabled|wrap_with_autocast|tag_activation_checkpoint)"
-    r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)"
-    r"|math\.[a-z]\w*|torch\.sym_\w+|torch\._sym_\w+"
-)
-_FORBIDDEN = ("torch.ops.aten.from_file", "torch.ops.aten.save")  # open a file of any name
-_FREE = ("as_string", "as_strings", "stack_trace")  # never run: shown, or a node's argument
+_FREE = ("stack_trace",)  # never run: shown
+_QUOTED = ("as_string", "as_strings")
+_ENDS_QUOTE = ('"', "\\", "'''")
+"""Inductor writes texts of a program into quotes, of C++ and of Python around it, and into comments, as they are."""
 _METADATA = {"stack_trace", "nn_module_stack", "torch_fn", "from_node", "custom"}
 """What is only kept; torch looks up by name what a `source_fn_stack` says."""
 _FUNCTIONS = ("target", "as_operator")
@@ -112,6 +105,8 @@ def _program_problems(program: Any, key: str = "") -> Iterator[str]:
                 yield f"the name {name!r:.80}"
             if name == "metadata" and _is_text(value):
                 yield from (f"the metadata {one!r:.80}" for one in value if one not in _METADATA)
+            elif name in _QUOTED and not isinstance(value, dict) and _is_text(value):
+                yield from (f"the text {one!r:.80}" for one in _texts(value) if not is_quotable(one))
             elif not (name in _FREE and _is_text(value)):
                 yield from _program_problems(value, name)
     elif isinstance(program, list):
@@ -123,8 +118,11 @@ def _program_problems(program: Any, key: str = "") -> Iterator[str]:
 
 def _is_text(value: Any) -> bool:
     """A user may have called a tensor `metadata`: what is computed of it is no text."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return all(isinstance(part, str) for part in parts)
+    return all(isinstance(part, str) for part in _texts(value))
+
+
+def _texts(value: Any) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
 
 
 def _text_problems(text: str, key: str) -> Iterator[str]:
@@ -142,13 +140,9 @@ def _text_problems(text: str, key: str) -> Iterator[str]:
         yield f"the text {text!r:.80}"
 
 
-def is_permitted(target: str) -> bool:
-    """Whether a saved program may call the function, as `torch.ops.aten.add.Tensor`."""
-    found = _TARGET.fullmatch(target)
-    if found is None or target.startswith(_FORBIDDEN):
-        return False
-    overload = found["overload"] or found["private"] or ""
-    return not hasattr(OpOverloadPacket, overload)  # its own methods stand beside the overloads
+def is_quotable(text: str) -> bool:
+    """Whether a saved program may have the text among what its operators are given, a message say."""
+    return text.isprintable() and not any(mark in text for mark in _ENDS_QUOTE)
 
 
 def is_name(text: str) -> bool:

@@ -26,6 +26,7 @@ from quantuner.engine.reaching import reach_zero
 from quantuner.engine.sums import scale_before_sums
 
 SHAPES = 8  # for which a compiled model is kept; compiling takes seconds to a minute each
+_ASSERTIONS = (torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg)
 _PRODUCTS = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "CPP"}  # one backend: nothing is timed
 
 
@@ -82,6 +83,11 @@ def _rounds_to_8_bits(node: Node) -> bool:
     return "quantize_per_tensor" in str(node.target) and bool(node.args[4] == 255)
 
 
+def _only_checks(node: Node) -> bool:
+    """Whether it is a guard, or an assertion, whose message inductor would write into C++ as it is."""
+    return not node.users and (node.op == "call_module" or node.target in _ASSERTIONS)
+
+
 def _flat(values: tuple[Any, ...]) -> bool:
     return all(isinstance(value, torch.Tensor) for value in values)
 
@@ -96,8 +102,8 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
         fixed = program.module()
         if not isinstance(fixed, GraphModule):
             raise TypeError(f"torch.export gave a {type(fixed).__name__}, not a GraphModule")
-        for node in [node for node in fixed.graph.nodes if node.op == "call_module" and not node.users]:
-            fixed.graph.erase_node(node)  # a guard
+        for node in [node for node in fixed.graph.nodes if _only_checks(node)]:
+            fixed.graph.erase_node(node)
         pad_before(fixed)
         reach_zero(fixed)
         scale_before_sums(fixed)

@@ -18,7 +18,8 @@ from torch.utils._pytree import TreeSpec
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.engine.inspection import is_name, is_permitted
+from quantuner.engine.inspection import is_name
+from quantuner.engine.permitted import is_permitted
 from quantuner.engine.structures import KEYS
 
 _PLAIN = (tuple, list, dict, OrderedDict, defaultdict, deque)
