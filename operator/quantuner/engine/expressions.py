@@ -27,6 +27,14 @@ _TORCH = (
     *("PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "IsNonOverlappingAndDenseIndicator"),
 )
 _CALLED = frozenset((*_PYTHON, *_SYMPY, *_TORCH))
+_CALLED_OF = {
+    "math": ("ceil", "floor", "trunc", "sqrt", "exp", "log", "log2", "log10", "pow"),
+    "torch": ("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt", "_sym_sqrt", "_sym_log2"),
+}
+"""Functions of modules, as torch writes them in guards. Others of math take for ever, as `factorial`."""
+_POWERS = ("Pow", "PowByNatural", "FloatPow", "pow")
+_EXPONENT = 64
+"""The largest: sizes have 64 bits."""
 _SYNTAX = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.BinOp, ast.operator, ast.UnaryOp, ast.unaryop, ast.Compare),
     *(ast.cmpop, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Attribute, ast.IfExp),
@@ -51,13 +59,38 @@ def _computes(node: ast.AST, is_called: bool) -> bool:
     if isinstance(node, ast.Name):
         return node.id in _CALLED if is_called else _is_size(node.id)
     if isinstance(node, ast.Attribute):
-        of_math = isinstance(node.value, ast.Name) and node.value.id == "math"
-        return node.attr in _SIZES or (of_math and bool(_WORD.fullmatch(node.attr)))
+        module = node.value.id if isinstance(node.value, ast.Name) else ""
+        return node.attr in _CALLED_OF.get(module, _SIZES)
     if isinstance(node, ast.Constant):
         return not isinstance(node.value, (str, bytes)) or bool(_NAME.fullmatch(str(node.value)))
     if isinstance(node, ast.keyword):  # as positive=True
         return node.arg is not None and isinstance(node.value, ast.Constant)
-    return not isinstance(node, ast.Call) or isinstance(node.func, (ast.Name, ast.Attribute))
+    if isinstance(node, ast.BinOp):
+        return not isinstance(node.op, (ast.Pow, ast.LShift)) or _is_small(node.right)
+    return not isinstance(node, ast.Call) or (isinstance(node.func, (ast.Name, ast.Attribute)) and _ends(node))
+
+
+def _ends(call: ast.Call) -> bool:
+    """Whether what it computes has no more digits than there is memory: a power of powers has."""
+    name = (
+        call.func.id
+        if isinstance(call.func, ast.Name)
+        else call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else ""
+    )
+    return name not in (*_POWERS, "LShift") or all(map(_is_small, call.args[1:]))
+
+
+def _is_small(exponent: ast.expr) -> bool:
+    """Whether it is a constant, as `Integer(2)`, `Rational(-1, 2)` or `-0.5`, of at most `_EXPONENT`."""
+    if isinstance(exponent, ast.UnaryOp):
+        return _is_small(exponent.operand)
+    if isinstance(exponent, ast.Call):
+        is_number = isinstance(exponent.func, ast.Name) and exponent.func.id in ("Integer", "Rational", "Float")
+        return is_number and not exponent.keywords and all(map(_is_small, exponent.args))
+    value = exponent.value if isinstance(exponent, ast.Constant) else None
+    return isinstance(value, (int, float)) and abs(value) <= _EXPONENT
 
 
 def _is_size(name: str) -> bool:

@@ -73,7 +73,7 @@ def _problems(program: Path | io.BytesIO) -> Iterator[str]:
         yield "torch and Python do not find the same records in it"
     if archive.read_bytes(_INPUTS):
         yield "it has example inputs, which would be unpickled"
-    yield from _program_problems(json.loads(archive.read_string(_PROGRAM)))
+    yield from program_problems(json.loads(archive.read_string(_PROGRAM)))
     for name, kind in _TENSORS.items():
         yield from _payload_problems(json.loads(archive.read_string(name)), kind)
 
@@ -97,8 +97,8 @@ def _payload_problems(payload: Any, kind: str) -> Iterator[str]:
             yield f"the tensor {tensor!r} would be unpickled"
 
 
-def _program_problems(program: Any, key: str = "") -> Iterator[str]:
-    """Of the JSON of a program, or of a part of it that stands under `key`."""
+def program_problems(program: Any, key: str = "") -> Iterator[str]:
+    """Why the program may not be saved or loaded: of its JSON, or of a part of it that stands under `key`."""
     if isinstance(program, dict):
         for name, value in program.items():
             if not (_is_node(name) if key in _VALUES else is_name(name)):
@@ -108,10 +108,10 @@ def _program_problems(program: Any, key: str = "") -> Iterator[str]:
             elif name in _QUOTED and not isinstance(value, dict) and _is_text(value):
                 yield from (f"the text {one!r:.80}" for one in _texts(value) if not is_quotable(one))
             elif not (name in _FREE and _is_text(value)):
-                yield from _program_problems(value, name)
+                yield from program_problems(value, name)
     elif isinstance(program, list):
         for value in program:
-            yield from _program_problems(value, key)
+            yield from program_problems(value, key)
     elif isinstance(program, str):
         yield from _text_problems(program, key)
 
@@ -141,7 +141,7 @@ def _text_problems(text: str, key: str) -> Iterator[str]:
 
 
 def is_quotable(text: str) -> bool:
-    """Whether a saved program may have the text among what its operators are given, a message say."""
+    """Whether a saved program may have the text among what its operators are given, as a message."""
     return text.isprintable() and not any(mark in text for mark in _ENDS_QUOTE)
 
 
