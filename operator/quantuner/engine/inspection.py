@@ -13,7 +13,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,26 +41,30 @@ _ENDS_QUOTE = ('"', "\\", "'''")
 _METADATA = {"stack_trace", "nn_module_stack", "torch_fn", "from_node", "custom"}
 """What is only kept; torch looks up by name what a `source_fn_stack` says."""
 _FUNCTIONS = ("target", "as_operator")
+_UNREADABLE = (
+    *(RuntimeError, AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError),
+    *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError),
+)
+"""What readers raise of a damaged file."""
 
 
 def inspect(program: Path | io.BytesIO, file: Path | None = None) -> None:
-    """Raises `ArtifactError` where the program, which was read of `file`, could run code of its own."""
-    try:
-        problem = next(_problems(program), None)
-    except (
-        RuntimeError,
-        AssertionError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
-        problem = f"it cannot be read ({type(error).__name__}: {error})"
-    if problem:
+    """Raises `ArtifactError` where the program, which was read of `file`, could run code of its own, or is none."""
+    if problem := refusal(program, file):
         raise ArtifactError(
             f"{file or program} is refused, since it might run code: {problem}; save the model anew with Quantuner"
         )
+
+
+def refusal(program: Path | io.BytesIO, file: Path | None = None) -> str | None:
+    """What the program has that no saved one may have. Raises `ArtifactError` where torch cannot read it."""
+    try:
+        return next(_problems(program), None)
+    except _UNREADABLE as error:
+        raise ArtifactError(
+            f"{file or program} is no program that torch can read ({type(error).__name__}: {error}); copy the folder "
+            "again, or save the model anew with Quantuner"
+        ) from error
 
 
 def _problems(program: Path | io.BytesIO) -> Iterator[str]:

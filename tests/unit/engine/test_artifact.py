@@ -14,6 +14,7 @@ import torch
 import quantuner
 from quantuner.api.errors import ArtifactError
 from quantuner.engine import artifact
+from quantuner.engine.checksums import seal
 from quantuner.engine.engine import Engine
 from quantuner.engine.lowering import Lowered
 from quantuner.engine.quantized import QuantizedModel
@@ -246,6 +247,39 @@ def test_a_list_of_other_things_is_refused(folder: Path, line: str) -> None:
         sums.write(f"{line}\n")
     with pytest.raises(ArtifactError, match=r"has the line '0123.*where a SHA-256 and a file's name are"):
         quantuner.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: [", "is no YAML"),
+        (b"!!python/object/apply:os.getcwd []", "is no YAML"),
+        (b"\xff", "is no YAML"),
+        (b"- 1", r"holds \[1\], and must hold a mapping"),
+        (b"", "holds None"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(folder: Path, content: bytes, says: str) -> None:
+    (folder / "config.yaml").write_bytes(content)
+    seal(folder)
+    with pytest.raises(ArtifactError, match=rf"config\.yaml {says}.*; copy the folder again"):
+        quantuner.load(folder)
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return print, ("it runs",)
+
+
+@pytest.mark.parametrize("held", [{"a": Payload()}, [1], {"a": 1}, None])
+def test_weights_that_are_none_are_refused_without_advice_to_run_them(folder: Path, held: Any) -> None:
+    (folder / "model.pt2").unlink()
+    torch.save(held, folder / "weights.pt")
+    seal(folder)
+    with pytest.raises(ArtifactError, match=r"weights\.pt holds something else than tensors by name") as raised:
+        quantuner.load(folder, torch.nn.Linear(1, 1))
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
 
 
 def test_weights_that_are_not_listed_are_not_read(folder: Path) -> None:

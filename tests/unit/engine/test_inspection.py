@@ -318,7 +318,7 @@ def test_a_record_that_is_missing_is_refused(saved: Path, tmp_path: Path, name: 
             if info.filename != f"model/{name}":
                 new.writestr(info.filename, old.read(info))
     seal(folder)
-    with pytest.raises(ArtifactError, match=f"it has no {name}" if name != "archive_format" else "it cannot be read"):
+    with pytest.raises(ArtifactError, match=f"it has no {name}" if name != "archive_format" else "is no program"):
         artifact.load(folder)
 
 
@@ -398,8 +398,29 @@ def test_what_is_inspected_is_what_is_loaded(saved: Path, tmp_path: Path, monkey
 
 def test_what_is_no_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_bytes(b"no archive")
-    with pytest.raises(ArtifactError, match="it cannot be read"):
+    with pytest.raises(ArtifactError, match=r"model\.pt2 is no program that torch can read .*; copy the folder again"):
         inspect(tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        of_the_first_node(target=5),
+        of_the_first_node(inputs=None),
+        of_the_first_node(outputs=[]),
+        of_the_first_node(target="torch.ops.aten.relu.default"),
+        size("x +"),
+        guard("L['absent'].size()[0] == 1"),
+        lambda body: body.update(graph_module=None),
+        lambda body: body["graph_module"]["graph"]["tensor_values"].clear(),
+        lambda body: body["range_constraints"].update(absent=5),
+        lambda body: body["graph_module"]["signature"]["input_specs"].pop(),
+    ],
+)
+def test_a_damaged_program_is_refused(saved: Path, tmp_path: Path, edit: Any) -> None:
+    folder = changed(saved, tmp_path / "model", **{PROGRAM: edited(edit)})
+    with pytest.raises(ArtifactError, match="save the model anew with Quantuner"):
+        artifact.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -410,6 +431,11 @@ def test_what_is_no_program_is_refused(tmp_path: Path) -> None:
         "2*s77 // 4",
         "L['batch']['x'].size()[1] <= 10 and not L['y'].stride()[0] == 1",
         "math.floor(L['x'].size()[0] / 2) == 3",
+        "math.trunc(0.5*torch.sym_float(L['x'].size()[0])) == 4",
+        "torch.sym_not(torch.sym_max(L['x'].size()[0], 2) == 4)",
+        "Pow(Symbol('s77', positive=True, integer=True), Integer(2))",
+        "Pow(Symbol('s77', positive=True, integer=True), Rational(-1, 2))",
+        "L['x'].size()[1]**2 <= 64",
     ],
 )
 def test_expressions_of_sizes_are_harmless(expression: str) -> None:
@@ -438,6 +464,18 @@ def test_expressions_of_sizes_are_harmless(expression: str) -> None:
         "Symbol('s77', **L)",
         "S('x')",
         "math.__loader__",
+        "math.factorial(10)",
+        "math.size",
+        "torch.load('x')",
+        "torch.sym_fresh_size('x')",
+        "torch.size",
+        "Pow(9, Pow(9, 9))",
+        "Pow(9, 10000000)",
+        "9**9**9 == 1",
+        "9**L['x'].size()[0]",
+        "9 << 10000000",
+        "pow(9, 10**9)",
+        "LShift(9, 10000000)",
         "1 # (",
         "(1 +\n2)",
         "f(1)(2)",
