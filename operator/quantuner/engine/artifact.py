@@ -175,8 +175,8 @@ def load_program(folder: Path) -> torch.export.ExportedProgram:
 
 
 def program_of(content: bytes, file: Path) -> torch.export.ExportedProgram:
-    """The program in the bytes that were read of `file`. Raises `ArtifactError` where it might run code, or is none that
-    torch reads.
+    """The program in the bytes that were read of `file`. Raises `ArtifactError` where it might run code, or torch reads
+    none.
 
     torch.export.load would do, were it not for files of torch 2.7: what it cannot read it unpickles.
     """
