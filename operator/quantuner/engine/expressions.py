@@ -32,9 +32,9 @@ _CALLED_OF = {
     "torch": ("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt", "_sym_sqrt", "_sym_log2"),
 }
 """Functions of modules, as torch writes them in guards. Others of math take for ever, as `factorial`."""
-_POWERS = ("Pow", "PowByNatural", "FloatPow", "pow")
-_EXPONENT = 64
-"""The largest: sizes have 64 bits."""
+_POWERS = ("Pow", "PowByNatural", "FloatPow", "LShift", "pow")
+_LARGEST = 64
+"""Of exponents, since sizes have 64 bits."""
 _SYNTAX = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.BinOp, ast.operator, ast.UnaryOp, ast.unaryop, ast.Compare),
     *(ast.cmpop, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Attribute, ast.IfExp),
@@ -63,34 +63,36 @@ def _computes(node: ast.AST, is_called: bool) -> bool:
         return node.attr in _CALLED_OF.get(module, _SIZES)
     if isinstance(node, ast.Constant):
         return not isinstance(node.value, (str, bytes)) or bool(_NAME.fullmatch(str(node.value)))
-    if isinstance(node, ast.keyword):  # as positive=True
-        return node.arg is not None and isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.keyword):  # as positive=True, or precision=53
+        return node.arg is not None and _is_small(node.value)
+    if isinstance(node, ast.Call) and not isinstance(node.func, (ast.Name, ast.Attribute)):
+        return False
+    return not _is_power(node) or _ends(node)
+
+
+def _is_power(node: ast.AST) -> bool:
     if isinstance(node, ast.BinOp):
-        return not isinstance(node.op, (ast.Pow, ast.LShift)) or _is_small(node.right)
-    return not isinstance(node, ast.Call) or (isinstance(node.func, (ast.Name, ast.Attribute)) and _ends(node))
+        return isinstance(node.op, (ast.Pow, ast.LShift))
+    return isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in _POWERS
 
 
-def _ends(call: ast.Call) -> bool:
-    """Whether what it computes has no more digits than there is memory: a power of powers has."""
-    name = (
-        call.func.id
-        if isinstance(call.func, ast.Name)
-        else call.func.attr
-        if isinstance(call.func, ast.Attribute)
-        else ""
-    )
-    return name not in (*_POWERS, "LShift") or all(map(_is_small, call.args[1:]))
+def _ends(power: ast.AST) -> bool:
+    """Whether it is computed at once, as a power of a power might not be: its digits are too many."""
+    parts = [power.left, power.right] if isinstance(power, ast.BinOp) else getattr(power, "args", [])
+    return len(parts) == 2 and _is_small(parts[1]) and not any(map(_is_power, ast.walk(parts[0])))
 
 
-def _is_small(exponent: ast.expr) -> bool:
-    """Whether it is a constant, as `Integer(2)`, `Rational(-1, 2)` or `-0.5`, of at most `_EXPONENT`."""
-    if isinstance(exponent, ast.UnaryOp):
-        return _is_small(exponent.operand)
-    if isinstance(exponent, ast.Call):
-        is_number = isinstance(exponent.func, ast.Name) and exponent.func.id in ("Integer", "Rational", "Float")
-        return is_number and not exponent.keywords and all(map(_is_small, exponent.args))
-    value = exponent.value if isinstance(exponent, ast.Constant) else None
-    return isinstance(value, (int, float)) and abs(value) <= _EXPONENT
+def _is_small(number: ast.expr) -> bool:
+    """Whether it is a constant, as `Integer(2)`, `Rational(-1, 2)` or `Float('0.5', precision=53)`, up to `_LARGEST`."""
+    if isinstance(number, ast.UnaryOp):
+        return _is_small(number.operand)
+    if isinstance(number, ast.Call):
+        is_number = isinstance(number.func, ast.Name) and number.func.id in ("Integer", "Rational", "Float")
+        return is_number and all(map(_is_small, number.args))
+    try:
+        return isinstance(number, ast.Constant) and abs(float(number.value)) <= _LARGEST  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _is_size(name: str) -> bool:

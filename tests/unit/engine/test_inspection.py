@@ -435,6 +435,7 @@ def test_a_damaged_program_is_refused(saved: Path, tmp_path: Path, edit: Any) ->
         "Pow(Symbol('s77', positive=True, integer=True), Integer(2))",
         "Pow(Symbol('s77', positive=True, integer=True), Rational(-1, 2))",
         "L['x'].size()[1]**2 <= 64",
+        "FloatPow(ToFloat(Symbol('s77', positive=True, integer=True)), Float('0.5', precision=53))",
     ],
 )
 def test_expressions_of_sizes_are_harmless(expression: str) -> None:
@@ -473,6 +474,11 @@ def test_expressions_of_sizes_are_harmless(expression: str) -> None:
         "9**9**9 == 1",
         "9**L['x'].size()[0]",
         "9 << 10000000",
+        "((9**64)**64)**64",
+        "Pow(Mul(2, Pow(9, 64)), 64)",
+        "Pow(9)",
+        "Pow(9, '9e9')",
+        "Float('0.5', precision=10000000000)",
         "pow(9, 10**9)",
         "LShift(9, 10000000)",
         "1 # (",
