@@ -12,7 +12,8 @@ import ast
 import builtins
 import re
 
-_NAME = re.compile(r"[\w.<>:/+ -]*")
+from quantuner.engine.texts import is_name
+
 _WORD = re.compile(r"[A-Za-z]\w*")
 _SIZES = ("size", "stride", "storage_offset", "dim", "ndimension")
 _PYTHON = ("int", "float", "bool", "abs", "min", "max", "round", "len")
@@ -62,7 +63,7 @@ def _computes(node: ast.AST, is_called: bool) -> bool:
         module = node.value.id if isinstance(node.value, ast.Name) else ""
         return node.attr in _CALLED_OF.get(module, _SIZES)
     if isinstance(node, ast.Constant):
-        return not isinstance(node.value, (str, bytes)) or bool(_NAME.fullmatch(str(node.value)))
+        return not isinstance(node.value, (str, bytes)) or is_name(str(node.value))
     if isinstance(node, ast.keyword):  # as positive=True, or precision=53
         return node.arg is not None and _is_small(node.value)
     if isinstance(node, ast.Call) and not isinstance(node.func, (ast.Name, ast.Attribute)):
@@ -83,7 +84,7 @@ def _ends(power: ast.AST) -> bool:
 
 
 def _is_small(number: ast.expr) -> bool:
-    """Whether it is a constant, as `Integer(2)`, `Rational(-1, 2)` or `Float('0.5', precision=53)`, up to `_LARGEST`."""
+    """Whether it is a constant up to `_LARGEST`, as `Integer(2)`, `Rational(-1, 2)` or `Float('0.5', precision=53)`."""
     if isinstance(number, ast.UnaryOp):
         return _is_small(number.operand)
     if isinstance(number, ast.Call):

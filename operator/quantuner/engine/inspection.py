@@ -26,18 +26,16 @@ from quantuner.api.errors import ArtifactError
 from quantuner.engine.expressions import harmless
 from quantuner.engine.permitted import is_permitted
 from quantuner.engine.structures import structure_problems
+from quantuner.engine.texts import is_name, is_node, is_quotable
 
 _PROGRAM, _INPUTS = "models/model.json", "data/sample_inputs/model.pt"
 _TENSORS = {"data/weights/model_weights_config.json": "weight", "data/constants/model_constants_config.json": "tensor"}
 _NEEDED = {_PROGRAM, _INPUTS, *_TENSORS, "archive_format", "archive_version"}
 _RECORD = re.compile(r"data/weights/weight_\d+|data/constants/tensor_\d+|byteorder|\.data/(version|serialization_id)")
-_NAME = re.compile(r"[\w.<>:/+ -]*")
 _NODES = ("name", "as_name", "user_input_name", "forward_arg_names")  # names in the code that torch makes of a graph
 _VALUES = ("tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values", "custom_obj_values")
 _FREE = ("stack_trace",)  # never run: shown
 _QUOTED = ("as_string", "as_strings")
-_ENDS_QUOTE = ('"', "\\", "'''")
-"""Inductor writes texts of a program into quotes, of C++ and of Python around it, and into comments, as they are."""
 _METADATA = {"stack_trace", "nn_module_stack", "torch_fn", "from_node", "custom"}
 """What is only kept; torch looks up by name what a `source_fn_stack` says."""
 _FUNCTIONS = ("target", "as_operator")
@@ -107,7 +105,7 @@ def program_problems(program: Any, key: str = "") -> Iterator[str]:
     """Why the program may not be saved or loaded: of its JSON, or of a part of it that stands under `key`."""
     if isinstance(program, dict):
         for name, value in program.items():
-            if not (_is_node(name) if key in _VALUES else is_name(name)):
+            if not (is_node(name) if key in _VALUES else is_name(name)):
                 yield f"the name {name!r:.80}"
             if name == "metadata" and _is_text(value):
                 yield from (f"the metadata {one!r:.80}" for one in value if one not in _METADATA)
@@ -142,20 +140,5 @@ def _text_problems(text: str, key: str) -> Iterator[str]:
         yield from structure_problems(text, lambda _: True)  # no code is made of its keys
     elif key == "in_spec":
         yield from structure_problems(text, is_name)
-    elif not (_is_node(text) if key in _NODES else is_name(text)):
+    elif not (is_node(text) if key in _NODES else is_name(text)):
         yield f"the text {text!r:.80}"
-
-
-def is_quotable(text: str) -> bool:
-    """Whether a saved program may have the text among what its operators are given, as a message."""
-    return text.isprintable() and not any(mark in text for mark in _ENDS_QUOTE)
-
-
-def is_name(text: str) -> bool:
-    """Whether a saved program may have the name."""
-    return bool(_NAME.fullmatch(text))
-
-
-def _is_node(text: str) -> bool:
-    """A name that has a dot would be assigned to something that is there, as a setting of torch."""
-    return text == "" or text.isidentifier()

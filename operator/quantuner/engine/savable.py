@@ -21,11 +21,12 @@ from torch.utils._pytree import TreeSpec
 from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
 from quantuner.engine.entrypoint import SAID_LIMIT
-from quantuner.engine.inspection import is_name, program_problems
+from quantuner.engine.inspection import program_problems
 from quantuner.engine.permitted import is_permitted
 from quantuner.engine.programs import forget_this_machine
 from quantuner.engine.serialization import quickly
 from quantuner.engine.structures import KEYS
+from quantuner.engine.texts import is_name
 
 _PLAIN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 _LINE = re.compile(r'File "(?:.*/)?([^/"]+)", line (\d+)')

@@ -199,3 +199,20 @@ def test_a_trial_and_the_converted_model_compute_channels_last_to_the_same_bits(
     see(converted, "conv_transpose2d", seen)
     torch.testing.assert_close(engine.switchable(config).model(config)(IMAGES), converted(IMAGES), rtol=0, atol=0)
     assert seen == [True]
+
+
+class Chosen(nn.Module):
+    """Returns rows that data choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(x)
+        return y[y[:, 0] > 0]
+
+
+def test_rows_that_data_choose_are_returned_as_they_lie() -> None:
+    captured = capture(Chosen().eval(), (torch.randn(8, 4),))
+    assert captured.graph(torch.zeros(2, 4)).dim() == 2
