@@ -202,17 +202,16 @@ def test_a_trial_and_the_converted_model_compute_channels_last_to_the_same_bits(
 
 
 class Chosen(nn.Module):
-    """Returns rows that data choose."""
+    """Returns places that data choose, as many as they are; they lie column after column."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Linear(4, 3)
+        self.conv = nn.Conv2d(2, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.fc(x)
-        return y[y[:, 0] > 0]
+        return torch.nonzero(self.conv(x).sum((2, 3)) > 0)
 
 
-def test_rows_that_data_choose_are_returned_as_they_lie() -> None:
-    captured = capture(Chosen().eval(), (torch.randn(8, 4),))
-    assert captured.graph(torch.zeros(2, 4)).dim() == 2
+def test_places_that_data_choose_are_returned_as_they_lie() -> None:
+    captured = capture(Chosen().eval(), (torch.randn(8, 2, 4, 4),))
+    assert captured.graph(torch.zeros(2, 2, 4, 4)).shape[1] == 2
