@@ -68,8 +68,9 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
             with quickly():
                 torch.export.save(program, staging / MODEL_FILE)
         except SerializeError as error:
+            said = shorten((str(error).splitlines() or [""])[0], SAID_LIMIT)  # a traceback follows
             raise ArtifactError(
-                f"the model cannot be saved, since torch cannot write it: {error}; {_OTHERWISE}"
+                f"the model cannot be saved, since torch cannot write it: {said}; {_OTHERWISE}"
             ) from error
         if problem := refusal(staging / MODEL_FILE):
             raise ArtifactError(

@@ -29,6 +29,7 @@ from quantuner.engine.structures import KEYS
 from quantuner.engine.texts import is_name
 
 _PLAIN = (tuple, list, dict, OrderedDict, defaultdict, deque)
+_ALONE = "it is loaded with torch alone, and calls what torch computes with"
 _LINE = re.compile(r'File "(?:.*/)?([^/"]+)", line (\d+)')
 
 
@@ -59,11 +60,12 @@ def check_operators(model: GraphModule) -> None:
     graphs = [one.graph for one in model.modules() if isinstance(one, GraphModule)]
     for node in (node for graph in graphs for node in graph.nodes):
         if isinstance(node.target, (OpOverload, HigherOrderOperator)) and not is_permitted(name := _name(node.target)):
+            own = name.startswith("torch.ops.aten.")
+            why = "it may write outside of its memory, or does more than to compute" if own else _ALONE
             raise SearchError(
                 Failure.MODEL_NOT_CAPTURABLE,
-                f"the model calls {name}{_where(node)}, which a saved model may not: it is loaded "
-                "with torch alone, and calls what torch computes with; write it with torch's own operators, or call it "
-                "outside of the model, in eval_func",
+                f"the model calls {name}{_where(node)}, which a saved model may not: {why}; write it with "
+                f"{'others' if own else 'operators of torch'}, or call it outside of the model, in eval_func",
             )
 
 
@@ -81,7 +83,8 @@ def check_program(program: ExportedProgram) -> None:
             )
         problem = next(program_problems(json.loads(written.exported_program)), None)
     except Exception as error:  # whatever torch raises of what it cannot describe
-        problem = f"what torch cannot write ({shorten(str(error), SAID_LIMIT)})"
+        said = (str(error).splitlines() or [type(error).__name__])[0]  # a traceback follows
+        problem = f"what torch cannot write ({shorten(said, SAID_LIMIT)})"
     if problem is not None:
         raise SearchError(
             Failure.MODEL_NOT_CAPTURABLE,

@@ -1,6 +1,7 @@
 """The folder of a saved model: whole, checked when it is loaded, and readable without Quantuner."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -290,3 +291,16 @@ def test_weights_that_are_not_listed_are_not_read(folder: Path) -> None:
 def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="SHA256SUMS does not exist; name the folder of a saved model"):
         quantuner.load(tmp_path)
+
+
+class Ceiling(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[: math.ceil(x.shape[0] / 3)]
+
+
+def test_what_torch_cannot_write_is_said_without_its_traceback(tmp_path: Path) -> None:
+    program = torch.export.export(Ceiling(), (torch.ones(6),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    with pytest.raises(ArtifactError, match=r"since torch cannot write it: .*ceil.*; leave its recipe") as raised:
+        artifact.write(tmp_path / "model", program, {})
+    assert "Traceback" not in str(raised.value)
+    assert not (tmp_path / "model").exists()

@@ -145,6 +145,13 @@ def test_so_is_one_in_a_branch() -> None:
     assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
 
 
+def test_so_is_one_of_torch_that_trusts_what_it_is_given() -> None:
+    with pytest.raises(
+        SearchError, match=r"repeat_interleave\.self_Tensor at .*, .* write outside .*; write it with other"
+    ):
+        capture(Returning(lambda y: y.repeat_interleave(torch.tensor([1, 2]), 1, output_size=3)), (X,))
+
+
 class Keeping(nn.Module):
     """Has a module under a key that people choose."""
 
