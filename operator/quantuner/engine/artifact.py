@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 import yaml
+from torch._export.serde.serialize import SerializeError
+from torch._export.verifier import SpecViolationError
 from torch.export.pt2_archive._package import load_pt2
 from torch.fx import GraphModule
 
+from quantuner.api.conditions import shorten
 from quantuner.api.errors import ArtifactError
 from quantuner.engine.capture import Called
 from quantuner.engine.card import card
 from quantuner.engine.checksums import SUMS_FILE, checked, seal
+from quantuner.engine.entrypoint import SAID_LIMIT
 from quantuner.engine.graphs import drop_unused
-from quantuner.engine.inspection import inspect
+from quantuner.engine.inspection import inspect, refusal
 from quantuner.engine.programs import assembled, forget_this_machine, is_flat
 from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
@@ -32,6 +36,7 @@ WEIGHTS_FILE = "weights.pt"
 CONFIG_FILE = "config.yaml"
 REPORT_FILE = "report.json"
 CARD_FILE = "README.md"
+_OTHERWISE = "leave its recipe out of the search, or let the model compute that with torch's own operators"
 
 
 def save(folder: Path, model: GraphModule, called: Called, config: TuneConfig) -> None:
@@ -43,20 +48,34 @@ def save(folder: Path, model: GraphModule, called: Called, config: TuneConfig) -
 
 def _program(model: GraphModule, called: Called) -> torch.export.ExportedProgram:
     if called.calling is not None and is_flat(model):
-        return assembled(model, called.calling)
+        try:
+            return assembled(model, called.calling)
+        except SpecViolationError as error:
+            raise ArtifactError(f"the model cannot be saved, since it is no valid program: {error}") from error
     program = torch.export.export(model, called.example_inputs, dynamic_shapes=called.dynamic_shapes)
     program.example_inputs = None  # they are the user's data, and a model is shared
     return program
 
 
 def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[str, Any]) -> None:
-    """As `save`, of a program that there is already. Raises what `write_with` raises."""
+    """As `save`, of a program that there is already. Raises what `write_with` raises, and `ArtifactError` where torch
+    cannot write the program, or `load` would refuse it.
+    """
 
     def write_program(staging: Path) -> None:
         forget_this_machine(program)
-        with quickly():
-            torch.export.save(program, staging / MODEL_FILE)
-        inspect(staging / MODEL_FILE)  # what is saved can be loaded
+        try:
+            with quickly():
+                torch.export.save(program, staging / MODEL_FILE)
+        except SerializeError as error:
+            said = shorten((str(error).splitlines() or [""])[0], SAID_LIMIT)  # a traceback follows
+            raise ArtifactError(
+                f"the model cannot be saved, since torch cannot write it: {said}; {_OTHERWISE}"
+            ) from error
+        if problem := refusal(staging / MODEL_FILE):
+            raise ArtifactError(
+                f"the model cannot be saved, since loading it would be refused: {problem}; {_OTHERWISE}"
+            )
 
     write_with(folder, config, write_program)
 
@@ -157,7 +176,8 @@ def load_program(folder: Path) -> torch.export.ExportedProgram:
 
 
 def program_of(content: bytes, file: Path) -> torch.export.ExportedProgram:
-    """The program in the bytes that were read of `file`. Raises `ArtifactError` where it might run code, or is none.
+    """The program in the bytes that were read of `file`. Raises `ArtifactError` where it might run code, or torch reads
+    none.
 
     torch.export.load would do, were it not for files of torch 2.7: what it cannot read it unpickles.
     """
@@ -165,34 +185,59 @@ def program_of(content: bytes, file: Path) -> torch.export.ExportedProgram:
     try:
         with quiet(), quickly():
             programs = load_pt2(io.BytesIO(content)).exported_programs
-    except RuntimeError as error:
-        raise ArtifactError(f"{file} cannot be loaded by torch {torch.__version__}: {error}") from error
-    (program,) = programs.values()
+        (program,) = programs.values()
+    except Exception as error:  # whatever torch raises of a damaged one
+        said = shorten(f"{type(error).__name__}: {error}", SAID_LIMIT)
+        raise ArtifactError(
+            f"{file} cannot be loaded by torch {torch.__version__} ({said}); copy the folder again, or save the model "
+            "anew with Quantuner"
+        ) from error
     return program
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The saved state dict. Raises what `verified` raises."""
+    """The saved state dict. Raises what `verified` and `weights_of` raise."""
     return weights_of(verified(Path(folder)))
 
 
 def weights_of(files: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
-    """The state dict among the files of an artifact; nothing but tensors is read."""
-    content = io.BytesIO(files[WEIGHTS_FILE])
-    found: dict[str, torch.Tensor] = torch.load(content, weights_only=True, map_location="cpu")
+    """The state dict among the files of an artifact; nothing but tensors is read. Raises `ArtifactError` where there is
+    something else.
+    """
+    try:
+        found = torch.load(io.BytesIO(files[WEIGHTS_FILE]), weights_only=True, map_location="cpu")
+    except Exception:  # whatever torch raises, which tells how to run what the file holds, too
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(part, torch.Tensor) for part in found.values()):
+        raise ArtifactError(
+            f"{WEIGHTS_FILE} holds something else than tensors by name; copy the folder again, or save the model anew "
+            "with Quantuner"
+        )
     return found
 
 
 def config_of(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The configuration among the files of an artifact, as `TuneConfig.plain` gives it."""
-    found: dict[str, Any] = yaml.safe_load(files[CONFIG_FILE].decode("utf-8"))
+    """The configuration among the files of an artifact, as `TuneConfig.plain` gives it. Raises `ArtifactError` where
+    there is none.
+    """
+    try:
+        found = yaml.safe_load(files[CONFIG_FILE].decode("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise ArtifactError(f"{CONFIG_FILE} is no YAML ({said}); copy the folder again") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{CONFIG_FILE} holds {found!r:.80}, and must hold a mapping; copy the folder again")
     return found
 
 
 def module_of(program: torch.export.ExportedProgram) -> GraphModule:
-    """The program's model, called like the user's."""
-    with quiet():
-        model = program.module()
+    """The program's model, called like the user's. Raises `ArtifactError` where the program is damaged."""
+    try:
+        with quiet():
+            model = program.module()
+    except Exception as error:  # whatever torch raises of what it makes no code of
+        said = shorten(f"{type(error).__name__}: {error}", SAID_LIMIT)
+        raise ArtifactError(f"the saved program is damaged ({said}); save the model anew with Quantuner") from error
     if not isinstance(model, GraphModule):
         raise TypeError(f"an exported program gave a {type(model).__name__}, not a GraphModule")
     return callable_like_a_module(model)

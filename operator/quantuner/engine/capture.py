@@ -23,12 +23,13 @@ from quantuner.engine.functional import functional
 from quantuner.engine.layout import lay_channels_last
 from quantuner.engine.norms import keep_shared_apart
 from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weights_of
-from quantuner.engine.programs import Calling
+from quantuner.engine.programs import Calling, assembled, is_flat
 from quantuner.engine.projections import name_projections
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import RECURRENT, any_length
-from quantuner.engine.savable import check_operators, check_structures
+from quantuner.engine.savable import check_operators, check_program, check_structures
 from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
+from quantuner.engine.weight_norms import spell_out
 from quantuner.space.capability import BY_TYPE, Op
 
 
@@ -93,12 +94,15 @@ def graph_of(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[In
         program = torch.export.export(model, example_inputs, dynamic_shapes=shapes)
         check_structures(program)
         graph, calling = functional(program)
-    check_operators(graph.graph)
+        spell_out(graph)
+    check_operators(graph)
     graph.graph.eliminate_dead_code()  # quantizers trip over nodes without users
     keep_shared_apart(graph)
     lay_channels_last(graph)
     name_projections(graph, model)
     _name_apart(graph, model)
+    with quiet(), torch.no_grad():
+        check_program(program if calling is None or not is_flat(graph) else assembled(graph, calling))
     return graph, Called(example_inputs, shapes, calling)
 
 

@@ -10,11 +10,12 @@ from quantuner.api.errors import ArtifactError
 
 SUMS_FILE = "SHA256SUMS"
 """Of all other files."""
+_DIGITS = 64  # of a SHA-256 in hexadecimal
 
 
 def seal(folder: Path) -> None:
-    """Lists the files that the folder has now."""
-    files = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
+    """Lists the files that the folder has now. A folder in it, as of a user's notes, is none."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS_FILE)
     lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
@@ -44,10 +45,14 @@ def checked(folder: Path, keep: Collection[str]) -> dict[str, bytes]:
 
 
 def _listed(sums: Path) -> Iterator[tuple[str, str]]:
-    """(SHA-256, name) of every line."""
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
-        if name in ("", ".", "..") or Path(name).name != name:
+    """(SHA-256, name) of every line, as sha256sum writes it, also where it reads files as binary ones."""
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{sums} is no text ({error}); copy the folder again") from error
+    for line in filter(str.strip, lines):
+        expected, name = line[:_DIGITS].lower(), line[_DIGITS + 2 :]
+        if line[_DIGITS : _DIGITS + 2] not in ("  ", " *") or name in ("", ".", "..") or Path(name).name != name:
             raise ArtifactError(
                 f"{sums} has the line {line!r:.80}, where a SHA-256 and a file's name are; copy the folder again"
             )

@@ -149,6 +149,12 @@ def flat_inputs(model: GraphModule, inputs: Sequence[Any]) -> list[Any]:
     return tree_flatten_spec((tuple(inputs), {}), structure)
 
 
+def flat_count(model: GraphModule) -> int | None:
+    """How many inputs the model takes; None where one of them has parts, as a dict has."""
+    given = _structure(model).child(0)
+    return given.num_children if all(part.is_leaf() for part in given.children()) else None
+
+
 def _structure(model: GraphModule) -> TreeSpec:
     """Of (positional inputs, named ones)."""
     structure: TreeSpec = model.graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]

@@ -13,59 +13,56 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch._ops import OpOverloadPacket
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from quantuner.api.errors import ArtifactError
 from quantuner.engine.expressions import harmless
+from quantuner.engine.permitted import is_permitted
 from quantuner.engine.structures import structure_problems
+from quantuner.engine.texts import is_name, is_node, is_quotable
 
 _PROGRAM, _INPUTS = "models/model.json", "data/sample_inputs/model.pt"
 _TENSORS = {"data/weights/model_weights_config.json": "weight", "data/constants/model_constants_config.json": "tensor"}
 _NEEDED = {_PROGRAM, _INPUTS, *_TENSORS, "archive_format", "archive_version"}
 _RECORD = re.compile(r"data/weights/weight_\d+|data/constants/tensor_\d+|byteorder|\.data/(version|serialization_id)")
-_NAME = re.compile(r"[\w.<>:/+ -]*")
 _NODES = ("name", "as_name", "user_input_name", "forward_arg_names")  # names in the code that torch makes of a graph
 _VALUES = ("tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values", "custom_obj_values")
-_TARGET = re.compile(
-    r"torch\.ops\.(aten|prims|quantized_decomposed|torchao)\.[a-z]\w*\.(?P<overload>[A-Za-z]\w*)"
-    r"|torch\.ops\.(aten|prims)\._[a-z]\w*\.(?P<private>[A-Za-z]\w*)"
-    r"|torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__\.(Scalar|Tensor)"
-    r"|torch\.ops\.higher_order\.(cond|while_loop|scan|associative_scan|map_impl|out_dtype|flex_attention|wrap"
-    r"|invoke_subgraph|wrap_with_set_grad_enabled|wrap_with_autocast|tag_activation_checkpoint)"
-    r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)"
-    r"|math\.[a-z]\w*|torch\.sym_\w+|torch\._sym_\w+"
-)
-_FORBIDDEN = ("torch.ops.aten.from_file", "torch.ops.aten.save")  # open a file of any name
-_FREE = ("as_string", "as_strings", "stack_trace")  # never run: shown, or a node's argument
+_FREE = ("stack_trace",)  # never run: shown
+_QUOTED = ("as_string", "as_strings")
 _METADATA = {"stack_trace", "nn_module_stack", "torch_fn", "from_node", "custom"}
 """What is only kept; torch looks up by name what a `source_fn_stack` says."""
 _FUNCTIONS = ("target", "as_operator")
+_UNREADABLE = (
+    *(RuntimeError, AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError),
+    *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError),
+)
+"""What readers raise of a damaged file."""
 
 
 def inspect(program: Path | io.BytesIO, file: Path | None = None) -> None:
-    """Raises `ArtifactError` where the program, which was read of `file`, could run code of its own."""
-    try:
-        problem = next(_problems(program), None)
-    except (
-        RuntimeError,
-        AssertionError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
-        problem = f"it cannot be read ({type(error).__name__}: {error})"
-    if problem:
+    """Raises `ArtifactError` where the program, which was read of `file`, could run code of its own, or is none."""
+    if problem := refusal(program, file):
         raise ArtifactError(
             f"{file or program} is refused, since it might run code: {problem}; save the model anew with Quantuner"
         )
+
+
+def refusal(program: Path | io.BytesIO, file: Path | None = None) -> str | None:
+    """What the program has that no saved one may have. Raises `ArtifactError` where torch cannot read it."""
+    try:
+        return next(_problems(program), None)
+    except _UNREADABLE as error:
+        raise ArtifactError(
+            f"{file or program} is no program that torch can read ({type(error).__name__}: {error}); copy the folder "
+            "again, or save the model anew with Quantuner"
+        ) from error
 
 
 def _problems(program: Path | io.BytesIO) -> Iterator[str]:
@@ -80,7 +77,7 @@ def _problems(program: Path | io.BytesIO) -> Iterator[str]:
         yield "torch and Python do not find the same records in it"
     if archive.read_bytes(_INPUTS):
         yield "it has example inputs, which would be unpickled"
-    yield from _program_problems(json.loads(archive.read_string(_PROGRAM)))
+    yield from program_problems(json.loads(archive.read_string(_PROGRAM)))
     for name, kind in _TENSORS.items():
         yield from _payload_problems(json.loads(archive.read_string(name)), kind)
 
@@ -104,27 +101,32 @@ def _payload_problems(payload: Any, kind: str) -> Iterator[str]:
             yield f"the tensor {tensor!r} would be unpickled"
 
 
-def _program_problems(program: Any, key: str = "") -> Iterator[str]:
-    """Of the JSON of a program, or of a part of it that stands under `key`."""
+def program_problems(program: Any, key: str = "") -> Iterator[str]:
+    """Why the program may not be saved or loaded: of its JSON, or of a part of it that stands under `key`."""
     if isinstance(program, dict):
         for name, value in program.items():
-            if not (_is_node(name) if key in _VALUES else is_name(name)):
+            if not (is_node(name) if key in _VALUES else is_name(name)):
                 yield f"the name {name!r:.80}"
             if name == "metadata" and _is_text(value):
                 yield from (f"the metadata {one!r:.80}" for one in value if one not in _METADATA)
+            elif name in _QUOTED and not isinstance(value, dict) and _is_text(value):
+                yield from (f"the text {one!r:.80}" for one in _texts(value) if not is_quotable(one))
             elif not (name in _FREE and _is_text(value)):
-                yield from _program_problems(value, name)
+                yield from program_problems(value, name)
     elif isinstance(program, list):
         for value in program:
-            yield from _program_problems(value, key)
+            yield from program_problems(value, key)
     elif isinstance(program, str):
         yield from _text_problems(program, key)
 
 
 def _is_text(value: Any) -> bool:
     """A user may have called a tensor `metadata`: what is computed of it is no text."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return all(isinstance(part, str) for part in parts)
+    return all(isinstance(part, str) for part in _texts(value))
+
+
+def _texts(value: Any) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
 
 
 def _text_problems(text: str, key: str) -> Iterator[str]:
@@ -138,24 +140,5 @@ def _text_problems(text: str, key: str) -> Iterator[str]:
         yield from structure_problems(text, lambda _: True)  # no code is made of its keys
     elif key == "in_spec":
         yield from structure_problems(text, is_name)
-    elif not (_is_node(text) if key in _NODES else is_name(text)):
+    elif not (is_node(text) if key in _NODES else is_name(text)):
         yield f"the text {text!r:.80}"
-
-
-def is_permitted(target: str) -> bool:
-    """Whether a saved program may call the function, as `torch.ops.aten.add.Tensor`."""
-    found = _TARGET.fullmatch(target)
-    if found is None or target.startswith(_FORBIDDEN):
-        return False
-    overload = found["overload"] or found["private"] or ""
-    return not hasattr(OpOverloadPacket, overload)  # its own methods stand beside the overloads
-
-
-def is_name(text: str) -> bool:
-    """Whether a saved program may have the name."""
-    return bool(_NAME.fullmatch(text))
-
-
-def _is_node(text: str) -> bool:
-    """A name that has a dot would be assigned to something that is there, as a setting of torch."""
-    return text == "" or text.isidentifier()

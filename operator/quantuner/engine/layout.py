@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch._prims_common import is_contiguous_or_false
 from torch.fx import GraphModule, Node
 
 from quantuner.engine.graphs import attribute, path_of
@@ -106,4 +107,4 @@ def _lay_outputs_as_captured(graph: GraphModule) -> None:
 def _lay_in_order(node: Node) -> bool:
     """Whether a value of several dimensions was contiguous when it was captured, its first dimension first."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dim() > 1 and value.is_contiguous()
+    return isinstance(value, torch.Tensor) and value.dim() > 1 and is_contiguous_or_false(value)

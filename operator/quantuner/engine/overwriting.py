@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from unittest import mock
 
 import torch
 from torch._ops import OpOverload
@@ -23,14 +22,21 @@ _VIEWS = (torch.ops.aten._unsafe_view.default, torch.ops.aten.reshape.default, t
 
 @contextlib.contextmanager
 def sparing_what_is_read() -> Iterator[None]:
-    """While the block runs, models are compiled to write to intermediate results that nobody reads again, alone."""
+    """While the block runs, models are compiled to write to intermediate results that nobody reads again, alone.
+
+    One block at a time: it changes a function that all of the process compiles with.
+    """
     from torch._inductor.fx_passes import mkldnn_fusion  # all of inductor, which only who compiles needs
 
     if not hasattr(mkldnn_fusion, "_get_remaining_users"):  # a build without oneDNN has no such fusion
         yield
         return
-    with mock.patch.object(mkldnn_fusion, "_get_remaining_users", readers):
+    before = mkldnn_fusion._get_remaining_users
+    mkldnn_fusion._get_remaining_users = readers
+    try:
         yield
+    finally:
+        mkldnn_fusion._get_remaining_users = before
 
 
 def readers(added: Node, computed: Node) -> list[Node]:

@@ -44,7 +44,8 @@ class _Convolution:
 def products_of_convolutions(model: GraphModule) -> int:
     """Changes the graph, whose shapes are fixed, in place; returns how many convolutions became products.
 
-    All or none: where one is large, a mixture was slower than oneDNN alone.
+    All or none of those that can be one: where one is large, a mixture was slower than oneDNN alone. Others, as in
+    groups, with dilation or in fp32, stay beside them.
     """
     found = [(node, call) for node in model.graph.nodes if (call := _read(node))]
     if not all(_is_small(model, node, call) for node, call in found):
@@ -57,9 +58,10 @@ def products_of_convolutions(model: GraphModule) -> int:
 
 
 def has_small_products(model: GraphModule) -> bool:
-    """Whether all that a model of fixed shapes multiplies are small int8 Linears.
+    """Whether a model of fixed shapes has Linears, all of them small and in int8, and no convolution or product beside.
 
-    All or none here, too: inductor's products in fp32 are slower than MKL's (5.0 ms where a MiniLM takes 3.2).
+    inductor's products in fp32 are slower than MKL's (5.0 ms where a MiniLM takes 3.2). What other ops multiply inside,
+    as attention and LSTMs do, is not looked at: inductor makes no kernels of its own of it.
     """
     packets = [(node, getattr(node.target, "overloadpacket", None)) for node in model.graph.nodes]
     if any(packet in _OTHERS for _, packet in packets):

@@ -94,13 +94,21 @@ def assembled(model: GraphModule, calling: Calling) -> ExportedProgram:
 def forget_this_machine(program: ExportedProgram) -> None:
     """Takes from the program's metadata the folders of source files and torch's ids of graphs in memory.
 
-    So the same model is saved as the same bytes, wherever, and does not tell whose home folder it was made in.
+    So the same model is saved as the same bytes, wherever, and does not tell whose home folder it was made in. Messages
+    of assertions lose the marks that no saved program may have in a text.
     """
     graphs = [one.graph for one in program.graph_module.modules() if isinstance(one, GraphModule)]
     for node in (node for graph in graphs for node in graph.nodes):  # a conditional has graphs of its own
         node.meta.pop("from_node", None)
         if trace := node.meta.get("stack_trace"):
             node.meta["stack_trace"] = _GENERATED.sub("<eval_with_key>", _FOLDER.sub('File "', trace))
+        if "_assert_" in str(node.target):
+            node.args = tuple(_quotable(value) if isinstance(value, str) else value for value in node.args)
+
+
+def _quotable(message: str) -> str:
+    plain = message.replace('"', "'").replace("\\", "/").replace("'''", "'")
+    return "".join(mark if mark.isprintable() else " " for mark in plain)
 
 
 def _given_first(graph: Graph) -> list[Node]:

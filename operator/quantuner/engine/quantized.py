@@ -60,7 +60,8 @@ def load(folder: str | Path, model: torch.nn.Module | None = None) -> QuantizedM
 
     `model` is the user's own module, in fp32 with any weights, where the saved one could not be captured: a copy of it
     takes the saved weights. Raises `FileNotFoundError` where there is none, `ValueError` where `model` is missing or
-    not asked for, `ArtifactError` where its parameters are not those of the saved one.
+    not asked for, `ArtifactError` where a file of the folder is damaged or might run code, or where the parameters of
+    `model` are not those of the saved one.
     """
     path = Path(folder)
     files = artifact.verified(path)

@@ -5,23 +5,31 @@ A saved model is loaded with torch alone, which makes no class of another librar
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from torch._export.serde.serialize import serialize
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
-from torch.fx import Graph, Node
+from torch.fx import GraphModule, Node
 from torch.utils._pytree import TreeSpec
 
-from quantuner.api.conditions import Failure
+from quantuner.api.conditions import Failure, shorten
 from quantuner.api.errors import SearchError
-from quantuner.engine.inspection import is_name, is_permitted
+from quantuner.engine.entrypoint import SAID_LIMIT
+from quantuner.engine.inspection import program_problems
+from quantuner.engine.permitted import is_permitted
+from quantuner.engine.programs import forget_this_machine
+from quantuner.engine.serialization import quickly
 from quantuner.engine.structures import KEYS
+from quantuner.engine.texts import is_name
 
 _PLAIN = (tuple, list, dict, OrderedDict, defaultdict, deque)
+_ALONE = "it is loaded with torch alone, and calls what torch computes with"
 _LINE = re.compile(r'File "(?:.*/)?([^/"]+)", line (\d+)')
 
 
@@ -45,16 +53,45 @@ def check_structures(program: ExportedProgram) -> None:
             )
 
 
-def check_operators(graph: Graph) -> None:
-    """Raises `SearchError` (ModelNotCapturable) where the graph calls what no saved program may call."""
-    for node in graph.nodes:
+def check_operators(model: GraphModule) -> None:
+    """Raises `SearchError` (ModelNotCapturable) where the graph, or one that it chooses, calls what no saved program
+    may call.
+    """
+    graphs = [one.graph for one in model.modules() if isinstance(one, GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         if isinstance(node.target, (OpOverload, HigherOrderOperator)) and not is_permitted(name := _name(node.target)):
+            own = name.startswith("torch.ops.aten.")
+            why = "it may write outside of its memory, or does more than to compute" if own else _ALONE
             raise SearchError(
                 Failure.MODEL_NOT_CAPTURABLE,
-                f"the model calls {name}{_where(node)}, which a saved model may not: it is loaded "
-                "with torch alone, and calls what torch computes with; write it with torch's own operators, or call it "
-                "outside of the model, in eval_func",
+                f"the model calls {name}{_where(node)}, which a saved model may not: {why}; write it with "
+                f"{'others' if own else 'operators of torch'}, or call it outside of the model, in eval_func",
             )
+
+
+def check_program(program: ExportedProgram) -> None:
+    """Raises `SearchError` (ModelNotCapturable) where the program could not be saved, by the rule that saving has.
+
+    torch makes code of the names of parameters, when it exports what was loaded to compile it. The program is changed
+    as saving does. Weights are left out: the rule does not look at them.
+    """
+    forget_this_machine(program)
+    try:
+        with quickly():
+            written = serialize(
+                program, serialize_state_dict=False, serialize_constants=False, serialize_example_inputs=False
+            )
+        problem = next(program_problems(json.loads(written.exported_program)), None)
+    except Exception as error:  # whatever torch raises of what it cannot describe
+        said = (str(error).splitlines() or [type(error).__name__])[0]  # a traceback follows
+        problem = f"what torch cannot write ({shorten(said, SAID_LIMIT)})"
+    if problem is not None:
+        raise SearchError(
+            Failure.MODEL_NOT_CAPTURABLE,
+            f"the captured model cannot be saved, since it has {problem}; give modules (keys of a ModuleDict, too) "
+            "and parameters names of letters, digits, spaces and . < > : / + - _, let sizes be computed with "
+            "+ - * // and %, and leave quotation marks and backslashes out of texts",
+        )
 
 
 def _name(operator: OpOverload | HigherOrderOperator) -> str:
@@ -89,5 +126,5 @@ def _keys(structure: TreeSpec) -> Iterable[Any]:
 
 
 def _where(node: Node) -> str:
-    found = _LINE.findall(node.meta.get("stack_trace") or "")
+    found = [place for place in _LINE.findall(node.meta.get("stack_trace") or "") if not place[0].startswith("<")]
     return " at {}:{}".format(*found[-1]) if found else ""

@@ -34,10 +34,10 @@ def sums_integers(type_: str) -> bool:
 
 def scale_of_sums(scale: float, weight_scale: torch.Tensor, type_: str, node: Node) -> torch.Tensor:
     """What a unit of an op's sums is worth, float32, so that it broadcasts over the op's output."""
-    return over_channels(_of_channels(weight_scale, type_, node), type_) * scale
+    return along_channels(_of_channels(weight_scale, type_, node), type_) * scale
 
 
-def over_channels(values: torch.Tensor, type_: str) -> torch.Tensor:
+def along_channels(values: torch.Tensor, type_: str) -> torch.Tensor:
     """`(C,)`, or `()` for all channels, so that it broadcasts over the output of an op of the type."""
     return values.view(-1, *[1] * _positions(type_)) if values.dim() and _positions(type_) else values
 
@@ -126,7 +126,7 @@ def _scale_node(model: GraphModule, type_: str, node: Node) -> Node:
     )
     if source.target is PER_TENSOR:
         return constant(model, "_scale", scale_of_sums(source.args[1], weight_scale, type_, node), node)
-    shaped = constant(model, "_scale", over_channels(_of_channels(weight_scale, type_, node), type_), node)
+    shaped = constant(model, "_scale", along_channels(_of_channels(weight_scale, type_, node), type_), node)
     call: _Call = model.graph.call_function
     with model.graph.inserting_before(node):
         of_batch = call(CAST, (source.args[1], torch.float32))

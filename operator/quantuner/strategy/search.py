@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quantuner.api import names
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import SearchError
+from quantuner.api.errors import ArtifactError, SearchError
 from quantuner.api.journal import LABEL_LIMIT, Finished, History, Outcome, Record, Trial, TrialState
 from quantuner.api.selection import choose
 from quantuner.api.timeline import Kind
@@ -287,6 +287,8 @@ class Search:
                 f"the best model cannot be kept in {folder}: {error}; "
                 "give the volume space and uid 1000 the right to write",
             ) from error
+        except ArtifactError as error:  # another launch would find the same model and end here again
+            raise SearchError(Failure.MODEL_NOT_CAPTURABLE, f"the best model cannot be kept: {error}") from error
 
 
 def _trial(told: Told, digest: str, label: str, **more: Any) -> Trial:

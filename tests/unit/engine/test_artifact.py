@@ -1,6 +1,7 @@
 """The folder of a saved model: whole, checked when it is loaded, and readable without Quantuner."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 import quantuner
 from quantuner.api.errors import ArtifactError
 from quantuner.engine import artifact
+from quantuner.engine.checksums import seal
 from quantuner.engine.engine import Engine
 from quantuner.engine.lowering import Lowered
 from quantuner.engine.quantized import QuantizedModel
@@ -248,6 +250,39 @@ def test_a_list_of_other_things_is_refused(folder: Path, line: str) -> None:
         quantuner.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: [", "is no YAML"),
+        (b"!!python/object/apply:os.getcwd []", "is no YAML"),
+        (b"\xff", "is no YAML"),
+        (b"- 1", r"holds \[1\], and must hold a mapping"),
+        (b"", "holds None"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(folder: Path, content: bytes, says: str) -> None:
+    (folder / "config.yaml").write_bytes(content)
+    seal(folder)
+    with pytest.raises(ArtifactError, match=rf"config\.yaml {says}.*; copy the folder again"):
+        quantuner.load(folder)
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return print, ("it runs",)
+
+
+@pytest.mark.parametrize("held", [{"a": Payload()}, [1], {"a": 1}, None])
+def test_weights_that_are_none_are_refused_without_advice_to_run_them(folder: Path, held: Any) -> None:
+    (folder / "model.pt2").unlink()
+    torch.save(held, folder / "weights.pt")
+    seal(folder)
+    with pytest.raises(ArtifactError, match=r"weights\.pt holds something else than tensors by name") as raised:
+        quantuner.load(folder, torch.nn.Linear(1, 1))
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
 def test_weights_that_are_not_listed_are_not_read(folder: Path) -> None:
     torch.save({"x": torch.ones(1)}, folder / "weights.pt")
     assert isinstance(quantuner.load(folder), QuantizedModel)
@@ -256,3 +291,16 @@ def test_weights_that_are_not_listed_are_not_read(folder: Path) -> None:
 def test_loading_from_a_folder_without_a_model_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="SHA256SUMS does not exist; name the folder of a saved model"):
         quantuner.load(tmp_path)
+
+
+class Ceiling(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[: math.ceil(x.shape[0] / 3)]
+
+
+def test_what_torch_cannot_write_is_said_without_its_traceback(tmp_path: Path) -> None:
+    program = torch.export.export(Ceiling(), (torch.ones(6),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    with pytest.raises(ArtifactError, match=r"since torch cannot write it: .*ceil.*; leave its recipe") as raised:
+        artifact.write(tmp_path / "model", program, {})
+    assert "Traceback" not in str(raised.value)
+    assert not (tmp_path / "model").exists()

@@ -199,3 +199,19 @@ def test_a_trial_and_the_converted_model_compute_channels_last_to_the_same_bits(
     see(converted, "conv_transpose2d", seen)
     torch.testing.assert_close(engine.switchable(config).model(config)(IMAGES), converted(IMAGES), rtol=0, atol=0)
     assert seen == [True]
+
+
+class Chosen(nn.Module):
+    """Returns places that data choose, as many as they are; they lie column after column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nonzero(self.conv(x).sum((2, 3)) > 0)
+
+
+def test_places_that_data_choose_are_returned_as_they_lie() -> None:
+    captured = capture(Chosen().eval(), (torch.randn(8, 2, 4, 4),))
+    assert captured.graph(torch.zeros(2, 2, 4, 4)).shape[1] == 2

@@ -1,8 +1,12 @@
 """The saved model in int8 kernels: close to what was measured, for every shape that it is called with."""
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,3 +238,44 @@ def test_other_numbers_among_the_inputs_are_compiled_anew() -> None:
     torch.testing.assert_close(fast(images(), 2.0), fast(x=images(), scale=2.0), rtol=0, atol=0)
     with pytest.raises((AssertionError, RuntimeError), match=r"2\.0"):  # the capture has fixed it
         fast(images(), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ((), "takes 1 inputs by position, not 0"),
+        ((images(), images()), "takes 1 inputs by position, not 2"),
+        ((images().numpy(),), r"holds a numpy\.ndarray; give tensors \(torch\.as_tensor"),
+    ],
+)
+def test_other_inputs_than_the_model_takes_are_refused(inputs: tuple[Any, ...], says: str) -> None:
+    engine = engine_of(seeded(Small), reduce_range=OVERFLOWS)
+    engine.calibrate()
+    with pytest.raises(TypeError, match=says):
+        engine.quantized_model(initial(engine.space)).compiled()(*inputs)
+
+
+def test_threads_compile_one_at_a_time_and_a_shape_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling changes what all threads compile with."""
+    engine = engine_of(seeded(Small), reduce_range=OVERFLOWS)
+    engine.calibrate()
+    models = [engine.quantized_model(initial(engine.space)).compiled() for _ in range(2)]
+    both, inside, most, calls = threading.Barrier(4), 0, 0, 0
+
+    def compiled(*_arguments: Any) -> Callable[..., Any]:
+        nonlocal inside, most, calls
+        inside, calls = inside + 1, calls + 1
+        most = max(most, inside)
+        for _ in range(1000):
+            os.sched_yield()  # lets the others come in, where nothing holds them back
+        inside -= 1
+        return lambda leaves: leaves
+
+    def call(model: lowering.Lowered) -> None:
+        both.wait()
+        model(images())
+
+    monkeypatch.setattr(lowering, "_compiled", compiled)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(call, models * 2))
+    assert (most, calls) == (1, 2)

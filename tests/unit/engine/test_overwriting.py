@@ -1,7 +1,8 @@
 """A compiled model writes to nothing that is the caller's or the model's own, whatever it adds to what it computes."""
 
+import contextlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
-from quantuner.engine.overwriting import readers
+from quantuner.engine.overwriting import readers, sparing_what_is_read
 from quantuner.engine.quiet import quiet
 from quantuner.space.config import FP32
 from quantuner.space.samplers import initial
@@ -115,7 +116,7 @@ def test_inputs_and_the_model_stay_as_they_are(case: str) -> None:
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the memory that inductor writes to in place."""
     with quiet():
         from torch._inductor.graph import GraphLowering
@@ -127,7 +128,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         mark(graph, name)
 
     monkeypatch.setattr(GraphLowering, "mark_buffer_mutated", marked)
-    return names
+    with torch._inductor.config.patch(force_disable_caches=True):  # what is found in one is not lowered
+        yield names
 
 
 IN_PLACE = {"Linear, static": 1, "Linear, dynamic": 1, "Linear of sequences, static": 1, "Conv2d, fp32": 2}
@@ -140,6 +142,16 @@ def test_what_nobody_reads_again_is_added_to_in_place(case: str, written: list[s
     with torch.no_grad():
         torch.testing.assert_close(model.compiled()(*inputs), model(*inputs), rtol=0, atol=0.05)
     assert len(written) == IN_PLACE[case]
+
+
+def test_what_is_compiled_with_is_put_back_even_after_an_error() -> None:
+    with quiet():
+        from torch._inductor.fx_passes import mkldnn_fusion
+    before = mkldnn_fusion._get_remaining_users
+    with contextlib.suppress(KeyError), sparing_what_is_read():
+        assert mkldnn_fusion._get_remaining_users is readers
+        raise KeyError
+    assert mkldnn_fusion._get_remaining_users is before
 
 
 aten = torch.ops.aten

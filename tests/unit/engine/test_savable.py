@@ -1,5 +1,6 @@
 """What cannot be saved is told when a model is captured, before a search; what can be is captured."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
@@ -15,6 +16,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine import artifact
 from quantuner.engine.capture import capture
+from quantuner.engine.quiet import quiet
 from quantuner.engine.sums import scale_after_sums
 from quantuner.space.config import TuneConfig
 
@@ -128,6 +130,88 @@ def test_an_operator_of_another_library_is_refused_with_its_line() -> None:
     with pytest.raises(SearchError, match=called) as raised:
         capture(Returning(doubled), (X,))
     assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+def plus_in_a_branch(y: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = torch.cond(y.sum() > 0, doubled, torch.neg, (y,))
+    return result
+
+
+def test_so_is_one_in_a_branch() -> None:
+    with pytest.raises(
+        SearchError, match=r"calls torch\.ops\.quantuner_tests\.twice\.default.*, which a saved"
+    ) as raised:
+        capture(Returning(plus_in_a_branch), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+def test_so_is_one_of_torch_that_trusts_what_it_is_given() -> None:
+    with pytest.raises(
+        SearchError, match=r"repeat_interleave\.self_Tensor at .*, .* write outside .*; write it with other"
+    ):
+        capture(Returning(lambda y: y.repeat_interleave(torch.tensor([1, 2]), 1, output_size=3)), (X,))
+
+
+class Keeping(nn.Module):
+    """Has a module under a key that people choose."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key, self.heads = key, nn.ModuleDict({key: nn.Linear(3, 2)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.heads[self.key](x)
+        return result
+
+
+@pytest.mark.parametrize("key", ["user/x", "a-b", "<pad>", "a: b"])
+def test_modules_are_named_as_people_do(key: str, tmp_path: Path) -> None:
+    model = Keeping(key).eval()
+    captured = capture(model, (X,))
+    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured.called, TuneConfig({}))
+    assert artifact.load(tmp_path / "model").state_dict().keys() == {f"heads.{key}.weight", f"heads.{key}.bias"}
+
+
+@pytest.mark.parametrize("key", ["user@x", "layer(1)", "a,b", "a=b", "[1]", "a=open('x', 'w')): pass #"])
+def test_a_name_that_torch_makes_code_of_is_refused(key: str) -> None:
+    """In a function's head, when the model is exported again to compile it."""
+    with (
+        quiet(),
+        pytest.raises(
+            SearchError, match=r"cannot be saved, since it has the text .*; give modules .* names of"
+        ) as raised,
+    ):
+        capture(Keeping(key), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor, round])
+def test_a_size_that_torch_cannot_write_is_refused(rounded: Callable[[float], int]) -> None:
+    with pytest.raises(SearchError, match="cannot be saved, since it has what torch cannot write") as raised:
+        capture(Returning(lambda y: y[: rounded(y.shape[0] / 3)]), (X,))
+    assert raised.value.reason is Failure.MODEL_NOT_CAPTURABLE
+
+
+def test_a_size_may_be_a_part_of_another(tmp_path: Path) -> None:
+    captured = capture(Returning(lambda y: y[: int(y.shape[0] * 0.5)]).eval(), (X,))
+    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured.called, TuneConfig({}))
+    assert len(artifact.load(tmp_path / "model")(torch.ones(5, 3))) == 2
+
+
+class Halved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(self.conv(x), scale_factor=0.5, recompute_scale_factor=True)
+
+
+def test_so_may_that_of_what_is_interpolated(tmp_path: Path) -> None:
+    shapes = [torch.ones(2, 3, size) for size in (8, 12)]
+    captured = capture(Halved().eval(), (shapes[0],), [(shapes[1],)])
+    artifact.save(tmp_path / "model", scale_after_sums(captured.graph), captured.called, TuneConfig({}))
+    assert artifact.load(tmp_path / "model")(torch.ones(2, 3, 10)).shape == (2, 2, 5)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import SearchError
+from quantuner.api.errors import ArtifactError, SearchError
 from quantuner.api.journal import Finished, History, Outcome, Record, Selection, Trial
 from quantuner.api.selection import choose
 from quantuner.api.spec import AccuracyCriterion
@@ -336,3 +336,19 @@ def test_a_result_that_waited_is_used_in_the_same_search_alone(
     assert judge.calls == 1 + 5 - used + 1
     assert ((history_of(second).trials[3].accuracy, history_of(second).trials[3].rank) == (-5.0, 7)) is used
     assert [t.digest for t in history_of(second).trials] == [t.digest for t in history_of(first).trials]
+
+
+def test_a_model_that_cannot_be_saved_ends_the_search_for_good(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another error it would be launched again, to end the same."""
+
+    def refuse(*_: Any) -> float:
+        raise ArtifactError("the model cannot be saved, since it has the text 'x'; rename it")
+
+    monkeypatch.setattr(Engine, "save", refuse)
+    with pytest.raises(
+        SearchError, match=r"the best model cannot be kept: the model cannot be saved.*; rename it"
+    ) as end:
+        ended(searching(engine, tmp_path))
+    assert end.value.reason is Failure.MODEL_NOT_CAPTURABLE

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from quantuner.engine.sums import BIAS, over_channels, scale_of_sums
+from quantuner.engine.sums import BIAS, along_channels, scale_of_sums
 from quantuner.engine.switch.integers import InputGrid, IntegerWeight
 
 
@@ -46,4 +46,4 @@ class Summed:
         given = (None, *self.rest) if len(self.node.args) > BIAS else ()
         sums: torch.Tensor = call(integers, self.weight.fp32, *given)
         sums.mul_(self.scale)
-        return sums if self.bias is None else sums.add_(over_channels(self.bias, self.type))
+        return sums if self.bias is None else sums.add_(along_channels(self.bias, self.type))
