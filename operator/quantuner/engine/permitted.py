@@ -1,10 +1,10 @@
 """Which functions a saved program may call: what models compute with, and nothing else that torch has.
 
 torch has operators that write where an index in a tensor says and trust it (backwards of pooling, sparse tensors made
-without checks, `_weight_norm`: see `weight_norms`), that write to a file, that set what
-all of the process computes with, and methods beside the operators. So what is permitted is listed by name, and what is
-listed was tried with indices, lengths and shapes that lie. What such a one reads may still be outside of its memory,
-as of an LSTM with too few weights: that ends the process or gives a wrong answer.
+without checks, `_weight_norm`: see `weight_norms`), that write to a file, that set what all of the process computes
+with, and methods beside the operators. So what is permitted is listed by name. Those that take indices, lengths or
+other shapes were tried with ones that lie, as far as that was thought to matter. What such a one reads may still be
+outside of its memory, as of an LSTM with too few weights: that ends the process or gives a wrong answer.
 Source: torch 2.13, aten/src/ATen/native/native_functions.yaml.
 """
 
