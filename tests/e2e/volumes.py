@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from tests.e2e.kube import Kube
+from tests.e2e.kube import Kube, Object
 from tests.e2e.release import TEST_VOLUME
+
+BOUND_SECONDS = 60.0
 
 
 def volume_in(kube: Kube, folder: Path) -> Path:
@@ -35,4 +37,10 @@ def volume_in(kube: Kube, folder: Path) -> Path:
             "spec": {**common, "resources": {"requests": size}},
         },
     )
+    # A pod that comes before its claim is bound may miss that, and is looked at again after five minutes.
+    kube.await_object("persistentvolumeclaim", "models", _is_bound, BOUND_SECONDS, "bound")
     return path
+
+
+def _is_bound(claim: Object) -> bool:
+    return bool(claim.get("status", {}).get("phase") == "Bound")
