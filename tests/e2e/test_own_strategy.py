@@ -1,4 +1,4 @@
-"""A strategy that comes with the task's code searches on the cluster, on as many pods as its lists are long."""
+"""A strategy that comes with the task's code searches on the cluster."""
 
 import pytest
 

@@ -81,10 +81,11 @@ def check_program(program: ExportedProgram) -> None:
             written = serialize(
                 program, serialize_state_dict=False, serialize_constants=False, serialize_example_inputs=False
             )
-        problem = next(program_problems(json.loads(written.exported_program)), None)
     except Exception as error:  # whatever torch raises of what it cannot describe
         said = (str(error).splitlines() or [type(error).__name__])[0]  # a traceback follows
-        problem = f"what torch cannot write ({shorten(said, SAID_LIMIT)})"
+        problem: str | None = f"what torch cannot write ({shorten(said, SAID_LIMIT)})"
+    else:
+        problem = next(program_problems(json.loads(written.exported_program)), None)
     if problem is not None:
         raise SearchError(
             Failure.MODEL_NOT_CAPTURABLE,
