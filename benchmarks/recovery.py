@@ -26,7 +26,6 @@ from tests.e2e.steady import await_told, steady, steady_code
 from tests.e2e.volumes import volume_in
 
 NAME = "recovery"
-LIMIT_SECONDS = 300.0
 TRIALS = 64
 HALFWAY = TRIALS // 2
 Kill = Callable[[Kube], float | None]
@@ -57,7 +56,7 @@ def main() -> None:
             with fresh_namespace(release.kube) as kube, tempfile.TemporaryDirectory() as folder:
                 runs[what] = run(kube, Path(folder), kill)
             # The end of one run's pods must not slow the next run's start.
-            kube.run("wait", "--for=delete", f"namespace/{kube.namespace}", "--timeout=120s")
+            kube.await_end(f"namespace/{kube.namespace}")
             sys.stderr.write(f"{what}: {runs[what].seconds:.1f} s\n")
     killed = runs["rank"].killed
     assert killed is not None
@@ -75,13 +74,13 @@ def main() -> None:
 def run(kube: Kube, folder: Path, kill: Kill) -> Run:
     volume = volume_in(kube, folder)
     kube.apply(steady_code(), steady(NAME, trials=TRIALS, output={"persistentVolumeClaim": {"claimName": "models"}}))
-    await_told(kube, NAME, 1, LIMIT_SECONDS)
+    await_told(kube, NAME, 1)
     began = time.monotonic()
-    await_told(kube, NAME, HALFWAY, LIMIT_SECONDS)
+    await_told(kube, NAME, HALFWAY)
     killed = kill(kube)
-    await_told(kube, NAME, TRIALS, LIMIT_SECONDS)
+    await_told(kube, NAME, TRIALS)
     seconds = time.monotonic() - began
-    done = kube.await_object("qtune", NAME, has_ended, LIMIT_SECONDS, "complete")
+    done = kube.await_object("qtune", NAME, has_ended, "complete")
     assert is_true("Complete")(done), done["status"]
     lines = lines_of(kube.get("configmap", journal_configmap(NAME)).get("data"))
     launches = read((volume / NAME / "timeline.jsonl").read_text().splitlines())

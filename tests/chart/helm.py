@@ -105,7 +105,7 @@ class Helm:
 @cache
 def _output(words: tuple[str, ...], values: str) -> str:
     """Kept, since many tests look at the same rendering."""
-    process = subprocess.run(words, input=values, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(words, input=values, capture_output=True, text=True, timeout=180)
     if process.returncode:
         raise RefusedError(process.stderr + process.stdout)
     return process.stdout

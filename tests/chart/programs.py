@@ -43,7 +43,7 @@ def program(name: str) -> Path:
 def _major(program: str, *question: str) -> int | None:
     """The first number of what the program calls its version; None where it does not say."""
     try:
-        done = subprocess.run([program, *question], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([program, *question], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     version = re.search(r"\bv?(\d+)\.\d+", done.stdout + done.stderr)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from pathlib import Path
 
+from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout
 from tests.cluster.mounts import unmount_below
 from tests.cluster.system import run
@@ -17,6 +18,10 @@ WHEELS_MOUNT = "/media"
 # pip's settings that say where packages are and how to reach them, by environment variable.
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 AUTHORITIES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+# Where it starts a container, buildah runs from a sealed copy of itself, and does not ask the kernel again.
+NOT_SEALED = "sealing memfd copy: Device or resource busy"
+ATTEMPTS = 3
 
 
 class Builder:
@@ -36,6 +41,19 @@ class Builder:
         self.run("rm", "--all")
 
     def run(self, *words: str, timeout_seconds: float | None = None) -> str:
+        """What buildah prints; it is asked again where the kernel was moving the very memory that it wanted sealed.
+
+        A build goes on from the steps that are done. Raises ClusterError.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._once(*words, timeout_seconds=timeout_seconds)
+            except ClusterError as error:
+                if NOT_SEALED not in str(error):
+                    raise
+        return self._once(*words, timeout_seconds=timeout_seconds)
+
+    def _once(self, *words: str, timeout_seconds: float | None) -> str:
         storage = ["--root", str(self._storage / "storage"), "--runroot", str(self._storage / "run")]
         command = ["buildah", *storage, "--storage-driver", "overlay", *words]
         return run(command, timeout_seconds=timeout_seconds, environment={"BUILDAH_ISOLATION": "chroot"})

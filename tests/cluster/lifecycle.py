@@ -22,7 +22,7 @@ NODE_PATH = f"/api/v1/nodes/{NODE_NAME}"
 LOCK_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{addons.LOCK_NAMESPACE}/leases/mpi-operator"
 
 # Ten times what the slowest part took on two busy cores.
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 # Where the kubelet keeps a link to each container's log, whatever its settings say.
 _LOG_LINKS = Path("/var/log/containers")

@@ -10,9 +10,6 @@ from tests.e2e.kube import Kube, Object, condition, has_ended, is_true
 from tests.e2e.steady import run_here, steady, steady_code
 from tests.e2e.tunings import history, told
 
-STARTED_SECONDS = 120.0
-ENDED_SECONDS = 300.0
-
 
 def slow(kube: Kube, name: str, **spec: Any) -> None:
     kube.apply(steady_code(), steady(name, **spec))
@@ -22,13 +19,13 @@ def await_trials(kube: Kube, name: str, count: int) -> Object:
     def holds(body: Object) -> bool:
         return body.get("status", {}).get("trials", {}).get("completed", 0) >= count or has_ended(body)
 
-    body = kube.await_object("qtune", name, holds, STARTED_SECONDS, f"at trial {count}")
+    body = kube.await_object("qtune", name, holds, f"at trial {count}")
     assert not has_ended(body), "the search ended before it could be disturbed; make it slower"
     return body
 
 
 def ended(kube: Kube, name: str) -> tuple[Object, History]:
-    body = kube.await_object("qtune", name, has_ended, ENDED_SECONDS, "ended")
+    body = kube.await_object("qtune", name, has_ended, "ended")
     assert is_true("Complete")(body), condition(body, "Failed")
     return body, history(kube, name)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.patience import PATIENCE_SECONDS
+
 Object = dict[str, Any]
 
 
@@ -24,7 +26,12 @@ class Kube:
     def run(self, *args: str, stdin: str | None = None, ok: bool = True) -> str:
         """kubectl's output; a failure raises with what kubectl said, unless `ok` is False."""
         done = subprocess.run(
-            self.command(*args), input=stdin, capture_output=True, text=True, env=self.environment(), timeout=120
+            self.command(*args),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            timeout=PATIENCE_SECONDS + 60,
         )
         if ok and done.returncode:
             raise AssertionError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
@@ -47,18 +54,20 @@ class Kube:
         found: list[Object] = json.loads(self.run("get", kind, "-o", "json", *args))["items"]
         return found
 
-    def await_object(
-        self, kind: str, name: str, holds: Callable[[Object], bool], seconds: float, what: str = ""
-    ) -> Object:
-        """The object as soon as `holds` is true of it. Follows a watch; fails after `seconds` with the last state."""
-        deadline = time.monotonic() + seconds
+    def await_end(self, *which: str) -> None:
+        """Until the objects are gone; they may be already."""
+        self.run("wait", "--for=delete", *which, f"--timeout={PATIENCE_SECONDS:.0f}s")
+
+    def await_object(self, kind: str, name: str, holds: Callable[[Object], bool], what: str) -> Object:
+        """The object as soon as `holds` is true of it. Follows a watch; at the end of patience, fails with its state."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         last: Object = {}
         while time.monotonic() < deadline:  # a watch may end before its time; then there is a next one
             for last in self._watch(kind, name, deadline):
                 if holds(last):
                     return last
         status = json.dumps(last.get("status", {}), indent=2)
-        raise AssertionError(f"{kind}/{name} not {what or 'as awaited'} within {seconds:.0f} s; last status: {status}")
+        raise AssertionError(f"{kind}/{name} not {what} within {PATIENCE_SECONDS:.0f} s; last status: {status}")
 
     def _watch(self, kind: str, name: str, deadline: float) -> Iterator[Object]:
         args = ("get", kind, "--field-selector", f"metadata.name={name}", "--watch", "-o", "json")
@@ -97,7 +106,7 @@ def _objects(descriptor: int, deadline: float) -> Iterator[Object]:
 
 def condition(body: Object, type_: str) -> Object:
     """The condition of this type, or an empty object."""
-    conditions = body.get("status", {}).get("conditions", [])
+    conditions = body.get("status", {}).get("conditions") or []  # null, not absent, in a CRD that is new
     found: Object = next((c for c in conditions if c["type"] == type_), {})
     return found
 
@@ -108,3 +117,7 @@ def is_true(type_: str) -> Callable[[Object], bool]:
 
 def has_ended(body: Object) -> bool:
     return is_true("Complete")(body) or is_true("Failed")(body)
+
+
+def has_succeeded(pod: Object) -> bool:
+    return bool(pod["status"].get("phase") == "Succeeded")

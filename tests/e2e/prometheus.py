@@ -3,17 +3,15 @@
 import contextlib
 import json
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 30.0
-POLL_SECONDS = 0.25  # Prometheus has no way to be told of a scrape; it scrapes every second
+from tests.e2e.patience import PATIENCE_SECONDS, eventually
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Prometheus:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         server = cls(port)
         try:
-            server.until(server.is_ready, START_SECONDS, "Prometheus ready")
+            eventually(server.is_ready, "Prometheus ready")
             yield server
         finally:
             process.terminate()
@@ -42,7 +40,7 @@ class Prometheus:
     def is_ready(self) -> bool:
         try:
             return bool(self._get("/-/ready"))
-        except urllib.error.URLError:
+        except (urllib.error.URLError, ConnectionError):
             return False
 
     def query(self, expr: str) -> list[dict[str, Any]]:
@@ -58,13 +56,7 @@ class Prometheus:
         assert len(found) <= 1, f"{expr} has {len(found)} series"
         return float(found[0]["value"][1]) if found else None
 
-    def until(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-            time.sleep(POLL_SECONDS)
-
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_SECONDS) as response:
             text: str = response.read().decode()
             return text

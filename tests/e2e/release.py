@@ -11,6 +11,7 @@ from tests.cluster import Cluster, ClusterError, ensure_images, ensure_up
 from tests.cluster.images import Images
 from tests.e2e.kube import Kube
 from tests.e2e.others import RELEASE, SYSTEM, refusal
+from tests.e2e.patience import PATIENCE_SECONDS
 
 CHART = Path(__file__).parents[2] / "charts" / "quantuner"
 OURS = f"app.kubernetes.io/name=quantuner,app.kubernetes.io/instance={RELEASE}"
@@ -30,7 +31,9 @@ class Release:
 
     def helm(self, *args: str) -> str:
         command = [str(self.cluster.program("helm")), "--namespace", SYSTEM, *args]
-        done = subprocess.run(command, capture_output=True, text=True, env=self.kube.environment(), timeout=180)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.kube.environment(), timeout=PATIENCE_SECONDS + 60
+        )
         assert not done.returncode, f"helm {' '.join(args)}: {done.stderr}"
         return done.stdout
 
@@ -40,7 +43,7 @@ class Release:
         for key, image in (("image", self.images.operator), ("tuner.image", self.images.tuner)):
             repository, _, tag = image.rpartition(":")
             values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
-        return [*values, "--wait", "--timeout", "120s"]
+        return [*values, "--wait", "--timeout", f"{PATIENCE_SECONDS:.0f}s"]
 
 
 @contextlib.contextmanager
@@ -57,7 +60,7 @@ def installed() -> Iterator[Release]:
         yield release
     finally:
         release.helm("uninstall", RELEASE, "--wait")
-    kube.run("wait", "--for=delete", "pod", "-l", OURS, "--timeout=60s")
+    kube.await_end("pod", "-l", OURS)
     left = kube.run("get", "deployments,services,serviceaccounts,pods", "-l", OURS, "-o", "name")
     assert not left.strip(), f"helm uninstall left {left}"
     assert kube.run("get", "crd", CRD, "-o", "name").strip()

@@ -10,6 +10,7 @@ import yaml
 from quantuner.api.journal import History, lines_of
 from quantuner.api.names import journal_configmap
 from tests.e2e.kube import Kube, Object
+from tests.e2e.patience import PATIENCE_SECONDS
 from tests.e2e.tunings import EXAMPLE, POD_RESOURCES, configmap, example, local_history
 
 TRIALS = 40
@@ -60,25 +61,28 @@ def run_here(body: Object, folder: Path) -> History:
     manifest.write_text(yaml.safe_dump(body))
     command = [sys.executable, "-m", "quantuner.cli", "run", str(manifest), "--workers", "0"]
     done = subprocess.run(
-        [*command, "--code", str(folder), "--workspace", str(workspace)], capture_output=True, text=True, timeout=180
+        [*command, "--code", str(folder), "--workspace", str(workspace)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return local_history(workspace)
 
 
-def await_told(kube: Kube, name: str, count: int, seconds: float) -> History:
+def await_told(kube: Kube, name: str, count: int) -> History:
     """The journal as soon as it tells `count` trials. Asks neither the operator nor the status."""
-    body = kube.await_object("configmap", journal_configmap(name), _tells(count), seconds, f"at trial {count}")
+    body = kube.await_object("configmap", journal_configmap(name), _tells(count), f"at trial {count}")
     return _history(body)
 
 
-def await_launch(kube: Kube, name: str, count: int, seconds: float) -> History:
+def await_launch(kube: Kube, name: str, count: int) -> History:
     """The journal as soon as it has `count` launches."""
 
     def holds(body: Object) -> bool:
         return len(_history(body).launches) >= count
 
-    body = kube.await_object("configmap", journal_configmap(name), holds, seconds, f"at launch {count}")
+    body = kube.await_object("configmap", journal_configmap(name), holds, f"at launch {count}")
     return _history(body)
 
 

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from quantuner.api.conditions import Failure
-from tests.e2e.kube import Kube, condition, has_ended, is_true
+from tests.e2e.kube import Kube, condition, has_ended, has_succeeded, is_true
 from tests.e2e.release import Release, fresh_namespace
 from tests.e2e.tunings import configmap, example, history
 
 pytestmark = pytest.mark.cluster
 
-FAILED_SECONDS = 240.0
-GONE_SECONDS = "90s"
 
 MODEL = """
 import torch
@@ -148,17 +146,16 @@ def test_an_image_that_is_nowhere_ends_in_a_condition_to_act_on(waiting: Kube) -
 
 
 def ends_in_a_condition_to_act_on(kube: Kube, mistake: Mistake) -> None:
-    body = kube.await_object("qtune", mistake.name, has_ended, FAILED_SECONDS, "failed")
+    body = kube.await_object("qtune", mistake.name, has_ended, "failed")
     assert body["status"]["phase"] == "Failed"
     assert not is_true("Complete")(body)
     failed = condition(body, "Failed")
     assert failed["reason"] == mistake.reason, failed
     for part in mistake.says:
         assert part in failed["message"]
-    kube.run("wait", "--for=delete", f"pod/{mistake.name}-worker-0", f"--timeout={GONE_SECONDS}")
+    kube.await_end(f"pod/{mistake.name}-worker-0")
     for pod in kube.items("pods", "-l", "training.kubeflow.org/job-role=launcher"):  # kept for its logs, ended
-        ended = "--for=jsonpath={.status.phase}=Succeeded"
-        kube.run("wait", ended, f"pod/{pod['metadata']['name']}", f"--timeout={GONE_SECONDS}")
+        kube.await_object("pod", pod["metadata"]["name"], has_succeeded, "ended well")
     assert not [p for p in kube.items("pods") if p["status"]["phase"] in ("Pending", "Running")]
     events = kube.run("describe", "qtune", mistake.name).partition("\nEvents:")[2]
     assert re.search(rf"Warning\s+{mistake.reason}\s", events), events

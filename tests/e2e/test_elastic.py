@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.disturbed import STARTED_SECONDS, await_trials, ended, is_the_undisturbed_answer, slow
+from tests.e2e.disturbed import await_trials, ended, is_the_undisturbed_answer, slow
 from tests.e2e.kube import Kube, Object, is_true
 from tests.e2e.tunings import history
 
@@ -25,9 +25,9 @@ def test_suspend_keeps_what_was_told_and_more_workers_go_on_from_there(kube: Kub
     slow(kube, "elastic", seconds=1, workers=1)
     await_trials(kube, "elastic", 3)
     change(kube, "elastic", suspend=True)
-    kube.await_object("qtune", "elastic", is_true("Suspended"), STARTED_SECONDS, "suspended")
-    for kind in ("mpijob/elastic", "pod/elastic-worker-0"):
-        kube.run("wait", "--for=delete", kind, "--timeout=60s")
+    kube.await_object("qtune", "elastic", is_true("Suspended"), "suspended")
+    kube.await_end("mpijob/elastic")
+    kube.await_end("pod/elastic-worker-0")
     kept = len(history(kube, "elastic").tried)
     assert kept >= 3
 

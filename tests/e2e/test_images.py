@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.kube import Kube
+from tests.e2e.kube import Kube, has_succeeded
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.cluster
@@ -23,7 +23,7 @@ def test_an_image_is_not_root_and_has_no_compiler(kube: Kube, release: Release, 
     pod_security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = {"restartPolicy": "Never", "securityContext": pod_security, "containers": [container]}
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-    kube.run("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
+    kube.await_object("pod", name, has_succeeded, "ended well")
     uid, *builders = kube.run("logs", name).split()
     assert int(uid) >= 1000
     assert builders == []

@@ -6,7 +6,7 @@ a false success and that nothing told is told twice.
 
 import pytest
 
-from tests.e2e.disturbed import STARTED_SECONDS, await_trials, ended, is_the_undisturbed_answer, slow
+from tests.e2e.disturbed import await_trials, ended, is_the_undisturbed_answer, slow
 from tests.e2e.kube import Kube, Object
 from tests.e2e.steady import await_launch
 
@@ -37,7 +37,7 @@ def test_a_search_whose_lost_pod_finds_no_room_goes_on_smaller_and_grows_when_th
     await_trials(kube, "room", 2)
     keep_out(kube, pods=3)
     kube.run("delete", "pod", "room-worker-1", "--force", "--grace-period=0")
-    await_launch(kube, "room", 2, STARTED_SECONDS)
+    await_launch(kube, "room", 2)
     kube.run("delete", "resourcequota", "no-room")
     body, found = ended(kube, "room")
     assert [launch.ranks for launch in found.launches] == [3, 2, 3]
@@ -54,4 +54,4 @@ def keep_out(kube: Kube, pods: int) -> None:
     def has_counted(quota: Object) -> bool:
         return bool(quota.get("status", {}).get("used", {}).get("pods") == str(pods))
 
-    kube.await_object("resourcequota", "no-room", has_counted, STARTED_SECONDS, "counted")
+    kube.await_object("resourcequota", "no-room", has_counted, "counted")

@@ -16,6 +16,7 @@ from quantuner.engine.entrypoint import load_task
 from quantuner.engine.evaluate import evaluate
 from tests.chart import dashboard
 from tests.e2e.kube import Kube, condition, has_ended, is_true
+from tests.e2e.patience import PATIENCE_SECONDS, eventually
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.release import TEST_VOLUME, Release
 from tests.e2e.tunings import EXAMPLE, example, example_code, history, local_history, told
@@ -23,15 +24,12 @@ from tests.e2e.volumes import volume_in
 
 pytestmark = pytest.mark.cluster
 
-COMPLETE_SECONDS = 300.0
-SCRAPED_SECONDS = 30.0
-
 
 def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release, tmp_path: Path) -> None:
     volume = volume_in(kube, tmp_path)
     body = example(output={"persistentVolumeClaim": {"claimName": "models"}})
     kube.apply(example_code(), body)
-    done = kube.await_object("qtune", "digits", has_ended, COMPLETE_SECONDS, "complete")
+    done = kube.await_object("qtune", "digits", has_ended, "complete")
     assert is_true("Complete")(done), done["status"]
     status, journal = done["status"], history(kube, "digits")
 
@@ -59,11 +57,7 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
 
     # So does Prometheus, and every query of the dashboard has data.
     labels = f'{{namespace="{kube.namespace}",name="digits"}}'
-    prometheus.until(
-        lambda: prometheus.value(f"quantuner_best_accuracy{labels}") == winner.accuracy,
-        SCRAPED_SECONDS,
-        "best accuracy",
-    )
+    eventually(lambda: prometheus.value(f"quantuner_best_accuracy{labels}") == winner.accuracy, "best accuracy")
     assert prometheus.value(f"quantuner_baseline_accuracy{labels}") == journal.trials[0].accuracy
     assert prometheus.value(f'quantuner_trials_total{{outcome="complete",{labels[1:]}') == len(journal.tried)
     assert prometheus.value(f"quantuner_trial_duration_seconds_count{labels}") == len(journal.tried)
@@ -89,18 +83,17 @@ def test_apply_to_complete(kube: Kube, prometheus: Prometheus, release: Release,
     assert not [p for p in kube.items("pods") if p["status"]["phase"] in ("Pending", "Running")]
     kube.run("delete", "qtune", "digits")
     for kind in ("mpijob", "serviceaccount/digits-tuner", "configmap/digits-journal", "role/digits-tuner"):
-        kube.run("wait", "--for=delete", kind if "/" in kind else f"{kind}/digits", "--timeout=60s")
-    prometheus.until(
-        lambda: not prometheus.query(f"quantuner_best_accuracy{labels}"),
-        SCRAPED_SECONDS,
-        "series of a deleted resource gone",
-    )
+        kube.await_end(kind if "/" in kind else f"{kind}/digits")
+    eventually(lambda: not prometheus.query(f"quantuner_best_accuracy{labels}"), "series of a deleted resource gone")
     kube.run("delete", "persistentvolume", "-l", TEST_VOLUME, "--wait=false")
 
 
 def _run_here(manifest: Path, workspace: Path) -> None:
     command = [sys.executable, "-m", "quantuner.cli", "run", str(manifest), "--workers", "2"]
     done = subprocess.run(
-        [*command, "--code", str(EXAMPLE), "--workspace", str(workspace)], capture_output=True, text=True, timeout=300
+        [*command, "--code", str(EXAMPLE), "--workspace", str(workspace)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -31,7 +31,6 @@ class BlocksTuneStrategy(TuneStrategy):
 '''
 NEVER_MET = {"accuracyCriterion": {"criterion": "absolute", "tolerableLoss": -1.0}}
 """On some processors one of the first three trials would end the search."""
-ENDED_SECONDS = 300.0
 
 
 def test_the_tasks_own_strategy_searches_on_the_pods(kube: Kube) -> None:
@@ -39,7 +38,7 @@ def test_the_tasks_own_strategy_searches_on_the_pods(kube: Kube) -> None:
     task = {"entrypoint": "own:task", "source": {"configMap": {"name": "digits-task"}}}
     criterion = {"strategy": "blocks", "strategyKwargs": {"blocks": ["first", "middle", "last"]}}
     kube.apply(code, example("own", task=task, tuningCriterion=criterion, **NEVER_MET))
-    body = kube.await_object("qtune", "own", has_ended, ENDED_SECONDS, "ended")
+    body = kube.await_object("qtune", "own", has_ended, "ended")
     assert is_true("Complete")(body), condition(body, "Failed")
     found = history(kube, "own")
     assert isinstance(found.end, Finished)

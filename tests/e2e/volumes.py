@@ -5,8 +5,6 @@ from pathlib import Path
 from tests.e2e.kube import Kube, Object
 from tests.e2e.release import TEST_VOLUME
 
-BOUND_SECONDS = 60.0
-
 
 def volume_in(kube: Kube, folder: Path) -> Path:
     """The claim `models`, bound to a new folder in `folder`; pods write there as their own user."""
@@ -38,7 +36,7 @@ def volume_in(kube: Kube, folder: Path) -> Path:
         },
     )
     # A pod that comes before its claim is bound may miss that, and is looked at again after five minutes.
-    kube.await_object("persistentvolumeclaim", "models", _is_bound, BOUND_SECONDS, "bound")
+    kube.await_object("persistentvolumeclaim", "models", _is_bound, "bound")
     return path
 
 

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
-POLL_SECONDS = 0.05
+from tests.e2e.patience import PATIENCE_SECONDS, eventually
+
 QUIET_RECONCILES = 1  # the first that ends well has done all there was to do
 TUNER_IMAGE = "localhost/quantuner-test/never-there:1"
 
@@ -42,9 +41,9 @@ class OperatorProcess:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self) -> int:
         assert self._process is not None
-        return self._process.wait(seconds)
+        return self._process.wait(PATIENCE_SECONDS)
 
     def stop(self) -> int:
         assert self._process is not None
@@ -62,7 +61,7 @@ class OperatorProcess:
             except (urllib.error.URLError, ConnectionError):
                 return False
 
-        eventually(ended_or_quiet, 40, "the operator is dead or quiet")
+        eventually(ended_or_quiet, "the operator is dead or quiet")
         if self.is_running():
             self.stop()
             return False
@@ -81,7 +80,7 @@ class OperatorProcess:
         return self._read(f"http://127.0.0.1:{self.health_port}/healthz")
 
     def _read(self, url: str) -> str:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -92,7 +91,7 @@ class OperatorProcess:
             except (urllib.error.URLError, ConnectionError):
                 return False
 
-        eventually(healthy, 20, "the operator is healthy")
+        eventually(healthy, "the operator is healthy")
 
 
 def _count(metrics: str, series: str) -> float:
@@ -105,11 +104,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def eventually(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    """Polls what cannot be watched."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(POLL_SECONDS)

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.e2e.kube import Kube, is_true
-from tests.operator.process import OperatorProcess, eventually
+from tests.e2e.patience import eventually
+from tests.operator.process import OperatorProcess
 from tests.operator.proxy import Proxy, Write
 from tests.operator.test_lifecycle import FINISHED, NAME, SEARCH, await_tuning, change, events, resource, tell
 
@@ -47,7 +48,7 @@ def test_killed_after_every_write_of_a_creation(kube: Kube, proxy: Proxy, fragil
 def test_killed_after_every_write_of_an_end(kube: Kube, proxy: Proxy, fragile: OperatorProcess) -> None:
     kube.apply(resource(workers=1))
     fragile.start()
-    kube.await_object("mpijob", NAME, bool, 20, "created")
+    kube.await_object("mpijob", NAME, bool, "created")
     fragile.kill()
     fragile.wait()
     tell(kube, *SEARCH, FINISHED)
@@ -61,7 +62,7 @@ def test_killed_after_every_write_of_an_end(kube: Kube, proxy: Proxy, fragile: O
 def test_killed_after_every_write_of_a_replacement(kube: Kube, proxy: Proxy, fragile: OperatorProcess) -> None:
     kube.apply(resource(workers=1))
     fragile.start()
-    first = kube.await_object("mpijob", NAME, bool, 20, "created")["metadata"]["uid"]
+    first = kube.await_object("mpijob", NAME, bool, "created")["metadata"]["uid"]
     fragile.kill()
     fragile.wait()
     change(kube, workers=2)
@@ -82,22 +83,22 @@ def test_killed_after_every_write_of_a_replacement(kube: Kube, proxy: Proxy, fra
 def test_the_api_server_is_away_for_a_while(kube: Kube, proxy: Proxy, fragile: OperatorProcess) -> None:
     kube.apply(resource(workers=1))
     fragile.start()
-    kube.await_object("mpijob", NAME, bool, 20, "created")
+    kube.await_object("mpijob", NAME, bool, "created")
     proxy.away = True
     tell(kube, *SEARCH, FINISHED)
-    eventually(lambda: "no answer from the API server" in fragile.log() or not fragile.is_running(), 60, "noticed")
+    eventually(lambda: "no answer from the API server" in fragile.log() or not fragile.is_running(), "noticed")
     proxy.away = False
-    await_tuning(kube, is_true("Complete"), "complete", 60)
+    await_tuning(kube, is_true("Complete"), "complete")
 
 
 def test_a_role_that_was_changed_by_hand_is_mended(kube: Kube, proxy: Proxy, fragile: OperatorProcess) -> None:
     kube.apply(resource(workers=1))
     fragile.start()
-    kube.await_object("mpijob", NAME, bool, 20, "created")
+    kube.await_object("mpijob", NAME, bool, "created")
     fragile.stop()
     kube.run("patch", "role", f"{NAME}-tuner", "--type=merge", "-p", json.dumps({"rules": []}))
     mended: list[Write] = []
     proxy.after_write = mended.append
     fragile.start()
-    eventually(lambda: any("/roles/" in w.path for w in mended), 20, "the Role is patched")
+    eventually(lambda: any("/roles/" in w.path for w in mended), "the Role is patched")
     assert kube.get("role", f"{NAME}-tuner")["rules"]

@@ -16,8 +16,9 @@ import yaml
 
 from quantuner.api.journal import Failed, Finished, Launched, Outcome, Record, Trial, TrialState, encode, line_key
 from tests.e2e.kube import Kube, Object, condition, is_true
+from tests.e2e.patience import eventually
 from tests.operator.access import write_kubeconfig
-from tests.operator.process import OperatorProcess, eventually
+from tests.operator.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
@@ -58,8 +59,8 @@ def change(kube: Kube, **spec: Any) -> None:
     kube.run("patch", "qtune", NAME, "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
-def await_tuning(kube: Kube, holds: Any, what: str, seconds: float = 20) -> Object:
-    return kube.await_object("qtune", NAME, holds, seconds, what)
+def await_tuning(kube: Kube, holds: Any, what: str) -> Object:
+    return kube.await_object("qtune", NAME, holds, what)
 
 
 def reason(type_: str, wanted: str) -> Any:
@@ -68,7 +69,7 @@ def reason(type_: str, wanted: str) -> Any:
 
 def await_job(kube: Kube, but: str = "") -> Object:
     """The tuning's MPIJob, another one than that of uid `but`."""
-    return kube.await_object("mpijob", NAME, lambda job: job["metadata"]["uid"] != but, 40, "created")
+    return kube.await_object("mpijob", NAME, lambda job: job["metadata"]["uid"] != but, "created")
 
 
 def events(kube: Kube, reason_: str) -> list[Object]:
@@ -97,8 +98,8 @@ def test_mpi_operator_accepts_the_mpijob_and_pod_security_its_pods(kube: Kube, o
     kube.apply(resource(workers=2))
     await_job(kube)
     selector = ("-l", f"quantuner.dev/tuning={NAME},training.kubeflow.org/job-role=worker")
-    eventually(lambda: len(kube.items("pods", *selector)) == 2, 20, "two worker pods")
-    job = kube.await_object("mpijob", NAME, lambda j: bool(j.get("status", {}).get("conditions")), 10, "acknowledged")
+    eventually(lambda: len(kube.items("pods", *selector)) == 2, "two worker pods")
+    job = kube.await_object("mpijob", NAME, lambda j: bool(j.get("status", {}).get("conditions")), "acknowledged")
     assert job["status"]["conditions"][0]["type"] == "Created"
 
 
@@ -128,7 +129,7 @@ def test_what_shared_clusters_want_reaches_the_pods(kube: Kube, operator: Operat
     labels, annotations = {"team": "a"}, {"sidecar.istio.io/inject": "false"}
     kube.apply(resource(workers=2, template={**spec, "labels": labels, "annotations": annotations}))
     templates = [replicas["template"] for replicas in await_job(kube)["spec"]["mpiReplicaSpecs"].values()]
-    eventually(lambda: len(kube.items("pods", *SELECTOR)) == 2, 20, "two worker pods, found by our label")
+    eventually(lambda: len(kube.items("pods", *SELECTOR)) == 2, "two worker pods, found by our label")
     pods = kube.items("pods", *SELECTOR)
     for made in (*templates, *pods):
         assert spec.items() <= made["spec"].items()
@@ -189,7 +190,7 @@ def test_a_job_that_a_queue_holds_back_is_queued(kube: Kube, operator: OperatorP
     for suspend, wanted in ((True, "Queued"), (False, "WaitingForPods")):  # as Kueue does
         patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
         kube.run("patch", "mpijob", NAME, "--type=merge", "-p", patch)
-        await_tuning(kube, reason("Running", wanted), wanted, 40)
+        await_tuning(kube, reason("Running", wanted), wanted)
 
 
 POLICY = """
@@ -224,7 +225,7 @@ def denying(kube: Kube, admin: Kube) -> Iterator[Callable[[], None]]:
         {"apiVersion": "kubeflow.org/v2beta1", "kind": "MPIJob", "metadata": {"name": "probe"}, "spec": spec}
     )
     create = ("create", "--dry-run=server", "-f", "-")
-    eventually(lambda: "no team label" in kube.run(*create, stdin=probe, ok=False), 30, "the policy acts")
+    eventually(lambda: "no team label" in kube.run(*create, stdin=probe, ok=False), "the policy acts")
     yield withdraw
     withdraw()
 
@@ -246,11 +247,11 @@ def test_suspending_ends_the_pods_and_going_on_keeps_the_journal(kube: Kube, ope
     first = await_job(kube)["metadata"]["uid"]
     tell(kube, *SEARCH)
     change(kube, suspend=True)
-    body = await_tuning(kube, is_true("Suspended"), "suspended", 60)
+    body = await_tuning(kube, is_true("Suspended"), "suspended")
     assert body["status"]["phase"] == "Suspended"
     assert body["status"]["best"]["trial"] == 2
     # mpi-operator, whose cache lags behind, may create a pod for the MPIJob that is gone: it is collected.
-    eventually(lambda: not kube.items("mpijobs,pods", *SELECTOR), 40, "nothing runs")
+    eventually(lambda: not kube.items("mpijobs,pods", *SELECTOR), "nothing runs")
 
     change(kube, suspend=False)
     job = await_job(kube, but=first)
@@ -347,12 +348,12 @@ def test_a_clash_of_the_template_is_said(kube: Kube, operator: OperatorProcess) 
 
 def test_an_image_that_cannot_be_pulled_fails_and_leaves_nothing_running(kube: Kube, operator: OperatorProcess) -> None:
     kube.apply(resource(workers=1))
-    body = await_tuning(kube, reason("Running", "ImagePullFailed"), "no image", 30)
+    body = await_tuning(kube, reason("Running", "ImagePullFailed"), "no image")
     assert body["status"]["phase"] == "Starting"
-    body = await_tuning(kube, is_true("Failed"), "given up", 90)
+    body = await_tuning(kube, is_true("Failed"), "given up")
     assert condition(body, "Failed")["reason"] == "ImagePullFailed"
     assert "never-there" in condition(body, "Failed")["message"]
-    eventually(lambda: not kube.items("mpijobs,pods", *SELECTOR), 40, "nothing runs")
+    eventually(lambda: not kube.items("mpijobs,pods", *SELECTOR), "nothing runs")
     assert kube.get("configmap", f"{NAME}-journal")
 
 
@@ -362,8 +363,8 @@ def test_deleting_the_resource_leaves_nothing(kube: Kube, operator: OperatorProc
     tell(kube, *SEARCH)
     await_tuning(kube, lambda b: "best" in b["status"], "told")
     kube.run("delete", "qtune", NAME, "--wait=true")
-    eventually(lambda: not kube.items(f"{OWNED},pods", *SELECTOR), 60, "nothing is left")
-    eventually(lambda: f'name="{NAME}"' not in operator.metrics(), 5, "its series are gone")
+    eventually(lambda: not kube.items(f"{OWNED},pods", *SELECTOR), "nothing is left")
+    eventually(lambda: f'name="{NAME}"' not in operator.metrics(), "its series are gone")
 
 
 def test_a_deletion_is_not_worked_against(kube: Kube, operator: OperatorProcess) -> None:
@@ -371,7 +372,7 @@ def test_a_deletion_is_not_worked_against(kube: Kube, operator: OperatorProcess)
     await_job(kube)
     kube.run("delete", "qtune", NAME, "--cascade=foreground", "--wait=true")
     # mpi-operator may create a pod for what it has not yet seen go, which is collected then.
-    eventually(lambda: not kube.items(f"{OWNED},pods", *SELECTOR), 40, "nothing is left")
+    eventually(lambda: not kube.items(f"{OWNED},pods", *SELECTOR), "nothing is left")
 
 
 def test_stops_cleanly_and_says_it_is_well_before(kube: Kube, operator: OperatorProcess) -> None:
