@@ -59,7 +59,7 @@ class Kube:
         self.run("wait", "--for=delete", *which, f"--timeout={PATIENCE_SECONDS:.0f}s")
 
     def await_object(self, kind: str, name: str, holds: Callable[[Object], bool], what: str) -> Object:
-        """The object as soon as `holds` is true of it. Follows a watch; at the end of patience, fails with its state."""
+        """The object as soon as `holds` is true of it. Follows a watch; out of patience, fails with its state."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         last: Object = {}
         while time.monotonic() < deadline:  # a watch may end before its time; then there is a next one
