@@ -1,4 +1,4 @@
-"""A proxy before the API server that injects faults: it counts writes, calls a hook after each, or is away."""
+"""A proxy before the API server that injects faults: it notes requests, calls a hook after each write, or is away."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class Proxy:
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self.context = ssl.create_default_context(cadata=authority)
         self.writes: list[Write] = []
+        self.reads: list[str] = []
+        """Paths that were read; watches are not."""
         self.after_write: Callable[[Write], None] = lambda _: None
         """Called when the server has changed something and the client does not know yet."""
         self.away = False
@@ -61,6 +63,9 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
             if proxy.away:
                 self.close_connection = True
                 return
+            url = urllib.parse.urlsplit(self.path)
+            if self.command == "GET" and "watch=true" not in url.query:
+                proxy.reads.append(url.path)
             size = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(size) if size else None
             connection = http.client.HTTPSConnection(proxy.upstream.netloc, context=proxy.context)

@@ -14,9 +14,10 @@ from prometheus_client import PlatformCollector, ProcessCollector
 
 from quantuner.api import names
 from quantuner.controller.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
+from quantuner.controller.echoes import Echoes
 from quantuner.controller.metrics import OperatorMetrics, Table
 from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, TUNING, Key, Kind
-from quantuner.controller.queue import Queue
+from quantuner.controller.queue import PACE_SECONDS, PROGRESS_PACE_SECONDS, Queue
 from quantuner.controller.reconcile import Reconciler
 from quantuner.controller.serving import serve_health, serve_metrics
 from quantuner.controller.settings import Settings
@@ -40,6 +41,7 @@ class Operator:
         self._table = Table()
         self._metrics = OperatorMetrics(self._table, unwatched)
         self._onsets = Onsets(clock)
+        self._echoes = Echoes()
         self._cluster: Cluster | None = None
         self._queue: Queue[Key] | None = None
         self._health: web.AppRunner | None = None
@@ -54,7 +56,7 @@ class Operator:
 
     async def start(self, **_: Any) -> None:
         self._cluster = await Cluster.connect()
-        reconciler = Reconciler(self._cluster, self._settings, self._table, self._onsets)
+        reconciler = Reconciler(self._cluster, self._settings, self._table, self._onsets, self._echoes)
         self._queue = Queue(reconciler.reconcile, self._metrics, self._settings.workers)
         self._metrics.watch_depth(self._queue.depth)
         ProcessCollector(registry=self._metrics.registry)
@@ -77,15 +79,19 @@ class Operator:
             return "a reconcile worker is stuck or dead: the process must be restarted"
         return ""
 
-    async def tuning_changed(self, namespace: str | None, name: str | None, **_: Any) -> None:
-        self._wake(namespace, name)
+    async def tuning_changed(self, event: Mapping[str, Any], namespace: str | None, name: str | None, **_: Any) -> None:
+        gone = event["type"] == "DELETED"
+        if gone or not self._echoes.is_echo(Key(namespace or "", name or ""), event["object"]):
+            self._wake(namespace, name)
 
-    async def child_changed(self, namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        self._wake(namespace, labels.get(names.LABEL_TUNING))
+    async def child_changed(self, namespace: str | None, name: str | None, labels: Mapping[str, str], **_: Any) -> None:
+        tuning = labels.get(names.LABEL_TUNING, "")
+        is_journal = name == names.journal_configmap(tuning)
+        self._wake(namespace, tuning, PROGRESS_PACE_SECONDS if is_journal else PACE_SECONDS)
 
-    def _wake(self, namespace: str | None, name: str | None) -> None:
+    def _wake(self, namespace: str | None, name: str | None, pace: float = PACE_SECONDS) -> None:
         if self._queue is not None and namespace and name:
-            self._queue.add(Key(namespace, name))
+            self._queue.add(Key(namespace, name), pace)
 
 
 def _selector(kind: Kind) -> tuple[str, str, str]:

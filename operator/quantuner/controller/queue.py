@@ -20,8 +20,10 @@ RETRY_CAP_SECONDS = 60.0
 JITTER = 0.2  # fraction: keys that failed together must not come back together
 # Events of a burst (a journal line, then its pod, then its MPIJob) are answered by one look.
 SETTLE_SECONDS = 0.1
-# A journal of short trials changes many times a second; its status need not.
+# A key is not looked at more often, whatever happens to it.
 PACE_SECONDS = 0.5
+# A journal of short trials changes many times a second; its status need not.
+PROGRESS_PACE_SECONDS = 2.0
 STUCK_SECONDS = 180.0  # a reconcile is a dozen requests of at most 30 s, nearly all side by side
 
 K = TypeVar("K")
@@ -39,9 +41,9 @@ class Schedule(Generic[K]):
         self._failures: dict[K, int] = {}
         self._ended: dict[K, float] = {}
 
-    def wake(self, key: K, now: float) -> None:
-        """Something happened to it: due when a burst has settled, and not faster than its pace."""
-        self.add(key, max(now + SETTLE_SECONDS, self._ended.get(key, float("-inf")) + PACE_SECONDS))
+    def wake(self, key: K, now: float, pace: float = PACE_SECONDS) -> None:
+        """Something happened to it: due when a burst has settled, and `pace` seconds after the last look."""
+        self.add(key, max(now + SETTLE_SECONDS, self._ended.get(key, float("-inf")) + pace))
 
     def add(self, key: K, at: float) -> None:
         """Due at `at`, or earlier where it was due earlier already."""
@@ -121,8 +123,9 @@ class Queue(Generic[K]):
         self._wake = asyncio.Event()
         self._tasks = [asyncio.create_task(self._serve(), name=f"reconcile-{i}") for i in range(workers)]
 
-    def add(self, key: K) -> None:
-        self._schedule.wake(key, self._clock())
+    def add(self, key: K, pace: float = PACE_SECONDS) -> None:
+        """Something happened to it, for which it is looked at `pace` seconds after the last look, if not earlier."""
+        self._schedule.wake(key, self._clock(), pace)
         self._wake.set()
 
     def depth(self) -> int:

@@ -14,6 +14,7 @@ from quantuner.api.validation import admit
 from quantuner.controller import act, events, status
 from quantuner.controller.cluster import Cluster, ConflictError
 from quantuner.controller.decide import decide
+from quantuner.controller.echoes import Echoes
 from quantuner.controller.metrics import Table
 from quantuner.controller.objects import TUNING, Key, Manifest
 from quantuner.controller.observe import Observation, observe
@@ -35,12 +36,14 @@ class Reconciler:
         settings: Settings,
         table: Table,
         onsets: Onsets,
+        echoes: Echoes,
         now: Callable[[], str] = utc_now,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._table = table
         self._onsets = onsets
+        self._echoes = echoes
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
@@ -50,6 +53,7 @@ class Reconciler:
             # The garbage collector removes what we own; creating anything now would work against it.
             self._table.forget(key)
             self._onsets.forget(key)
+            self._echoes.forget(key)
             return None
         try:
             admitted = admit(body)
@@ -86,6 +90,7 @@ class Reconciler:
 
     async def _tell(self, key: Key, body: Manifest, composed: dict[str, Any], told: list[dict[str, Any]]) -> None:
         await act.post_events(self._cluster, key, told)
+        self._echoes.leave(key, body, composed)  # before the write, whose event may come before its answer
         if not await status.write(self._cluster, key, body, composed):
             return
         summary = _summary(composed)

@@ -10,6 +10,7 @@ import pytest
 from quantuner.api.errors import QuantunerError
 from quantuner.controller.queue import (
     JITTER,
+    PROGRESS_PACE_SECONDS,
     RETRY_BASE_SECONDS,
     RETRY_CAP_SECONDS,
     SETTLE_SECONDS,
@@ -129,6 +130,17 @@ def test_a_key_that_is_woken_all_the_time_is_given_at_its_pace() -> None:
             given.append(now)
             s.done("a", now, after=300.0)
     assert given == pytest.approx([0.1, 0.6, 1.1, 1.6], abs=0.011)
+
+
+def test_what_can_wait_longer_does_not_keep_back_what_cannot() -> None:
+    s = schedule()
+    s.wake("a", 0.0)
+    s.take(1.0)
+    s.done("a", 1.0, after=300.0)
+    s.wake("a", 1.5, PROGRESS_PACE_SECONDS)
+    assert s.take(2.9) is None
+    s.wake("a", 2.9)
+    assert s.take(3.0) == "a"
 
 
 def test_the_first_look_at_a_key_is_not_paced() -> None:

@@ -12,6 +12,7 @@ import pytest
 from quantuner.api.journal import Failed, encode, line_key
 from quantuner.controller.act import RefusedError
 from quantuner.controller.cluster import Cluster, ClusterError
+from quantuner.controller.echoes import Echoes
 from quantuner.controller.metrics import PHASE, Table
 from quantuner.controller.objects import CONFIGMAP, TUNING, Key
 from quantuner.controller.reconcile import CONFLICT_SECONDS, Reconciler
@@ -32,7 +33,8 @@ class Bench:
         self.server = server
         self.cluster = cluster
         self.table = Table()
-        self._reconciler = Reconciler(cluster, SETTINGS, self.table, Onsets(lambda: 0.0), lambda: NOW)
+        self.echoes = Echoes()
+        self._reconciler = Reconciler(cluster, SETTINGS, self.table, Onsets(lambda: 0.0), self.echoes, lambda: NOW)
 
     async def round(self) -> float | None:
         return await self._reconciler.reconcile(KEY)
@@ -67,6 +69,17 @@ def test_a_second_round_writes_nothing() -> None:
         bench.server.writes.clear()
         await bench.round()
         assert bench.server.writes == []
+
+    run(body)
+
+
+def test_what_a_round_has_written_is_an_echo_until_somebody_changes_it() -> None:
+    async def body(bench: Bench) -> None:
+        assert not bench.echoes.is_echo(KEY, bench.server.find("quantizationtunings", "digits"))
+        await bench.round()
+        assert bench.echoes.is_echo(KEY, bench.server.find("quantizationtunings", "digits"))
+        bench.status["phase"] = "Complete"
+        assert not bench.echoes.is_echo(KEY, bench.server.find("quantizationtunings", "digits"))
 
     run(body)
 
