@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -17,6 +17,13 @@ from quantuner.controller.objects import Kind, Manifest
 
 REQUEST_TIMEOUT_SECONDS = 30
 MERGE_PATCH = "application/merge-patch+json"
+
+Answered = Callable[[str, str], None]
+"""Hears of every request: its method, and the HTTP status of the answer, `none` where there was none."""
+
+
+def _unheard(_method: str, _code: str) -> None:
+    pass
 
 
 class ClusterError(QuantunerError):
@@ -52,11 +59,12 @@ _DENIED = re.compile(r"denied (the )?request")
 class Cluster:
     """A connection to one API server. Close it in the loop that opened it."""
 
-    def __init__(self, api: aio_client.ApiClient) -> None:
+    def __init__(self, api: aio_client.ApiClient, answered: Answered = _unheard) -> None:
         self._api = api
+        self._answered = answered
 
     @classmethod
-    async def connect(cls) -> Cluster:
+    async def connect(cls, answered: Answered = _unheard) -> Cluster:
         """As KUBECONFIG says, else as a pod's service account."""
         configuration = aio_client.Configuration()
         path = os.environ.get("KUBECONFIG")
@@ -64,7 +72,7 @@ class Cluster:
             await aio_config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             aio_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        return cls(aio_client.ApiClient(configuration))
+        return cls(aio_client.ApiClient(configuration), answered)
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
@@ -117,8 +125,10 @@ class Cluster:
             response = await self._api.call_api(*call, _request_timeout=REQUEST_TIMEOUT_SECONDS)
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._answered(method, "none")
             reason = str(error) or type(error).__name__
             raise ClusterError(f"{method} {path}", 0, f"no answer from the API server: {reason}") from error
+        self._answered(method, str(response.status))
         if response.status >= 300:
             raise _error(f"{method} {path}", response.status, text)
         answer: dict[str, Any] = json.loads(text)

@@ -55,7 +55,7 @@ class Operator:
             kopf.on.event(*_selector(kind), registry=registry, id=kind.plural)(self.child_changed)
 
     async def start(self, **_: Any) -> None:
-        self._cluster = await Cluster.connect()
+        self._cluster = await Cluster.connect(self._metrics.answered)
         reconciler = Reconciler(self._cluster, self._settings, self._table, self._onsets, self._echoes)
         self._queue = Queue(reconciler.reconcile, self._metrics, self._settings.workers)
         self._metrics.watch_depth(self._queue.depth)

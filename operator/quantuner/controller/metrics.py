@@ -43,11 +43,14 @@ DURATION = Family("quantuner_trial_duration_seconds", "histogram", "Quantizing a
 PHASE = Family("quantuner_phase", "gauge", "1 for the phase that the resource is in.", (*RESOURCE, "phase"))
 RECONCILES = Family("quantuner_reconcile_total", "counter", "Reconciles that ended.", ("result",))
 RECONCILE_SECONDS = Family("quantuner_reconcile_duration_seconds", "histogram", "A reconcile.", ())
+REQUESTS = Family(
+    "quantuner_api_requests_total", "counter", "Requests to the API server, but watches.", ("verb", "code")
+)
 DEPTH = Family("quantuner_queue_depth", "gauge", "Resources that wait to be reconciled.", ())
 UNWATCHED = Family("quantuner_namespaces_unwatched", "gauge", "Given namespaces that cannot be served.", ())
 
 OF_RESOURCES = (BASELINE, BEST, TARGET, TRIALS, RUNNING, MAXIMUM, WORKERS, DURATION, PHASE)
-OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, DEPTH, UNWATCHED)
+OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, REQUESTS, DEPTH, UNWATCHED)
 
 Sample = tuple[Family, tuple[str, ...], float]
 """Family, further label values, value."""
@@ -156,6 +159,7 @@ class OperatorMetrics:
         self._seconds = Histogram(
             RECONCILE_SECONDS.name, RECONCILE_SECONDS.help, registry=self.registry, buckets=RECONCILE_BUCKETS
         )
+        self._requests = Counter(REQUESTS.name, REQUESTS.help, REQUESTS.labels, registry=self.registry)
         self._depth = Gauge(DEPTH.name, DEPTH.help, registry=self.registry)
         Gauge(UNWATCHED.name, UNWATCHED.help, registry=self.registry).set(unwatched)
         for result in ("success", "error"):
@@ -164,6 +168,9 @@ class OperatorMetrics:
     def reconciled(self, success: bool, seconds: float) -> None:
         self._count.labels("success" if success else "error").inc()
         self._seconds.observe(seconds)
+
+    def answered(self, verb: str, code: str) -> None:
+        self._requests.labels(verb, code).inc()
 
     def watch_depth(self, depth: Callable[[], int]) -> None:
         self._depth.set_function(lambda: float(depth()))

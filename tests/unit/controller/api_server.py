@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 
-from quantuner.controller.cluster import Cluster
+from quantuner.controller.cluster import Answered, Cluster
 
 Object = dict[str, Any]
 Answer = tuple[int, str]
@@ -42,13 +42,13 @@ class ApiServer:
         return next(o for path, o in self.objects.items() if path.endswith(f"/{plural}/{name}"))
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[Cluster]:
+    async def serve(self, *answered: Answered) -> AsyncIterator[Cluster]:
         """A client of this server."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         async with TestServer(app) as server:
             self._url = str(server.make_url("")).rstrip("/")
-            cluster = Cluster(ApiClient(Configuration(host=self._url)))
+            cluster = Cluster(ApiClient(Configuration(host=self._url)), *answered)
             try:
                 yield cluster
             finally:

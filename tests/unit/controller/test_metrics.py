@@ -124,10 +124,12 @@ def test_namespaces_that_cannot_be_served_are_counted(table: Table) -> None:
 def test_reconciles_are_counted_and_the_queue_is_asked(metrics: OperatorMetrics) -> None:
     metrics.reconciled(True, 0.2)
     metrics.reconciled(False, 0.2)
+    metrics.answered("GET", "200")
     metrics.watch_depth(lambda: 4)
     samples = scrape(metrics)
     assert samples["quantuner_reconcile_total", (("result", "error"),)] == 1
     assert samples["quantuner_reconcile_duration_seconds_count", ()] == 2
+    assert samples["quantuner_api_requests_total", (("code", "200"), ("verb", "GET"))] == 1
     assert samples["quantuner_queue_depth", ()] == 4
 
 
