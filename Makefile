@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-recovery bench-strategies bench-search bench-int8 bench-memory bench-accuracy bench-distributed clean
+.PHONY: help demo test lint unit cluster-up cluster-down images crd bench-e2e bench-recovery bench-operator bench-strategies bench-search bench-int8 bench-memory bench-accuracy bench-distributed clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench-e2e: images  ## what the cluster adds around a search: apply to first tria
 
 bench-recovery: images  ## what a killed rank, a lost pod and a lost launcher cost a search on the test cluster
 	@$(BIN)/python -m benchmarks.recovery
+
+bench-operator: cluster-up  ## what one operator asks of an API server, and how far behind it is, beside many searches
+	@$(BIN)/python -m benchmarks.operator_load
 
 bench-strategies: .venv/.installed  ## trials that each strategy needs on three models that lose accuracy in int8
 	@$(BIN)/python -m benchmarks.strategies

@@ -12,11 +12,29 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.kube import Kube
+from tests.cluster import Cluster
+from tests.e2e.kube import Kube, is_true
+from tests.e2e.patience import eventually
+from tests.e2e.release import CRD, fresh_namespace, make_way
 
 ACCOUNT = "operator-under-test"
 
-HELPERS = Path(__file__).parents[2] / "charts" / "quantuner" / "templates" / "_helpers.tpl"
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "crds" / "quantizationtunings.yaml"
+HELPERS = ROOT / "charts" / "quantuner" / "templates" / "_helpers.tpl"
+
+
+def administrator(cluster: Cluster) -> Kube:
+    """kubectl as the cluster's administrator; what a killed run left is gone, and the CRD is there."""
+    kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, "default")
+    make_way(kube)
+    kube.run("apply", "--server-side", "--force-conflicts", "-f", str(MANIFEST))
+    # Not by `kubectl wait`, which gives up where conditions are null, as they are until the server has set one.
+    kube.await_object("crd", CRD, is_true("Established"), "established")
+    with fresh_namespace(kube, "operator") as inside:
+        grant(inside)
+        eventually(lambda: may_own(inside), "the API server takes a tuning for an owner")
+    return kube
 
 
 def rules() -> list[dict[str, Any]]:
@@ -48,7 +66,7 @@ def may_own(kube: Kube) -> bool:
     """Whether the identity can create something that a QuantizationTuning owns.
 
     Not yet in the first seconds of a new CRD: OwnerReferencesPermissionEnforcement knows kinds by a list that the API
-    server reads anew every 30 s. The operator tries again meanwhile, but the tests count its seconds.
+    server reads anew every 30 s. The operator tries again meanwhile, but the tests count what it asks.
     """
     owner = {"apiVersion": "quantuner.dev/v1alpha1", "kind": "QuantizationTuning", "name": "owner", "uid": "uid"}
     meta = {"name": "owned", "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}]}

@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster, ensure_up
-from tests.e2e.kube import Kube, is_true
-from tests.e2e.patience import eventually
-from tests.e2e.release import CRD as CRD_NAME
-from tests.e2e.release import fresh_namespace, make_way
-from tests.operator.access import grant, may_own, write_kubeconfig
+from tests.e2e.kube import Kube
+from tests.e2e.release import fresh_namespace
+from tests.operator.access import administrator, grant, write_kubeconfig
 from tests.operator.process import OperatorProcess
 from tests.operator.proxy import Proxy
 
 HERE = Path(__file__).parent
-CRD = HERE.parents[1] / "crds" / "quantizationtunings.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,15 +30,7 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def admin(cluster: Cluster) -> Kube:
     """kubectl as the cluster's administrator; the CRD is there."""
-    kube = Kube(cluster.program("kubectl"), cluster.kubeconfig, "default")
-    make_way(kube)
-    kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    # Not by `kubectl wait`, which gives up where conditions are null, as they are until the server has set one.
-    kube.await_object("crd", CRD_NAME, is_true("Established"), "established")
-    with fresh_namespace(kube, "operator") as inside:
-        grant(inside)
-        eventually(lambda: may_own(inside), "the API server takes a tuning for an owner")
-    return kube
+    return administrator(cluster)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import heapq
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from quantuner.distributed.durations import Durations
+from quantuner.distributed.hands import Hand, Orders
 from quantuner.distributed.losses import DOUBTFUL, LOSSES
 from quantuner.distributed.protocol import Known, Limits, Pace, Task
 
@@ -21,48 +21,6 @@ Kind = Callable[[int], str]
 
 def _whole(_: int) -> int:
     return 1
-
-
-@dataclass
-class _Rank:
-    """What a rank has."""
-
-    tasks: deque[Task] = field(default_factory=deque)
-    """Sent and not answered, in order; the first is being evaluated."""
-    since: float = 0.0
-    """When the first became the first; of a rank that has something to leave, when it began that."""
-    begun: Task | None = None
-    """The last one that it has said it begins."""
-    leaving: Task | None = None
-    """What it was told to leave when it had begun it. It may be deep in it, and is busy until it answers that."""
-    limit: float | None = None
-    """Seconds that it may still be at that; None where that is not known."""
-    excused: frozenset[Task] = frozenset()
-    """What it had when the master was last held up."""
-
-    @property
-    def idle(self) -> bool:
-        return not self.tasks and self.leaving is None
-
-    def leave(self, task: Task, limit: float | None) -> None:
-        """Takes note that the first task no longer matters."""
-        both = (limit,) if self.leaving is None else (limit, self.limit)
-        known = [one for one in both if one is not None]
-        self.leaving, self.limit = task, max(known) if len(known) == len(both) else None
-
-
-@dataclass
-class Orders:
-    """What is to be sent."""
-
-    assigned: dict[int, list[Task]] = field(default_factory=dict)
-    cancelled: dict[int, list[Task]] = field(default_factory=dict)
-
-    def assign(self, rank: int, task: Task) -> None:
-        self.assigned.setdefault(rank, []).append(task)
-
-    def cancel(self, rank: int, tasks: Iterable[Task]) -> None:
-        self.cancelled.setdefault(rank, []).extend(tasks)
 
 
 class Dispatcher:
@@ -80,7 +38,7 @@ class Dispatcher:
         `kind` what it does, None where all do the same.
         """
         self.limits, self._shares, self._kind = limits, shares, kind
-        self._ranks = {rank: _Rank() for rank in ranks}
+        self._ranks = {rank: Hand() for rank in ranks}
         self._batch = 0
         self._waiting: list[Task] = []
         """A heap: lower trials go first."""
@@ -284,13 +242,13 @@ class Dispatcher:
         pace = self._durations.pace(self.kind(index))
         return None if pace is None else pace.deadline
 
-    def _patience(self, held: _Rank) -> float | None:
+    def _patience(self, held: Hand) -> float | None:
         """Seconds that a rank may be at what it is at; None where it is idle, or that is not known."""
         if held.leaving is not None:
             return held.limit
         return self.deadline(held.tasks[0].index) if held.tasks else None
 
-    def _due(self, held: _Rank) -> float | None:
+    def _due(self, held: Hand) -> float | None:
         """When a rank is given up, if it answers nothing."""
         limit = self._patience(held)
         return None if limit is None else held.since + limit + self.limits.grace
@@ -308,12 +266,12 @@ class Dispatcher:
             times += [self._slow(held) for held in self._single()]
         return min((at for at in times if at is not None), default=None)
 
-    def _slow(self, held: _Rank) -> float | None:
+    def _slow(self, held: Hand) -> float | None:
         """When an idle rank takes a rank's present trial over."""
         seconds = self._durations.slow(self.kind(held.tasks[0].index))
         return None if seconds is None else held.since + seconds
 
-    def _single(self) -> Iterator[_Rank]:
+    def _single(self) -> Iterator[Hand]:
         """Ranks whose present trial nobody else has, and somebody else could have."""
         for held in self._ranks.values():
             if held.tasks and not self.is_alone(held.tasks[0]) and self.holders(held.tasks[0]) == 1:
@@ -370,7 +328,7 @@ class Dispatcher:
             if len(self._ranks[rank].tasks) < depth:
                 hungry.append(rank)
 
-    def _shares_out(self, held: _Rank) -> bool:
+    def _shares_out(self, held: Hand) -> bool:
         """A rank with a task that may end it gets nothing behind it, and one that has to leave one first does that."""
         return held.leaving is None and not (held.tasks and held.tasks[0].index in self._alone)
 

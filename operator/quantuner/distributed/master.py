@@ -13,8 +13,9 @@ from quantuner.distributed.answered import Answered
 from quantuner.distributed.batch import Batch
 from quantuner.distributed.communicator import Messages, RanksLostError
 from quantuner.distributed.differences import Reference
-from quantuner.distributed.dispatch import Dispatcher, Orders
+from quantuner.distributed.dispatch import Dispatcher
 from quantuner.distributed.executors import Tell, Told
+from quantuner.distributed.hands import Orders
 from quantuner.distributed.losses import DOUBTFUL, Losses, deadly
 from quantuner.distributed.own_slave import WithOwnSlave
 from quantuner.distributed.protocol import (

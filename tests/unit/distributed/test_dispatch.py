@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from quantuner.distributed.dispatch import Dispatcher, Orders
+from quantuner.distributed.dispatch import Dispatcher
+from quantuner.distributed.hands import Orders
 from quantuner.distributed.protocol import Known, Limits, Pace, Task
 
 SECOND = Limits(known=(1.0,))
