@@ -86,8 +86,8 @@ class Operator:
 
     async def child_changed(self, namespace: str | None, name: str | None, labels: Mapping[str, str], **_: Any) -> None:
         tuning = labels.get(names.LABEL_TUNING, "")
-        is_journal = name == names.journal_configmap(tuning)
-        self._wake(namespace, tuning, PROGRESS_PACE_SECONDS if is_journal else PACE_SECONDS)
+        told = name in (names.journal_configmap(tuning), names.result_configmap(tuning))
+        self._wake(namespace, tuning, PROGRESS_PACE_SECONDS if told else PACE_SECONDS)
 
     def _wake(self, namespace: str | None, name: str | None, pace: float = PACE_SECONDS) -> None:
         if self._queue is not None and namespace and name:

@@ -22,7 +22,7 @@ JITTER = 0.2  # fraction: keys that failed together must not come back together
 SETTLE_SECONDS = 0.1
 # A key is not looked at more often, whatever happens to it.
 PACE_SECONDS = 0.5
-# A journal of short trials changes many times a second; its status need not.
+# What a search of short trials tells changes many times a second; its status need not.
 PROGRESS_PACE_SECONDS = 2.0
 STUCK_SECONDS = 180.0  # a reconcile is a dozen requests of at most 30 s, nearly all side by side
 
