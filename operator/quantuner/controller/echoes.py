@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quantuner.api.spec import digest
 from quantuner.controller.objects import Key, Manifest
 
 # They change with every write, whatever it writes.
@@ -15,7 +16,8 @@ class Echoes:
     """Remembers how the last look left each resource. In memory only: a restart looks at all of them."""
 
     def __init__(self) -> None:
-        self._left: dict[Key, Manifest] = {}
+        self._left: dict[Key, str] = {}
+        """Digests: a resource may be large, and there may be thousands."""
 
     def leave(self, key: Key, body: Manifest, status: Mapping[str, Any]) -> None:
         """`status` is about to be written into `body`, or stands there already."""
@@ -23,12 +25,12 @@ class Echoes:
 
     def is_echo(self, key: Key, body: Manifest) -> bool:
         """Whether the resource is what the last look made of it, so that another one would find nothing new."""
-        return self._left.get(key) == _essence(body)
+        return key in self._left and self._left[key] == _essence(body)
 
     def forget(self, key: Key) -> None:
         self._left.pop(key, None)
 
 
-def _essence(body: Manifest) -> dict[str, Any]:
+def _essence(body: Manifest) -> str:
     meta = {key: value for key, value in body["metadata"].items() if key not in _BOOKKEEPING}
-    return {**body, "metadata": meta}
+    return digest({**body, "metadata": meta})

@@ -17,7 +17,7 @@ from quantuner.controller.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
 from quantuner.controller.echoes import Echoes
 from quantuner.controller.metrics import OperatorMetrics, Table
 from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, TUNING, Key, Kind
-from quantuner.controller.queue import PACE_SECONDS, PROGRESS_PACE_SECONDS, Queue
+from quantuner.controller.queue import CHANGED, MOVED, TOLD, Queue, Wake
 from quantuner.controller.reconcile import Reconciler
 from quantuner.controller.serving import serve_health, serve_metrics
 from quantuner.controller.settings import Settings
@@ -58,7 +58,7 @@ class Operator:
         self._cluster = await Cluster.connect(self._metrics.answered)
         reconciler = Reconciler(self._cluster, self._settings, self._table, self._onsets, self._echoes)
         self._queue = Queue(reconciler.reconcile, self._metrics, self._settings.workers)
-        self._metrics.watch_depth(self._queue.depth)
+        self._metrics.watch(self._queue.depth, self._queue.longest_wait)
         ProcessCollector(registry=self._metrics.registry)
         PlatformCollector(registry=self._metrics.registry)
         port = serve_metrics(self._settings.metrics_port, self._metrics.registry)
@@ -87,11 +87,11 @@ class Operator:
     async def child_changed(self, namespace: str | None, name: str | None, labels: Mapping[str, str], **_: Any) -> None:
         tuning = labels.get(names.LABEL_TUNING, "")
         told = name in (names.journal_configmap(tuning), names.result_configmap(tuning))
-        self._wake(namespace, tuning, PROGRESS_PACE_SECONDS if told else PACE_SECONDS)
+        self._wake(namespace, tuning, TOLD if told else MOVED)
 
-    def _wake(self, namespace: str | None, name: str | None, pace: float = PACE_SECONDS) -> None:
+    def _wake(self, namespace: str | None, name: str | None, why: Wake = CHANGED) -> None:
         if self._queue is not None and namespace and name:
-            self._queue.add(Key(namespace, name), pace)
+            self._queue.add(Key(namespace, name), why)
 
 
 def _selector(kind: Kind) -> tuple[str, str, str]:
@@ -112,6 +112,9 @@ def kopf_settings(*, clusterwide: bool) -> OperatorSettings:
     settings.scanning.disabled = not clusterwide
     for kind in CHILDREN:
         settings.watching.label_selectors[_selector(kind)] = OURS
+    # Journals may be of hundreds of KiB each, and Kopf holds what it listed until a worker of each object has idled.
+    settings.watching.chunk_size = 20
+    settings.queueing.idle_timeout = 0.1
     # Below the API server's own minutes: a connection that died silently is noticed.
     settings.watching.server_timeout = 600
     settings.watching.connect_timeout = 10

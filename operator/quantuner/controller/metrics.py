@@ -47,10 +47,16 @@ REQUESTS = Family(
     "quantuner_api_requests_total", "counter", "Requests to the API server, but watches.", ("verb", "code")
 )
 DEPTH = Family("quantuner_queue_depth", "gauge", "Resources that wait to be reconciled.", ())
+LONGEST_WAIT = Family(
+    "quantuner_queue_longest_wait_seconds",
+    "gauge",
+    "Seconds for which the resource that has waited longest has been due.",
+    (),
+)
 UNWATCHED = Family("quantuner_namespaces_unwatched", "gauge", "Given namespaces that cannot be served.", ())
 
 OF_RESOURCES = (BASELINE, BEST, TARGET, TRIALS, RUNNING, MAXIMUM, WORKERS, DURATION, PHASE)
-OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, REQUESTS, DEPTH, UNWATCHED)
+OF_OPERATOR = (RECONCILES, RECONCILE_SECONDS, REQUESTS, DEPTH, LONGEST_WAIT, UNWATCHED)
 
 Sample = tuple[Family, tuple[str, ...], float]
 """Family, further label values, value."""
@@ -161,6 +167,7 @@ class OperatorMetrics:
         )
         self._requests = Counter(REQUESTS.name, REQUESTS.help, REQUESTS.labels, registry=self.registry)
         self._depth = Gauge(DEPTH.name, DEPTH.help, registry=self.registry)
+        self._wait = Gauge(LONGEST_WAIT.name, LONGEST_WAIT.help, registry=self.registry)
         Gauge(UNWATCHED.name, UNWATCHED.help, registry=self.registry).set(unwatched)
         for result in ("success", "error"):
             self._count.labels(result)  # an alert needs the zero before the first error
@@ -172,5 +179,6 @@ class OperatorMetrics:
     def answered(self, verb: str, code: str) -> None:
         self._requests.labels(verb, code).inc()
 
-    def watch_depth(self, depth: Callable[[], int]) -> None:
+    def watch(self, depth: Callable[[], int], longest_wait: Callable[[], float]) -> None:
         self._depth.set_function(lambda: float(depth()))
+        self._wait.set_function(longest_wait)

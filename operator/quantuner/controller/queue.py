@@ -6,10 +6,11 @@ import asyncio
 import heapq
 import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from quantuner.api.errors import QuantunerError
 
@@ -20,13 +21,29 @@ RETRY_CAP_SECONDS = 60.0
 JITTER = 0.2  # fraction: keys that failed together must not come back together
 # Events of a burst (a journal line, then its pod, then its MPIJob) are answered by one look.
 SETTLE_SECONDS = 0.1
-# A key is not looked at more often, whatever happens to it.
 PACE_SECONDS = 0.5
 # What a search of short trials tells changes many times a second; its status need not.
 PROGRESS_PACE_SECONDS = 2.0
-STUCK_SECONDS = 180.0  # a reconcile is a dozen requests of at most 30 s, nearly all side by side
+STUCK_SECONDS = 600.0  # a reconcile is some fifteen requests of at most 30 s, its writes one after the other
 
 K = TypeVar("K")
+
+
+class Wake(NamedTuple):
+    """What kind of event asks for a look."""
+
+    pace: float
+    """Seconds from the end of the last look, at least."""
+    patient: bool
+    """Whether it waits for the retry of what failed."""
+
+
+CHANGED = Wake(PACE_SECONDS, patient=False)
+"""The resource itself, by which somebody may have mended what failed."""
+MOVED = Wake(PACE_SECONDS, patient=True)
+"""What belongs to it."""
+TOLD = Wake(PROGRESS_PACE_SECONDS, patient=True)
+"""What its search writes while it goes on."""
 
 
 class Schedule(Generic[K]):
@@ -40,14 +57,22 @@ class Schedule(Generic[K]):
         self._active: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._ended: dict[K, float] = {}
+        self._retry: dict[K, float] = {}
+        """When a key that failed is tried again."""
+        self._woken: dict[K, set[Wake]] = {}
+        """What happened to a key while it was worked on."""
 
-    def wake(self, key: K, now: float, pace: float = PACE_SECONDS) -> None:
-        """Something happened to it: due when a burst has settled, and `pace` seconds after the last look."""
-        self.add(key, max(now + SETTLE_SECONDS, self._ended.get(key, float("-inf")) + pace))
+    def wake(self, key: K, now: float, why: Wake = CHANGED) -> None:
+        """Something happened to it: due when a burst has settled, at the pace of what it was."""
+        if key in self._active:  # paced from the end of this look, which may not have seen it
+            self._woken.setdefault(key, set()).add(why)
+            return
+        at = max(now + SETTLE_SECONDS, self._ended.get(key, -math.inf) + why.pace)
+        self.add(key, max(at, self._retry.get(key, -math.inf)) if why.patient else at)
 
     def add(self, key: K, at: float) -> None:
         """Due at `at`, or earlier where it was due earlier already."""
-        if at < self._due.get(key, float("inf")):
+        if at < self._due.get(key, math.inf):
             self._due[key] = at
             heapq.heappush(self._heap, (at, next(self._order), key))
 
@@ -64,12 +89,14 @@ class Schedule(Generic[K]):
     def done(self, key: K, now: float, after: float | None) -> None:
         """It went well; None forgets the key until it is added again."""
         self._failures.pop(key, None)
+        self._retry.pop(key, None)
         self._release(key)
         if after is None:
             self._ended.pop(key, None)
         else:
             self._ended[key] = now
             self.add(key, now + self._spread(after))
+        self._wake_again(key, now)
 
     def failed(self, key: K, now: float) -> float:
         """It is tried again after the returned seconds, or earlier where an event asks for it."""
@@ -77,13 +104,20 @@ class Schedule(Generic[K]):
         self._failures[key] = count + 1
         self._release(key)
         delay = self._spread(min(RETRY_CAP_SECONDS, RETRY_BASE_SECONDS * 2.0 ** min(count, 30)))
+        self._ended[key] = now
+        self._retry[key] = now + delay
         self.add(key, now + delay)
+        self._wake_again(key, now)
         return delay
 
     def _release(self, key: K) -> None:
         del self._active[key]
         if key in self._due:  # added while it was worked on: `take` may have dropped its heap entry
             heapq.heappush(self._heap, (self._due[key], next(self._order), key))
+
+    def _wake_again(self, key: K, now: float) -> None:
+        for why in self._woken.pop(key, ()):
+            self.wake(key, now, why)
 
     def _spread(self, delay: float) -> float:
         return delay * (1.0 + JITTER * self._jitter())
@@ -93,7 +127,14 @@ class Schedule(Generic[K]):
 
     def depth(self, now: float) -> int:
         """Keys that wait for a worker. May be called from another thread."""
-        return sum(1 for key, at in list(self._due.items()) if at <= now and key not in self._active)
+        return len(self._waits(now))
+
+    def longest_wait(self, now: float) -> float:
+        """Seconds since the one of them was due that has waited longest. May be called from another thread."""
+        return max(self._waits(now), default=0.0)
+
+    def _waits(self, now: float) -> list[float]:
+        return [now - at for key, at in list(self._due.items()) if at <= now and key not in self._active]
 
     def oldest_active(self, now: float) -> float:
         """Seconds for which the slowest worker has been busy with its key."""
@@ -123,13 +164,16 @@ class Queue(Generic[K]):
         self._wake = asyncio.Event()
         self._tasks = [asyncio.create_task(self._serve(), name=f"reconcile-{i}") for i in range(workers)]
 
-    def add(self, key: K, pace: float = PACE_SECONDS) -> None:
-        """Something happened to it, for which it is looked at `pace` seconds after the last look, if not earlier."""
-        self._schedule.wake(key, self._clock(), pace)
+    def add(self, key: K, why: Wake = CHANGED) -> None:
+        """Something happened to it."""
+        self._schedule.wake(key, self._clock(), why)
         self._wake.set()
 
     def depth(self) -> int:
         return self._schedule.depth(self._clock())
+
+    def longest_wait(self) -> float:
+        return self._schedule.longest_wait(self._clock())
 
     def is_stuck(self) -> bool:
         """A worker has died or hangs: only a restart of the process helps."""

@@ -125,12 +125,13 @@ def test_reconciles_are_counted_and_the_queue_is_asked(metrics: OperatorMetrics)
     metrics.reconciled(True, 0.2)
     metrics.reconciled(False, 0.2)
     metrics.answered("GET", "200")
-    metrics.watch_depth(lambda: 4)
+    metrics.watch(lambda: 4, lambda: 1.5)
     samples = scrape(metrics)
     assert samples["quantuner_reconcile_total", (("result", "error"),)] == 1
     assert samples["quantuner_reconcile_duration_seconds_count", ()] == 2
     assert samples["quantuner_api_requests_total", (("code", "200"), ("verb", "GET"))] == 1
     assert samples["quantuner_queue_depth", ()] == 4
+    assert samples["quantuner_queue_longest_wait_seconds", ()] == 1.5
 
 
 def test_the_table_of_families_is_what_is_served(table: Table, metrics: OperatorMetrics) -> None:

@@ -10,11 +10,14 @@ import pytest
 from quantuner.api.errors import QuantunerError
 from quantuner.controller.queue import (
     JITTER,
+    MOVED,
+    PACE_SECONDS,
     PROGRESS_PACE_SECONDS,
     RETRY_BASE_SECONDS,
     RETRY_CAP_SECONDS,
     SETTLE_SECONDS,
     STUCK_SECONDS,
+    TOLD,
     Queue,
     Schedule,
 )
@@ -137,10 +140,52 @@ def test_what_can_wait_longer_does_not_keep_back_what_cannot() -> None:
     s.wake("a", 0.0)
     s.take(1.0)
     s.done("a", 1.0, after=300.0)
-    s.wake("a", 1.5, PROGRESS_PACE_SECONDS)
+    s.wake("a", 1.5, TOLD)
     assert s.take(2.9) is None
     s.wake("a", 2.9)
     assert s.take(3.0) == "a"
+
+
+def test_the_pace_is_that_of_whole_looks_whatever_happens_in_them() -> None:
+    s = schedule()
+    given: list[float] = []
+    ends = 0.0
+    for tick in range(1000):
+        now = tick / 100
+        s.wake("a", now, TOLD)
+        if given and now == ends:
+            s.done("a", now, after=300.0)
+        if s.take(now) is not None:
+            given.append(now)
+            ends = (tick + 15) / 100
+    assert given == pytest.approx([0.1 + n * (0.15 + PROGRESS_PACE_SECONDS) for n in range(5)], abs=0.02)
+
+
+def test_what_happens_in_a_look_is_looked_at_though_the_key_seems_gone() -> None:
+    s = schedule()
+    s.wake("a", 0.0)
+    s.take(1.0)
+    s.wake("a", 1.1)
+    s.done("a", 1.2, after=None)
+    assert s.take(1.2 + SETTLE_SECONDS) == "a"
+
+
+def test_a_key_that_fails_backs_off_whatever_its_search_tells_but_not_from_its_user() -> None:
+    s = schedule()
+    s.wake("a", 0.0)
+    looks, now = [], 0.0
+    for tick in range(6500):
+        now = tick / 100
+        s.wake("a", now, MOVED if tick % 2 else TOLD)
+        if s.take(now) is not None:
+            looks.append(now)
+            s.failed("a", now)
+    assert len(looks) == 8, "0.1 and then after 0.5, 1, 2, 4, 8, 16, 32 s"
+    s.wake("a", now)
+    assert s.take(now + SETTLE_SECONDS) == "a"
+    s.failed("a", now + 1)
+    s.wake("a", now + 1)
+    assert s.take(now + 1 + PACE_SECONDS) == "a"
 
 
 def test_the_first_look_at_a_key_is_not_paced() -> None:
@@ -158,9 +203,13 @@ def test_depth_counts_keys_that_wait_for_a_worker() -> None:
     for key, at in (("a", 0.0), ("b", 1.0), ("later", 99.0)):
         s.add(key, at)
     assert s.depth(1.0) == 2
+    assert s.longest_wait(3.0) == 3.0
     s.take(1.0)
     s.add("a", 1.0)
     assert s.depth(1.0) == 1
+    assert s.longest_wait(3.0) == 2.0
+    s.take(1.0)
+    assert s.longest_wait(3.0) == 0.0
 
 
 def test_the_slowest_worker_is_known() -> None:
