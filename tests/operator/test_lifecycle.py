@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from quantuner.api.journal import Failed, Finished, Launched, Outcome, Record, Trial, TrialState, encode, line_key
+from quantuner.controller.mpijob import CONTAINER_SECURITY, POD_SECURITY
 from tests.e2e.kube import Kube, Object, condition, is_true
 from tests.e2e.patience import eventually
 from tests.operator.access import write_kubeconfig
@@ -23,6 +24,7 @@ from tests.operator.process import OperatorProcess
 pytestmark = pytest.mark.cluster
 
 NAME = "digits"
+QUEUE = "kueue.x-k8s.io/queue-name"
 OWNED = "configmaps,serviceaccounts,roles,rolebindings,mpijobs"
 SELECTOR = ("-l", f"quantuner.dev/tuning={NAME}")
 
@@ -183,14 +185,38 @@ def test_a_failed_search_goes_on_when_its_resource_is_changed(kube: Kube, operat
 
 
 def test_a_job_that_a_queue_holds_back_is_queued(kube: Kube, operator: OperatorProcess) -> None:
-    queue = {"kueue.x-k8s.io/queue-name": "team-a"}
-    kube.apply({**resource(), "metadata": {"name": NAME, "labels": queue}})
+    kube.apply({**resource(), "metadata": {"name": NAME, "labels": {QUEUE: "team-a"}}})
     job = await_job(kube)
-    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    for suspend, wanted in ((True, "Queued"), (False, "WaitingForPods")):  # as Kueue does
-        patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
-        kube.run("patch", "mpijob", NAME, "--type=merge", "-p", patch)
+    assert job["metadata"]["labels"][QUEUE] == "team-a"
+    for suspend, wanted in ((True, "Queued"), (False, "WaitingForPods")):
+        hold_back(kube, suspend)
         await_tuning(kube, reason("Running", wanted), wanted)
+
+
+def test_a_job_that_waits_goes_to_the_queue_that_its_resource_names_now(kube: Kube, operator: OperatorProcess) -> None:
+    kube.apply({**resource(), "metadata": {"name": NAME, "labels": {QUEUE: "typo"}}})
+    mistaken = await_job(kube)["metadata"]["uid"]
+    hold_back(kube, True)
+    await_tuning(kube, reason("Running", "Queued"), "Queued")
+    kube.run("label", "qtune", NAME, f"{QUEUE}=team-a", "--overwrite")
+    assert await_job(kube, but=mistaken)["metadata"]["labels"][QUEUE] == "team-a"
+
+
+def test_a_pod_of_somebody_else_with_our_labels_keeps_nothing_from_starting(
+    kube: Kube, operator: OperatorProcess
+) -> None:
+    labels = {"app.kubernetes.io/managed-by": "quantuner", "quantuner.dev/tuning": NAME}
+    container = {"name": "debug", "image": "localhost/never-there:1", "securityContext": CONTAINER_SECURITY}
+    spec = {"containers": [container], "securityContext": POD_SECURITY}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "debug", "labels": labels}, "spec": spec})
+    kube.apply(resource())
+    await_job(kube)
+
+
+def hold_back(kube: Kube, suspend: bool) -> None:
+    """As Kueue does."""
+    patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
+    kube.run("patch", "mpijob", NAME, "--type=merge", "-p", patch)
 
 
 POLICY = """

@@ -23,6 +23,21 @@ POLL_SECONDS = 5.0
 
 
 def decide(o: Observation, ages: Ages, settings: Settings) -> Verdict:
+    verdict = _decide(o, ages, settings)
+    if o.refusal is None or not _is_unforgiven(o):
+        return verdict
+    # Else the status would no longer say that a failure was answered, which is written nowhere.
+    refused = Stance(False, o.refusal.reason, f"{o.refusal.what}: {o.refusal.message}")
+    return replace(verdict, accepted=refused, unseen=True)
+
+
+def _is_unforgiven(o: Observation) -> bool:
+    """Whether a failure that the user has answered still counts, since the answer could not be written down."""
+    answered = o.tuning.suspend or is_answered(o.status, o.tuning.generation)
+    return answered and bool(_forgive(o))
+
+
+def _decide(o: Observation, ages: Ages, settings: Settings) -> Verdict:
     # The journal alone ends a search; nothing that happens afterwards takes it back.
     if o.history.end is not None:
         return _ended(o, ages)

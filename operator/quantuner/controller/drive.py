@@ -38,7 +38,17 @@ def drive(o: Observation, ages: Ages, image: str, settings: Settings) -> Verdict
     if annotation(o.mpijob, build.ANNOTATION_SPEC) != build.spec_hash(o.admitted):
         text = "the resource changed: ranks are started anew and go on from the journal"
         return Verdict(running=_waiting(text), writes=writes, deletes=_delete(o))
+    if state is JobState.SUSPENDED and _is_elsewhere(o):
+        text = "the resource names another queue: the MPIJob, which waits, is created anew"
+        return Verdict(running=_waiting(text), writes=writes, deletes=_delete(o))
     return _watch(o, ages, writes)
+
+
+def _is_elsewhere(o: Observation) -> bool:
+    """Whether the MPIJob stands in another queue than the resource names. A queue that a webhook gave it is fine."""
+    assert o.mpijob is not None
+    given = o.mpijob["metadata"].get("labels", {})
+    return any(given.get(key) != value for key, value in o.tuning.queue_labels.items())
 
 
 def _waiting(message: str) -> Stance:

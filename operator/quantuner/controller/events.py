@@ -1,7 +1,7 @@
 """Events on the resource, for `kubectl describe`: pure, from what the status said to what it will say.
 
-They are posted before the status is written and named after what they tell, so that a crash in between
-neither loses nor doubles one.
+They are posted before the status is written and named after what they tell and of which generation, so that a crash in
+between neither loses nor doubles one, and what happens again after the user's change is told again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _WARN_REASONS = {
 
 
 def build_events(o: Observation, status: Mapping[str, Any], now: str) -> list[dict[str, Any]]:
-    body = {"metadata": {"name": o.tuning.name, "namespace": o.tuning.namespace, "uid": o.tuning.uid}}
+    meta = {"name": o.tuning.name, "namespace": o.tuning.namespace, "uid": o.tuning.uid}
+    body = {"metadata": {**meta, "generation": o.tuning.generation}}
     found = [*transitions(o.status, status, o.history.end), *_failed_trials(o, status)]
     return [build_event(body, type_, reason, text, now) for type_, reason, text in found]
 
@@ -80,7 +81,7 @@ def build_event(body: Manifest, type_: str, reason: str, message: str, now: str)
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,
         "metadata": {
-            "name": f"{meta['name']}.{digest([meta['uid'], reason, text])}",
+            "name": f"{meta['name']}.{digest([meta['uid'], meta.get('generation'), reason, text])}",
             "namespace": meta["namespace"],
         },
         "involvedObject": {

@@ -15,7 +15,7 @@ from quantuner.api.spec import Tuning
 from quantuner.controller import build
 from quantuner.controller.cluster import Cluster
 from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, Key, Manifest, ObjectId, annotation, is_owned
-from quantuner.controller.pods import Pod, read
+from quantuner.controller.pods import JOB_LABEL, Pod, read
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,18 @@ def tuning_configmap_id(tuning: str) -> ObjectId:
     return ObjectId(CONFIGMAP, names.tuning_configmap(tuning))
 
 
+def _pods_of(tuning: str) -> str:
+    """A pod that somebody else has given our labels, as to reach the ranks past a NetworkPolicy, is none of them."""
+    ours = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_TUNING}={tuning}"
+    return f"{ours},{JOB_LABEL}={names.mpijob_name(tuning)}"
+
+
 async def observe(cluster: Cluster, key: Key, body: Manifest, admitted: Mapping[str, Any]) -> Observation:
     tuning = Tuning.from_body(admitted)
     job_id = mpijob_id(key.name)
     job, pods = await asyncio.gather(
         cluster.get(MPIJOB, key.namespace, job_id.name),
-        cluster.list(POD, key.namespace, f"{names.LABEL_TUNING}={key.name}"),
+        cluster.list(POD, key.namespace, _pods_of(key.name)),
     )
     # Read after the MPIJob: a job seen finished has written all it had to, so no end of a search is missed.
     objects = await _existing(cluster, key, build.support_ids(key.name))

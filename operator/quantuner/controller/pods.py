@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-ROLE_LABEL = "training.kubeflow.org/job-role"  # set by mpi-operator
+# Set by mpi-operator.
+JOB_LABEL = "training.kubeflow.org/job-name"
+ROLE_LABEL = "training.kubeflow.org/job-role"
 
 # Waiting reasons of the kubelet, from its package `images` and `kuberuntime`.
 PULL_REASONS = {

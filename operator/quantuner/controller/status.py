@@ -23,6 +23,8 @@ def compose(o: Observation, verdict: Verdict, now: str) -> dict[str, Any]:
     """The whole status. `now` enters only where something changes."""
     if verdict.keep:
         return {**o.status, "observedGeneration": o.tuning.generation}
+    if verdict.unseen:
+        return _accepted(o.status, verdict.accepted, o.status.get("observedGeneration", 0), now)
     history = _with_failure(o, verdict, now)
     ref = {"name": names.result_configmap(o.tuning.name), "key": names.BEST_KEY}
     generation = o.tuning.generation
@@ -51,8 +53,11 @@ def _searched(o: Observation, history: History, ref: Mapping[str, str], *, searc
 
 def rejected(body: Manifest, stance: Stance, now: str) -> dict[str, Any]:
     """The status of a resource that cannot be read: whatever was known stays."""
-    generation = body["metadata"].get("generation", 0)
-    old = body.get("status", {})
+    return _accepted(body.get("status", {}), stance, body["metadata"].get("generation", 0), now)
+
+
+def _accepted(old: Mapping[str, Any], stance: Stance, generation: int, now: str) -> dict[str, Any]:
+    """The old status, but for one condition."""
     accepted = _as_condition(ConditionType.ACCEPTED, stance, generation, now)
     others = [c for c in old.get("conditions", ()) if c["type"] != ConditionType.ACCEPTED]
     conditions = [*merge(old.get("conditions", ()), [accepted]), *others]

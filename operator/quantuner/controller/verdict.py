@@ -56,6 +56,8 @@ class Verdict:
     """Found by the operator; the journal's own stand in the history."""
     keep: bool = False
     """The status stands as it is: the search is over, and its journal is no longer there to tell it again."""
+    unseen: bool = False
+    """The user's change counts as not seen yet, and the status stands but for `accepted`."""
     writes: tuple[Create | Merge, ...] = ()
     deletes: tuple[Delete, ...] = ()
     after: float = RESYNC_SECONDS

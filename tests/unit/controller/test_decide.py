@@ -53,6 +53,11 @@ FAILED_BEFORE = {"conditions": [condition("Failed", "ImagePullFailed", "no such 
 COMPLETE_BEFORE = {"phase": "Complete", "conditions": [condition("Complete", "TargetMet")]}
 
 
+def queued(name: str) -> dict[str, Any]:
+    body = resource()
+    return {**body, "metadata": {**body["metadata"], "labels": {"kueue.x-k8s.io/queue-name": name}}}
+
+
 @dataclass(frozen=True)
 class Case:
     seen: Observation
@@ -104,6 +109,21 @@ CASES = {
     "a queue holds the job back": Case(
         observation(mpijob=job(resource(), "Created", "Suspended"), history=history(trial(0))), "Starting",
         {"Running": "Queued"}, "a queue of Kueue",
+    ),
+    "it waits in a queue that the resource no longer names": Case(
+        observation(queued("team-a"), mpijob=job(queued("typo"), "Created", "Suspended"), history=history(trial(0))),
+        "Starting", {"Running": "WaitingForPods"}, "names another queue", deletes=True,
+    ),
+    "it waits in the queue that the resource names": Case(
+        observation(queued("team-a"), mpijob=job(queued("team-a"), "Created", "Suspended")), "Starting",
+        {"Running": "Queued"},
+    ),
+    "it was given a queue by a webhook": Case(
+        observation(mpijob=job(queued("default"), "Created", "Suspended")), "Starting", {"Running": "Queued"}
+    ),
+    "it was admitted by a queue that the resource no longer names: what runs is let run": Case(
+        observation(queued("team-a"), mpijob=job(queued("typo"), "Created", "Running"), pods=RUNNING_PODS), "Starting",
+        {"Running": "WaitingForPods"},
     ),
     "ranks search": Case(
         running(*RUNNING_PODS, history=history(trial(0))), "Running", {"Running": "Searching"}, "2 of 2 workers"

@@ -115,6 +115,34 @@ def test_suspending_a_failed_search_forgives_the_failure_and_keeps_what_was_told
     run(body)
 
 
+def test_an_answer_that_could_not_be_written_down_is_not_lost() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.round()
+        lines = [encode(r) for r in (launched(), told(0, 0.9), FAILURE)]
+        bench.server.find("configmaps", "digits-journal")["data"] = {line_key(i): x for i, x in enumerate(lines)}
+        await bench.round()
+        seen = bench.status["observedGeneration"]
+
+        tuning = bench.server.find("quantizationtunings", "digits")
+        tuning["metadata"]["generation"] += 2  # suspended, and going on, between two looks
+        bench.server.faults["PATCH", "configmaps"] = (403, "a policy says no")
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="a policy says no"):
+                await bench.round()
+        assert "a policy says no" in bench.condition("Accepted")["message"]
+        assert bench.condition("Failed")["reason"] == FAILURE.reason
+        assert bench.status["observedGeneration"] == seen
+
+        bench.server.faults.clear()
+        for _ in range(2):
+            await bench.round()
+        assert bench.condition("Failed")["status"] == "False"
+        assert bench.condition("Accepted")["status"] == "True"
+        assert bench.status["observedGeneration"] == seen + 2
+
+    run(body)
+
+
 def test_what_was_created_meanwhile_by_ourselves_is_success() -> None:
     async def body(bench: Bench) -> None:
         await bench.round()
