@@ -7,11 +7,13 @@ rights (test_chart_rbac.py), the CRD (test_chart_crd.py) and the alerts (test_ch
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quantuner.controller import settings
+from tests.chart import promtool as prometheus
 from tests.chart import values_table
 from tests.chart.helm import (
     CHART,
@@ -106,6 +108,8 @@ ACCOUNT = nested("serviceAccount.name", "sa")
 KEEP = {"helm.sh/resource-policy": "keep"}
 TOLERATION = {"key": "dedicated", "operator": "Equal", "value": "infra", "effect": "NoSchedule"}
 AFFINITY = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
+INTERVALS = ("metrics.podMonitor.interval", "metrics.serviceMonitor.interval")
+PATIENCES = ("metrics.prometheusRule.stalledAfter", "metrics.prometheusRule.startWithin")
 ENV = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]
 
 CASES = [
@@ -222,8 +226,12 @@ WRONG = {
     "log format": Wrong(nested("log.format", "xml"), r"'/log/format'.*'json'"),
     "port below 1024": Wrong(nested("metrics.port", 80), r"'/metrics/port'.*got 80, want 1,024"),
     "port as text": Wrong(nested("health.port", "8081"), r"'/health/port'.*want integer"),
-    "interval without unit": Wrong(nested("metrics.podMonitor.interval", "30"), r"'/metrics/podMonitor/interval'"),
     "alert without duration": Wrong(nested("metrics.prometheusRule.stalledAfter", ""), r"'/metrics/prometheusRule/"),
+    **{
+        f"{value} is {length}": Wrong(nested(value, length), f"'/{value.replace('.', '/')}'")
+        for value in (*INTERVALS, *PATIENCES)
+        for length in ("1m1h", "1h1h", "0s", "0h0m", "0", "1.5h", "-1h", "1h ", "1H", "5")
+    },
     "label that is no text": Wrong(nested("dashboard.labels", {"a": 1}), r"'/dashboard/labels/a'.*want string"),
     "switch as text": Wrong(nested("crds.enabled", "false"), r"'/crds/enabled'.*want boolean"),
     "unknown resource block": Wrong(nested("resources.limit", {}), r"'/resources'.*'limit' not allowed"),
@@ -245,6 +253,15 @@ WRONG = {
 def test_wrong_value_is_refused(helm: Helm, wrong: Wrong) -> None:
     with pytest.raises(RefusedError, match=wrong.says):
         helm.render(wrong.values)
+
+
+@pytest.mark.parametrize("length", ["1ms", "90m", "1h30m", "1h0m", "1y2w3d4h5m6s7ms"])
+def test_every_duration_of_prometheus_is_taken(helm: Helm, promtool: Path, length: str, tmp_path: Path) -> None:
+    rendered = helm.render(merged(RULE, POD_MONITOR, *(nested(value, length) for value in (*INTERVALS, *PATIENCES))))
+    rule = rendered.one("PrometheusRule")
+    assert rule is not None
+    prometheus.check(promtool, rule["spec"]["groups"], tmp_path)
+    assert interval("PodMonitor")(rendered) == length
 
 
 def test_values_of_a_parent_chart_are_let_in(helm: Helm) -> None:
