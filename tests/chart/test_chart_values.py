@@ -37,11 +37,11 @@ Look = Callable[[Rendered], Any]
 
 
 def at(kind: str, path: str, name: str | None = None) -> Look:
-    """What stands at a dotted path of the one object of this kind; numbers index lists."""
+    """What stands at a dotted path of the one object of this kind; numbers index lists, and a dot of a key is `\\.`."""
 
     def look(rendered: Rendered) -> Any:
         found: Any = rendered.one(kind, name)
-        for key in path.split("."):
+        for key in (key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path)):
             try:
                 found = found[int(key)] if isinstance(found, list) else found[key]
             except (KeyError, IndexError, TypeError):
@@ -65,7 +65,11 @@ def setting(name: str) -> Look:
 
 
 def label(kind: str, key: str) -> Look:
-    return at(kind, f"metadata.labels.{key}")
+    return at(kind, f"metadata.labels.{escaped(key)}")
+
+
+def escaped(key: str) -> str:
+    return key.replace(".", "\\.")
 
 
 def not_starting(path: str) -> Look:
@@ -105,6 +109,8 @@ SERVICE_MONITOR = nested("metrics.serviceMonitor.enabled", True)
 RULE = nested("metrics.prometheusRule.enabled", True)
 POLICY = nested("networkPolicy.enabled", True)
 ACCOUNT = nested("serviceAccount.name", "sa")
+# Keys that the chart has as well.
+CONTAINER, MANAGED = "kubectl.kubernetes.io/default-container", "app.kubernetes.io/managed-by"
 KEEP = {"helm.sh/resource-policy": "keep"}
 TOLERATION = {"key": "dedicated", "operator": "Equal", "value": "infra", "effect": "NoSchedule"}
 AFFINITY = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
@@ -149,16 +155,22 @@ CASES = [
     Case("metrics.podMonitor.enabled", True, present("PodMonitor"), True, False),
     Case("metrics.podMonitor.interval", "5s", interval("PodMonitor"), "5s", also=POD_MONITOR),
     Case("metrics.podMonitor.labels", {"by": "p"}, label("PodMonitor", "by"), "p", also=POD_MONITOR),
+    Case("metrics.podMonitor.labels", {MANAGED: "argo"}, label("PodMonitor", MANAGED), "argo", "Helm", POD_MONITOR),
     Case("metrics.serviceMonitor.enabled", True, present("ServiceMonitor"), True, False),
     Case("metrics.serviceMonitor.interval", "1m30s", interval("ServiceMonitor"), "1m30s", also=SERVICE_MONITOR),
     Case("metrics.serviceMonitor.labels", {"by": "p"}, label("ServiceMonitor", "by"), "p", also=SERVICE_MONITOR),
+    Case(
+        "metrics.serviceMonitor.labels", {MANAGED: "a"}, label("ServiceMonitor", MANAGED), "a", "Helm", SERVICE_MONITOR
+    ),
     Case("metrics.prometheusRule.enabled", True, present("PrometheusRule"), True, False),
     Case("metrics.prometheusRule.labels", {"by": "p"}, label("PrometheusRule", "by"), "p", also=RULE),
+    Case("metrics.prometheusRule.labels", {MANAGED: "argo"}, label("PrometheusRule", MANAGED), "argo", "Helm", RULE),
     Case("metrics.prometheusRule.startWithin", "2h", not_starting("for"), "2h", "30m", RULE),
     Case("metrics.prometheusRule.stalledAfter", "2d", stalled_offset, ["2d"], ["1h"], RULE),
     Case("dashboard.enabled", False, present("ConfigMap"), False, True),
     Case("dashboard.namespace", "monitoring", at("ConfigMap", "metadata.namespace"), "monitoring", NAMESPACE),
     Case("dashboard.labels", {"team": "ml"}, label("ConfigMap", "team"), "ml"),
+    Case("dashboard.labels", {MANAGED: "argo"}, label("ConfigMap", MANAGED), "argo", "Helm"),
     Case("dashboard.labels", {"grafana_dashboard": None}, label("ConfigMap", "grafana_dashboard"), ABSENT, "1"),
     Case("dashboard.annotations", {"a": "b"}, at("ConfigMap", "metadata.annotations"), {"a": "b"}),
     Case("networkPolicy.enabled", True, present("NetworkPolicy"), True, False),
@@ -171,7 +183,9 @@ CASES = [
     Case("affinity", AFFINITY, pod("spec.affinity"), AFFINITY),
     Case("priorityClassName", "high", pod("spec.priorityClassName"), "high"),
     Case("podAnnotations", {"note": "x"}, pod("metadata.annotations.note"), "x"),
+    Case("podAnnotations", {CONTAINER: "x"}, pod(f"metadata.annotations.{escaped(CONTAINER)}"), "x", "operator"),
     Case("podLabels", {"team": "ml"}, pod("metadata.labels.team"), "ml"),
+    Case("podLabels", {MANAGED: "argo"}, pod(f"metadata.labels.{escaped(MANAGED)}"), "argo", "Helm"),
     Case("podLabels", {"team": "ml"}, at("Deployment", "spec.selector.matchLabels.team"), ABSENT),
     Case("extraEnv", ENV, container("env"), ENV),
     Case("terminationGracePeriodSeconds", 0, pod("spec.terminationGracePeriodSeconds"), 0, 30),
@@ -245,6 +259,12 @@ WRONG = {
     "monitor without service": Wrong(
         merged(SERVICE_MONITOR, nested("metrics.service.enabled", False)), r"needs metrics\.service\.enabled"
     ),
+    **{
+        f"label of the pod that it is selected by: {key}": Wrong(
+            {"podLabels": {key: "x"}}, rf"podLabels\.{re.escape(key)}: .*find the pod.*take it out"
+        )
+        for key in ("app.kubernetes.io/name", "app.kubernetes.io/instance")
+    },
     "no account": Wrong(nested("serviceAccount.create", False), r"serviceAccount\.name: name the existing account"),
 }
 
