@@ -180,7 +180,7 @@ def test_operators_of_several_releases_are_chosen_by_their_namespace(
         'quantuner_queue_depth{namespace="quantuner",pod="quantuner-1"}': "3+0x40",
         'quantuner_queue_depth{namespace="quantuner-b",pod="quantuner-b-1"}': "5+0x40",
     }
-    firing = {"chosen": [{"exp_labels": {}, "exp_annotations": {}}]}
+    firing: dict[str, list[dict[str, Any]]] = {"chosen": [{"exp_labels": {}, "exp_annotations": {}}]}
     prometheus.expect(promtool, groups, series, 8, firing, tmp_path)
 
 
