@@ -14,6 +14,7 @@ DASHBOARD = CHART / "dashboards" / "quantuner.json"
 VARIABLES: Mapping[str, str] = {
     "namespace": ".+",
     "name": ".+",
+    "operator": ".*",
     "window": "5m",
     "__rate_interval": "5m",
     "__interval": "15s",

@@ -23,7 +23,18 @@ OPERATOR, TUNER = "registry.test/quantuner/operator", "registry.test/quantuner/t
 IMAGES: Object = {"image": {"repository": OPERATOR}, "tuner": {"image": {"repository": TUNER}}}
 
 # libyaml's loader where PyYAML has it: CRD and dashboard are long, and a hundred renderings are read.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_FASTEST):  # type: ignore[misc, valid-type]
+    """Refuses a key that stands twice, of which PyYAML and Helm would take the last and other tools none."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Object:
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{node.start_mark}: twice: {twice}"
+        found: Object = super().construct_mapping(node, deep)
+        return found
 
 
 class RefusedError(Exception):
@@ -85,7 +96,7 @@ class Helm:
     def render(self, values: Mapping[str, Any] | None = None, release: str = RELEASE) -> Rendered:
         """What `helm install` would send, for these values over the images' and the chart's own."""
         text = self._run("template", release, str(CHART), f"--namespace={NAMESPACE}", values=values)
-        return Rendered(tuple(o for o in yaml.load_all(text, _LOADER) if o is not None))
+        return Rendered(tuple(o for o in yaml.load_all(text, _Loader) if o is not None))
 
     def notes(self, values: Mapping[str, Any] | None = None) -> str:
         """What a person reads after `helm install`."""

@@ -20,15 +20,26 @@ from tests.chart.promtool import PER_MINUTE, Groups
 SEARCH = 'namespace="team-a",name="digits"'
 OTHER_POD = f'{SEARCH},pod="restarted"'
 POD = f"{NAME}-5d8f7c9b64-x7k2p"
-# What a PodMonitor adds to the series of this release's operator, and of others in the same Prometheus.
-OWN = f'namespace="{NAMESPACE}",pod="{POD}"'
+NEXT_POD = f"{NAME}-5d8f7c9b64-abcde"
+
+
+def scraped(pod: str, address: str) -> str:
+    """What a PodMonitor adds to every series of a pod."""
+    return f'pod="{pod}",container="operator",instance="{address}:8080",job="{NAMESPACE}/{NAME}"'
+
+
+# What it adds to the series of this release's operator, and of others in the same Prometheus.
+OWN = f'namespace="{NAMESPACE}",{scraped(POD, "10.0.0.1")}'
+NEXT = f'namespace="{NAMESPACE}",{scraped(NEXT_POD, "10.0.0.2")}'  # after this release's operator has got another pod
+SEARCH_BEFORE, SEARCH_AFTER = f"{SEARCH},{scraped(POD, '10.0.0.1')}", f"{SEARCH},{scraped(NEXT_POD, '10.0.0.2')}"
 OTHER = f'namespace="elsewhere",pod="{POD}"'  # a release of the same name
 BESIDE = f'namespace="{NAMESPACE}",pod="{NAME}-b-5d8f7c9b64-x7k2p"'  # a release whose name goes on
 HOUR = 60 * PER_MINUTE
-DOWN, ERRORS, QUEUE = "QuantunerOperatorDown", "QuantunerReconcileErrors", "QuantunerQueueNotDrained"
+DOWN, RESTARTS = "QuantunerOperatorDown", "QuantunerOperatorRestarts"
+ERRORS, QUEUE = "QuantunerReconcileErrors", "QuantunerQueueNotDrained"
 NAMESPACE_ALERT = "QuantunerNamespaceNotServed"
 FAILED, NOT_STARTING, STALLED = "QuantunerSearchFailed", "QuantunerSearchNotStarting", "QuantunerSearchStalled"
-ALERTS = [DOWN, ERRORS, QUEUE, NAMESPACE_ALERT, FAILED, NOT_STARTING, STALLED]
+ALERTS = [DOWN, RESTARTS, ERRORS, QUEUE, NAMESPACE_ALERT, FAILED, NOT_STARTING, STALLED]
 SEARCH_LABELS = {"namespace": "team-a", "name": "digits"}
 OPERATOR_LABELS = {"namespace": NAMESPACE, "deployment": NAME}
 
@@ -39,6 +50,14 @@ def steady(value: int, samples: int) -> str:
 
 def queue(values: str, labels: str = OWN) -> Mapping[str, str]:
     return {f"quantuner_queue_depth{{{labels}}}": values}
+
+
+def waits(values: str, labels: str = OWN) -> Mapping[str, str]:
+    return {f"quantuner_queue_longest_wait_seconds{{{labels}}}": values}
+
+
+def reconciled(values: str, labels: str = OWN) -> Mapping[str, str]:
+    return {f"quantuner_reconcile_duration_seconds_count{{{labels}}}": values}
 
 
 def unwatched(values: str, labels: str = OWN) -> Mapping[str, str]:
@@ -100,6 +119,60 @@ CASES = {
         series=queue(f"{steady(0, 40)} _x16 {steady(0, 40)}"),
         minutes=15,
     ),
+    "operator crashes after a minute, again and again": Case(
+        alert=RESTARTS,
+        series=queue("0+0x3 stale _x19 " * 30),
+        minutes=60,
+        fires="The Quantuner operator starts again and again",
+    ),
+    "operator crashes after a minute, for hours": Case(
+        alert=RESTARTS,
+        series=queue("0+0x3 stale _x19 " * 60),
+        minutes=300,
+        fires="The Quantuner operator starts again and again",
+    ),
+    "operator crashes every ten minutes, and is back at the next scrape": Case(
+        alert=RESTARTS,
+        series={**queue(steady(0, 2 * HOUR)), **reconciled("3+2x39 " * 12)},
+        minutes=100,
+        fires="The Quantuner operator starts again and again",
+    ),
+    "operator crashed again and again until an hour ago": Case(
+        alert=RESTARTS,
+        series=queue("0+0x3 stale _x19 " * 10 + steady(0, 2 * HOUR)),
+        minutes=125,
+    ),
+    "operator installed": Case(alert=RESTARTS, series=queue(f"_x40 {steady(0, HOUR)}"), minutes=30),
+    "operator rolled out": Case(
+        alert=RESTARTS,
+        series={
+            **queue("0+0x100 stale"),
+            **queue("_x105 0+0x200", NEXT),
+            **reconciled("3+2x100 stale"),
+            **reconciled("_x105 3+2x200", NEXT),
+        },
+        minutes=60,
+    ),
+    "node of the operator drained": Case(
+        alert=RESTARTS,
+        series={
+            **queue("0+0x100 stale"),
+            **queue("_x120 0+0x200", NEXT),
+            **reconciled("3+2x100 stale"),
+            **reconciled("_x120 3+2x200", NEXT),
+        },
+        minutes=60,
+    ),
+    "others crash again and again": Case(
+        alert=RESTARTS,
+        series={
+            **queue(steady(0, HOUR)),
+            **queue("0+0x3 stale _x19 " * 10, OTHER),
+            **queue("0+0x3 stale _x19 " * 10, BESIDE),
+            **reconciled("3+2x9 " * 24, OTHER),
+        },
+        minutes=60,
+    ),
     "every third reconcile fails": Case(
         alert=ERRORS,
         series=results("0+2x240", "0+1x240"),
@@ -127,22 +200,38 @@ CASES = {
     ),
     "one conflict in fifty": Case(alert=ERRORS, series=results("0+49x240", "0+1x240"), minutes=30),
     "nothing to do": Case(alert=ERRORS, series=results("7+0x240", "0+0x240"), minutes=30),
-    "queue grows": Case(
+    "every resource waits for minutes, as many as ever": Case(
         alert=QUEUE,
-        series=queue("1+1x240"),
+        series={**waits(steady(200, HOUR)), **queue(steady(190, HOUR))},
         minutes=45,
         fires="The Quantuner operator does not keep up",
     ),
-    "queue long but shrinking": Case(alert=QUEUE, series=queue("2000-1x240"), minutes=45),
-    "queue grows and is drained again": Case(alert=QUEUE, series=queue("0+1x30 " * 8), minutes=45),
-    "others' queues grow": Case(
+    "waits get longer": Case(
         alert=QUEUE,
-        series={**queue("0+0x240"), **queue("1+1x240", OTHER), **queue("1+1x240", BESIDE)},
+        series=waits("1+1x240"),
+        minutes=45,
+        fires="The Quantuner operator does not keep up",
+    ),
+    "queue long after a start, and drained": Case(
+        alert=QUEUE, series={**waits("0+15x20 0+0x220"), **queue("2000-100x20 0+0x220")}, minutes=12
+    ),
+    "queue never empty, nobody waits for long": Case(
+        alert=QUEUE, series={**waits(steady(3, HOUR)), **queue("1+1x240")}, minutes=45
+    ),
+    "others' resources wait": Case(
+        alert=QUEUE,
+        series={**waits("0+0x240"), **waits(steady(200, HOUR), OTHER), **waits(steady(200, HOUR), BESIDE)},
         minutes=45,
     ),
     "a given namespace was deleted": Case(
         alert=NAMESPACE_ALERT,
         series=unwatched(steady(1, HOUR)),
+        minutes=30,
+        fires="The Quantuner operator does not serve all of its namespaces",
+    ),
+    "a given namespace was deleted, operator restarted since": Case(
+        alert=NAMESPACE_ALERT,
+        series={**unwatched("1+0x60 stale"), **unwatched("_x64 1+0x200", NEXT)},
         minutes=30,
         fires="The Quantuner operator does not serve all of its namespaces",
     ),
@@ -167,6 +256,21 @@ CASES = {
     "failed, in a namespace of another release": Case(
         alert=FAILED, series=search("Failed", "5+0x720"), minutes=5, values=SERVES_OTHERS
     ),
+    **{
+        f"failed, {when} the operator has got another pod": Case(
+            alert=FAILED,
+            series={
+                f'quantuner_phase{{{SEARCH_BEFORE},phase="Failed"}}': "1+0x40 stale",
+                f'quantuner_phase{{{SEARCH_AFTER},phase="Failed"}}': "_x46 1+0x200",
+            },
+            minutes=minutes,
+            fires="Search team-a/digits failed",
+        )
+        for when, minutes in {"before": 9, "while": 11, "after": 20}.items()
+    },
+    "failed, then deleted": Case(
+        alert=FAILED, series={f'quantuner_phase{{{SEARCH_BEFORE},phase="Failed"}}': "1+0x40 stale"}, minutes=16
+    ),
     "complete": Case(alert=FAILED, series=search("Complete", "5+0x720"), minutes=5),
     "pods pending": Case(
         alert=NOT_STARTING,
@@ -176,6 +280,15 @@ CASES = {
     ),
     "pods pending, in a namespace of another release": Case(
         alert=NOT_STARTING, series=search("Starting", "0+0x720"), minutes=31, values=SERVES_OTHERS
+    ),
+    "pods pending, of two pods of the operator the old one not yet forgotten": Case(
+        alert=NOT_STARTING,
+        series={
+            f'quantuner_phase{{{SEARCH_BEFORE},phase="Pending"}}': "1+0x124",
+            f'quantuner_phase{{{SEARCH_AFTER},phase="Pending"}}': "_x125 1+0x200",
+        },
+        minutes=33,
+        fires="Search team-a/digits does not start",
     ),
     "pods starting": Case(alert=NOT_STARTING, series=search("Starting", "0+0x720"), minutes=20),
     "accepted, then starting, never running": Case(
@@ -268,11 +381,7 @@ def test_prometheus_takes_the_rules(promtool: Path, groups: Groups, tmp_path: Pa
 def test_alert(promtool: Path, helm: Helm, case: Case, tmp_path: Path) -> None:
     # An alert is about a search, or about the operator of one release.
     about = SEARCH_LABELS if "Search" in case.alert else OPERATOR_LABELS
-    if case.alert == FAILED:
-        about = {**about, "phase": "Failed"}
-    if case.alert in (QUEUE, NAMESPACE_ALERT):
-        about = {**about, "pod": POD}
-    severity = "critical" if case.alert == DOWN else "warning"
+    severity = "critical" if case.alert in (DOWN, RESTARTS) else "warning"
     expected = [{"exp_labels": {**about, "severity": severity}, "exp_annotations": {"summary": case.fires}}]
     firing = {case.alert: expected if case.fires else []}
     alert = only(rendered(helm, case.values), case.alert)
@@ -288,6 +397,21 @@ def test_pods_of_a_long_name_are_known_as_well(promtool: Path, helm: Helm, lette
     pod = f"{deployment['metadata']['name']}-5d8f7c9b64-"[:58] + "x7k2p"
     series = queue(steady(0, HOUR), f'namespace="{NAMESPACE}",pod="{pod}"')
     prometheus.expect(promtool, only(rendered(helm, {}, release), DOWN), series, 30, {DOWN: []}, tmp_path)
+
+
+def test_a_crash_loop_is_reported_though_the_operator_is_never_down(
+    promtool: Path, groups: Groups, tmp_path: Path
+) -> None:
+    series = queue("0+0x3 stale _x19 " * 60)
+    prometheus.expect(promtool, only(groups, DOWN), series, 300, {DOWN: []}, tmp_path)
+    fires = {
+        "exp_labels": {**OPERATOR_LABELS, "severity": "critical"},
+        "exp_annotations": {"summary": "The Quantuner operator starts again and again"},
+    }
+    for minutes in (30, 120, 300):  # whether it is there at that time or not
+        for later in (0, 3):
+            alert = only(groups, RESTARTS)
+            prometheus.expect(promtool, alert, series, minutes + later, {RESTARTS: [fires]}, tmp_path)
 
 
 def test_every_alert_is_tried_firing_and_quiet(rules: list[dict[str, Any]]) -> None:

@@ -101,6 +101,32 @@ def test_release_with_a_digit_first_is_refused_unless_its_objects_have_another_n
     assert service["metadata"]["name"] == "second-metrics"
 
 
+@pytest.mark.parametrize("word", ["true", "null", "yes", "e1", "123", "1e3"])
+def test_names_that_yaml_takes_for_something_else_stay_text(helm: Helm, word: str) -> None:
+    """Each is a fine name of a namespace, an account or a release."""
+    letters = word if word[0].isalpha() else "quantuner"
+    values = merged(
+        EVERYTHING,
+        {"fullnameOverride": letters, "nameOverride": word, "priorityClassName": word, "watchNamespaces": [word]},
+        nested("serviceAccount.name", word),
+        nested("dashboard.namespace", word),
+    )
+    rendered = helm.render(values, word)
+    for o in rendered:
+        metadata = o["metadata"]
+        texts = [metadata["name"], metadata.get("namespace", ""), *metadata["labels"].values()]
+        texts += [text for subject in o.get("subjects", []) for text in subject.values()]
+        assert all(isinstance(text, str) for text in texts), o
+    deployment = rendered.one("Deployment")
+    assert deployment is not None
+    assert deployment["spec"]["selector"]["matchLabels"] == {
+        "app.kubernetes.io/name": word,
+        "app.kubernetes.io/instance": word,
+    }
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == pod["priorityClassName"] == word
+
+
 def test_release_that_is_called_like_the_chart_does_not_repeat_it(helm: Helm) -> None:
     deployment = helm.render(release="quantuner").one("Deployment")
     assert deployment is not None

@@ -7,11 +7,13 @@ rights (test_chart_rbac.py), the CRD (test_chart_crd.py) and the alerts (test_ch
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quantuner.controller import settings
+from tests.chart import promtool as prometheus
 from tests.chart import values_table
 from tests.chart.helm import (
     CHART,
@@ -35,11 +37,11 @@ Look = Callable[[Rendered], Any]
 
 
 def at(kind: str, path: str, name: str | None = None) -> Look:
-    """What stands at a dotted path of the one object of this kind; numbers index lists."""
+    """What stands at a dotted path of the one object of this kind; numbers index lists, and a dot of a key is `\\.`."""
 
     def look(rendered: Rendered) -> Any:
         found: Any = rendered.one(kind, name)
-        for key in path.split("."):
+        for key in (key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path)):
             try:
                 found = found[int(key)] if isinstance(found, list) else found[key]
             except (KeyError, IndexError, TypeError):
@@ -63,7 +65,11 @@ def setting(name: str) -> Look:
 
 
 def label(kind: str, key: str) -> Look:
-    return at(kind, f"metadata.labels.{key}")
+    return at(kind, f"metadata.labels.{escaped(key)}")
+
+
+def escaped(key: str) -> str:
+    return key.replace(".", "\\.")
 
 
 def not_starting(path: str) -> Look:
@@ -103,9 +109,13 @@ SERVICE_MONITOR = nested("metrics.serviceMonitor.enabled", True)
 RULE = nested("metrics.prometheusRule.enabled", True)
 POLICY = nested("networkPolicy.enabled", True)
 ACCOUNT = nested("serviceAccount.name", "sa")
+# Keys that the chart has as well.
+CONTAINER, MANAGED = "kubectl.kubernetes.io/default-container", "app.kubernetes.io/managed-by"
 KEEP = {"helm.sh/resource-policy": "keep"}
 TOLERATION = {"key": "dedicated", "operator": "Equal", "value": "infra", "effect": "NoSchedule"}
 AFFINITY = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
+INTERVALS = ("metrics.podMonitor.interval", "metrics.serviceMonitor.interval")
+PATIENCES = ("metrics.prometheusRule.stalledAfter", "metrics.prometheusRule.startWithin")
 ENV = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]
 
 CASES = [
@@ -145,16 +155,22 @@ CASES = [
     Case("metrics.podMonitor.enabled", True, present("PodMonitor"), True, False),
     Case("metrics.podMonitor.interval", "5s", interval("PodMonitor"), "5s", also=POD_MONITOR),
     Case("metrics.podMonitor.labels", {"by": "p"}, label("PodMonitor", "by"), "p", also=POD_MONITOR),
+    Case("metrics.podMonitor.labels", {MANAGED: "argo"}, label("PodMonitor", MANAGED), "argo", "Helm", POD_MONITOR),
     Case("metrics.serviceMonitor.enabled", True, present("ServiceMonitor"), True, False),
     Case("metrics.serviceMonitor.interval", "1m30s", interval("ServiceMonitor"), "1m30s", also=SERVICE_MONITOR),
     Case("metrics.serviceMonitor.labels", {"by": "p"}, label("ServiceMonitor", "by"), "p", also=SERVICE_MONITOR),
+    Case(
+        "metrics.serviceMonitor.labels", {MANAGED: "a"}, label("ServiceMonitor", MANAGED), "a", "Helm", SERVICE_MONITOR
+    ),
     Case("metrics.prometheusRule.enabled", True, present("PrometheusRule"), True, False),
     Case("metrics.prometheusRule.labels", {"by": "p"}, label("PrometheusRule", "by"), "p", also=RULE),
+    Case("metrics.prometheusRule.labels", {MANAGED: "argo"}, label("PrometheusRule", MANAGED), "argo", "Helm", RULE),
     Case("metrics.prometheusRule.startWithin", "2h", not_starting("for"), "2h", "30m", RULE),
     Case("metrics.prometheusRule.stalledAfter", "2d", stalled_offset, ["2d"], ["1h"], RULE),
     Case("dashboard.enabled", False, present("ConfigMap"), False, True),
     Case("dashboard.namespace", "monitoring", at("ConfigMap", "metadata.namespace"), "monitoring", NAMESPACE),
     Case("dashboard.labels", {"team": "ml"}, label("ConfigMap", "team"), "ml"),
+    Case("dashboard.labels", {MANAGED: "argo"}, label("ConfigMap", MANAGED), "argo", "Helm"),
     Case("dashboard.labels", {"grafana_dashboard": None}, label("ConfigMap", "grafana_dashboard"), ABSENT, "1"),
     Case("dashboard.annotations", {"a": "b"}, at("ConfigMap", "metadata.annotations"), {"a": "b"}),
     Case("networkPolicy.enabled", True, present("NetworkPolicy"), True, False),
@@ -167,7 +183,9 @@ CASES = [
     Case("affinity", AFFINITY, pod("spec.affinity"), AFFINITY),
     Case("priorityClassName", "high", pod("spec.priorityClassName"), "high"),
     Case("podAnnotations", {"note": "x"}, pod("metadata.annotations.note"), "x"),
+    Case("podAnnotations", {CONTAINER: "x"}, pod(f"metadata.annotations.{escaped(CONTAINER)}"), "x", "operator"),
     Case("podLabels", {"team": "ml"}, pod("metadata.labels.team"), "ml"),
+    Case("podLabels", {MANAGED: "argo"}, pod(f"metadata.labels.{escaped(MANAGED)}"), "argo", "Helm"),
     Case("podLabels", {"team": "ml"}, at("Deployment", "spec.selector.matchLabels.team"), ABSENT),
     Case("extraEnv", ENV, container("env"), ENV),
     Case("terminationGracePeriodSeconds", 0, pod("spec.terminationGracePeriodSeconds"), 0, 30),
@@ -222,8 +240,12 @@ WRONG = {
     "log format": Wrong(nested("log.format", "xml"), r"'/log/format'.*'json'"),
     "port below 1024": Wrong(nested("metrics.port", 80), r"'/metrics/port'.*got 80, want 1,024"),
     "port as text": Wrong(nested("health.port", "8081"), r"'/health/port'.*want integer"),
-    "interval without unit": Wrong(nested("metrics.podMonitor.interval", "30"), r"'/metrics/podMonitor/interval'"),
     "alert without duration": Wrong(nested("metrics.prometheusRule.stalledAfter", ""), r"'/metrics/prometheusRule/"),
+    **{
+        f"{value} is {length}": Wrong(nested(value, length), f"'/{value.replace('.', '/')}'")
+        for value in (*INTERVALS, *PATIENCES)
+        for length in ("1m1h", "1h1h", "0s", "0h0m", "0", "1.5h", "-1h", "1h ", "1H", "5")
+    },
     "label that is no text": Wrong(nested("dashboard.labels", {"a": 1}), r"'/dashboard/labels/a'.*want string"),
     "switch as text": Wrong(nested("crds.enabled", "false"), r"'/crds/enabled'.*want boolean"),
     "unknown resource block": Wrong(nested("resources.limit", {}), r"'/resources'.*'limit' not allowed"),
@@ -237,6 +259,12 @@ WRONG = {
     "monitor without service": Wrong(
         merged(SERVICE_MONITOR, nested("metrics.service.enabled", False)), r"needs metrics\.service\.enabled"
     ),
+    **{
+        f"label of the pod that it is selected by: {key}": Wrong(
+            {"podLabels": {key: "x"}}, rf"podLabels\.{re.escape(key)}: .*find the pod.*take it out"
+        )
+        for key in ("app.kubernetes.io/name", "app.kubernetes.io/instance")
+    },
     "no account": Wrong(nested("serviceAccount.create", False), r"serviceAccount\.name: name the existing account"),
 }
 
@@ -245,6 +273,15 @@ WRONG = {
 def test_wrong_value_is_refused(helm: Helm, wrong: Wrong) -> None:
     with pytest.raises(RefusedError, match=wrong.says):
         helm.render(wrong.values)
+
+
+@pytest.mark.parametrize("length", ["1ms", "90m", "1h30m", "1h0m", "1y2w3d4h5m6s7ms"])
+def test_every_duration_of_prometheus_is_taken(helm: Helm, promtool: Path, length: str, tmp_path: Path) -> None:
+    rendered = helm.render(merged(RULE, POD_MONITOR, *(nested(value, length) for value in (*INTERVALS, *PATIENCES))))
+    rule = rendered.one("PrometheusRule")
+    assert rule is not None
+    prometheus.check(promtool, rule["spec"]["groups"], tmp_path)
+    assert interval("PodMonitor")(rendered) == length
 
 
 def test_values_of_a_parent_chart_are_let_in(helm: Helm) -> None:

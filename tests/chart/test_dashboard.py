@@ -60,6 +60,7 @@ AFTER_ONE_SEARCH: Mapping[str, str] = {
     **histogram("quantuner_reconcile_duration_seconds", "", dict(zip(BUCKETS, (2, 3, 3, 3, 3), strict=True))),
     'quantuner_api_requests_total{verb="GET",code="200"}': "0+30x40",
     "quantuner_queue_depth": "0+0x40",
+    "quantuner_queue_longest_wait_seconds": "0+0x40",
     "quantuner_namespaces_unwatched": "0+0x40",
 }
 
@@ -135,8 +136,12 @@ def test_dashboard_can_be_imported_anywhere(dashboard: dict[str, Any], panels: l
 
 def test_variables(dashboard: dict[str, Any]) -> None:
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
-    assert list(variables) == ["datasource", "namespace", "name", "window"]
+    assert list(variables) == ["datasource", "namespace", "name", "operator", "window"]
     assert variables["datasource"]["type"] == "datasource"
+    assert variables["operator"]["definition"] == "label_values(quantuner_queue_depth, namespace)"
+    # Not .+, which leaves out series without the label, as another scrape than a PodMonitor's gives.
+    assert variables["operator"]["allValue"] == grafana.VARIABLES["operator"] == ".*"
+    assert variables["operator"]["current"]["value"] == ["$__all"]
     assert variables["name"]["definition"] == 'label_values(quantuner_phase{namespace=~"$namespace"}, name)'
 
 
@@ -155,12 +160,28 @@ def test_panels_explain_themselves(panels: list[dict[str, Any]]) -> None:
     assert len(titles) == len(set(titles))
 
 
-def test_panels_of_searches_are_selected_by_the_variables(panels: list[dict[str, Any]]) -> None:
-    own = {name for name in metric_names() if not re.search("reconcile|api_requests|queue|namespaces", name)}
+def test_panels_are_selected_by_the_variables(panels: list[dict[str, Any]]) -> None:
+    of_operator = {name for name in metric_names() if re.search("reconcile|api_requests|queue|namespaces", name)}
     for panel in panels:
         for target in panel["targets"]:
             for name, selector in re.findall(r"\b(quantuner_\w+)(\{[^}]*\})?", target["expr"]):
-                assert name not in own or 'namespace=~"$namespace"' in selector, panel["title"]
+                variable = "operator" if name in of_operator else "namespace"
+                assert f'namespace=~"${variable}"' in selector, panel["title"]
+
+
+@pytest.mark.parametrize(("chosen", "waiting"), [("quantuner", 3), ("quantuner-b", 5), ("quantuner|quantuner-b", 8)])
+def test_operators_of_several_releases_are_chosen_by_their_namespace(
+    promtool: Path, dashboard: dict[str, Any], chosen: str, waiting: int, tmp_path: Path
+) -> None:
+    found = grafana.queries(dashboard, {**grafana.VARIABLES, "operator": chosen})
+    (query,) = (query for query in found if query.title == "Queue depth")
+    groups = [{"name": "queries", "rules": [{"alert": "chosen", "expr": f"({query.expr}) == {waiting}"}]}]
+    series = {
+        'quantuner_queue_depth{namespace="quantuner",pod="quantuner-1"}': "3+0x40",
+        'quantuner_queue_depth{namespace="quantuner-b",pod="quantuner-b-1"}': "5+0x40",
+    }
+    firing: dict[str, list[dict[str, Any]]] = {"chosen": [{"exp_labels": {}, "exp_annotations": {}}]}
+    prometheus.expect(promtool, groups, series, 8, firing, tmp_path)
 
 
 def test_ids_and_places_do_not_collide(dashboard: dict[str, Any]) -> None:

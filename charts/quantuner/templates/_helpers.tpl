@@ -20,8 +20,8 @@ begins with a letter and has no dot, where a release's may have both.
 {{- end }}
 
 {{- define "quantuner.selector" -}}
-app.kubernetes.io/name: {{ include "quantuner.chartName" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "quantuner.chartName" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "quantuner.labels" -}}
@@ -29,6 +29,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- /* The labels of an object, with a user's own over them, from (dict "root" $ "labels" LABELS): each key once. */}}
+{{- define "quantuner.labelsAnd" -}}
+{{- merge (dict) (default (dict) .labels) (include "quantuner.labels" .root | fromYaml) | toYaml }}
 {{- end }}
 
 {{- define "quantuner.serviceAccount" -}}
