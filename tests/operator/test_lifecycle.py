@@ -339,10 +339,10 @@ def test_what_the_api_server_refuses_is_a_failure_with_its_words(kube: Kube, ope
     assert not kube.items("mpijobs")
 
 
-@pytest.mark.parametrize("levels", [1_500, 9_000])
 def test_what_is_nested_too_deep_is_invalid_and_keeps_nobody_else_waiting(
-    kube: Kube, operator: OperatorProcess, levels: int
+    kube: Kube, operator: OperatorProcess
 ) -> None:
+    levels = 1_500  # more than Python reads by itself
     body = {**resource(task={"entrypoint": "task:make", "args": {"a": "@"}}), "metadata": {"name": "deep"}}
     # Not by way of Python's own JSON, here as in what is asked below.
     kube.run("create", "-f", "-", stdin=json.dumps(body).replace('"@"', "[" * levels + "]" * levels))
