@@ -365,6 +365,43 @@ def test_what_the_api_server_refuses_is_a_failure_with_its_words(kube: Kube, ope
     assert not kube.items("mpijobs")
 
 
+def test_what_is_nested_too_deep_is_invalid_and_keeps_nobody_else_waiting(
+    kube: Kube, operator: OperatorProcess
+) -> None:
+    levels = 1_500  # more than Python reads by itself
+    body = {**resource(task={"entrypoint": "task:make", "args": {"a": "@"}}), "metadata": {"name": "deep"}}
+    # Not by way of Python's own JSON, here as in what is asked below.
+    kube.run("create", "-f", "-", stdin=json.dumps(body).replace('"@"', "[" * levels + "]" * levels))
+
+    def accepted(field: str) -> str:
+        path = f"{{.status.conditions[?(@.type=='Accepted')].{field}}}"
+        return kube.run("get", "qtune", "deep", "-o", f"jsonpath={path}")
+
+    eventually(lambda: accepted("reason") == "Invalid", "the deep one is refused")
+    assert "spec.task.args: holds objects and lists more than 50 deep" in accepted("message")
+    operator.kill()  # what is there already comes by another way than what is added
+    operator.wait()
+    operator.start()
+    kube.apply(resource())
+    await_job(kube)
+    assert operator.is_running()
+    assert "Traceback" not in operator.log()
+
+
+def test_a_line_of_a_journal_that_is_no_record_costs_no_other_search_its_metrics(
+    kube: Kube, operator: OperatorProcess
+) -> None:
+    other = {**resource(suspend=True), "metadata": {"name": "other"}}
+    kube.apply(resource(), other)
+    await_job(kube)
+    line = encode(trial(0, 0.98)).replace('"seconds":0.5', '"seconds":"x"')
+    data = {line_key(0): encode(launched()), line_key(1): line}
+    kube.run("patch", "configmap", f"{NAME}-journal", "--type=merge", "-p", json.dumps({"data": data}))
+    body = await_tuning(kube, is_true("Failed"), "failed")
+    assert "seconds must be a finite number" in condition(body, "Failed")["message"]
+    eventually(lambda: 'name="other",phase="Suspended"} 1.0' in operator.metrics(), "the other one is scraped")
+
+
 def test_a_clash_of_the_template_is_said(kube: Kube, operator: OperatorProcess) -> None:
     kube.apply(resource(template={"env": [{"name": "PRTE_MCA_plm_ssh_args", "value": "-p 1"}]}))
     body = await_tuning(kube, is_true("Failed"), "failed")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ from typing import Any
 
 from quantuner.api import names
 from quantuner.api.errors import JournalError
+from quantuner.api.kinds import Kind, kind_of
 
 FORMAT = 1
 HOSTS_LIMIT = 32  # hosts that a launch names: a wide search must not fill its journal by relaunching
@@ -168,7 +170,7 @@ class Failed:
 Record = Launched | Trial | Finished | Failed
 _OPS: dict[str, type[Record]] = {"launch": Launched, "trial": Trial, "finish": Finished, "fail": Failed}
 _NAMES = {cls: op for op, cls in _OPS.items()}
-_FIELDS = {op: {field.name for field in dataclasses.fields(cls)} for op, cls in _OPS.items()}
+_FIELDS = {op: {f.name: kind_of(str(f.type)) for f in dataclasses.fields(cls)} for op, cls in _OPS.items()}
 
 
 def fitting(text: str, limit: int) -> str:
@@ -216,17 +218,29 @@ def decode(line: str) -> Record:
     try:
         body: dict[str, Any] = json.loads(line)
         version, op = body.pop("v"), body.pop("op")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise JournalError(f"a journal line must be a JSON object with v and op, not {line[:80]!r}") from error
     if version != FORMAT or not isinstance(op, str) or op not in _OPS:
         raise JournalError(
-            f"this version reads journal format {FORMAT} with {', '.join(_OPS)}; found v={version!r} op={op!r}. "
+            f"this version reads journal format {FORMAT} with {', '.join(_OPS)}; found v={reprlib.repr(version)} "
+            f"op={reprlib.repr(op)}. "
             "Continue the search with the version that wrote it, or start a new one"
         )
     try:
-        return _record(op, {name: value for name, value in body.items() if name in _FIELDS[op]})
+        return _record(op, _known(body, _FIELDS[op]))
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"a {op} record with wrong fields ({error}): {line[:80]!r}") from error
+
+
+def _known(body: dict[str, Any], fields: Mapping[str, Kind]) -> dict[str, Any]:
+    """The fields that this version knows. Raises `ValueError` for one that holds something else than it should."""
+    known = {}
+    for name, value in body.items():
+        if name in fields:
+            if not fields[name].holds(value):
+                raise ValueError(f"{name} must be {fields[name].name}, not {reprlib.repr(value)}")
+            known[name] = value
+    return known
 
 
 def _record(op: str, body: dict[str, Any]) -> Record:

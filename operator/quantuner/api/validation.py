@@ -17,6 +17,7 @@ import jsonschema
 import yaml
 
 from quantuner.api import names
+from quantuner.api.bounds import outgrown
 from quantuner.api.errors import InvalidResourceError, Problem
 from quantuner.api.spec import is_tuning, manifest_kind
 
@@ -39,6 +40,8 @@ def admit(body: Any) -> dict[str, Any]:
     if not is_tuning(body):
         expected = f"{names.API_VERSION} {names.KIND}"
         raise InvalidResourceError([Problem("kind", f"must be {expected}, not {manifest_kind(body)}")])
+    if (too_large := outgrown(body)) is not None:  # first: all that follows recurses
+        raise InvalidResourceError([too_large])
     problems = [*_not_json(body, ""), *_name_problems(body)]
     if problems:  # what never reaches the schema: a request is JSON, and its path has the name
         raise InvalidResourceError(problems)
@@ -66,6 +69,8 @@ def _not_json(value: Any, path: str) -> Iterator[Problem]:
             yield from _not_json(item, f"{path}[{i}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(path, f"{value} must be a finite number")
+    elif type(value) is int and not -(2**63) <= value < 2**63:  # an API server's numbers, and those of its rules
+        yield Problem(path, "must be an integer of 64 bits; write it as a float, or put it in quotes")
     elif not isinstance(value, (str, int, float, type(None))):
         yield Problem(path, f"must be JSON, which has no {type(value).__name__}; put {value} in quotes")
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from quantuner import __version__
+from quantuner.api.bounds import DEPTH_LIMIT
 from quantuner.api.errors import InvalidResourceError, QuantunerError
 from quantuner.api.validation import admit
 from quantuner.cli.local import run
@@ -94,12 +95,16 @@ def _dispatch(args: argparse.Namespace, console: Console) -> int:
 
 
 def read_manifest(path: Path) -> object:
-    """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one."""
+    """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one, or it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:  # not its text alone: what is wrong is told with the file's name
             documents = [d for d in yaml.safe_load_all(file) if d is not None]
     except UnicodeDecodeError as error:
         raise QuantunerError(f"{path} is no UTF-8 ({error}); save it in that encoding") from error
+    except RecursionError as error:
+        raise QuantunerError(
+            f"{path} holds objects and lists too deep in each other to be read; nest at most {DEPTH_LIMIT}"
+        ) from error
     if len(documents) != 1:
         raise QuantunerError(f"{path} holds {len(documents)} documents; give a file with one QuantizationTuning")
     return documents[0]

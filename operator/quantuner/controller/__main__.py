@@ -18,12 +18,18 @@ from quantuner.controller.settings import Settings, parse
 
 logger = logging.getLogger("quantuner.controller")
 
+# An API server takes resources nested 10,000 deep. One that Python refuses to read ends the watch, and so the operator
+# of all tenants, at each start anew. JSON of any depth up to this limit was read, written and compared in the 8 MiB
+# of stack that a main thread has; at 30,000 the process dies. The rest of the limit is for the frames around it.
+RECURSION_LIMIT = 12_000
+
 # A line for each event and each probe says nothing that the reconciler's lines do not.
 _NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
 
 
 def main() -> None:
     settings = parse(sys.argv[1:])
+    sys.setrecursionlimit(RECURSION_LIMIT)
     # Kopf asks for the user's name, and the numeric user of a container has none.
     os.environ.setdefault("LOGNAME", "quantuner")
     _log(settings)

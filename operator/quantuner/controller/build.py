@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ ANNOTATION_FRUITLESS = f"{names.GROUP}/fruitless-launches"  # in a row, without 
 ANNOTATION_FORGIVEN = f"{names.GROUP}/failures-forgiven"  # failures in the journal that a suspension has answered
 ANNOTATION_COUNTED = f"{names.GROUP}/last-counted"  # uid of the MPIJob counted last
 
+TEXT_LIMIT_BYTES = 1_000_000  # of the 1 MiB that an API server lets a ConfigMap hold in all
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
 
@@ -71,9 +73,25 @@ def spec_hash(admitted: Mapping[str, Any]) -> str:
 
 
 def build_tuning_configmap(tuning: Tuning, admitted: Mapping[str, Any], image: str) -> dict[str, Any]:
-    text = yaml.safe_dump(rank_body(admitted), sort_keys=True, allow_unicode=True)
+    text = _text(rank_body(admitted))
     meta = metadata(tuning, names.tuning_configmap(tuning.name), {ANNOTATION_IMAGE: image})
     return _object(CONFIGMAP, meta, data={names.TUNING_KEY: text})
+
+
+class _Dense(yaml.SafeDumper):
+    """Like JSON: texts in double quotes, in which no line break grows by its indentation."""
+
+
+_Dense.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    """YAML for people. Its indentation makes many times as much of what is deep: that is written without."""
+    text = yaml.safe_dump(body, sort_keys=True, allow_unicode=True)
+    if len(text.encode()) <= TEXT_LIMIT_BYTES:
+        return text
+    dense: str = yaml.dump(body, Dumper=_Dense, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return dense
 
 
 def build_journal_configmap(tuning: Tuning) -> dict[str, Any]:

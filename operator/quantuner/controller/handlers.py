@@ -15,6 +15,7 @@ from prometheus_client import PlatformCollector, ProcessCollector
 from quantuner.api import names
 from quantuner.controller.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
 from quantuner.controller.echoes import Echoes
+from quantuner.controller.essence import NoEssence
 from quantuner.controller.metrics import OperatorMetrics, Table
 from quantuner.controller.objects import CONFIGMAP, MPIJOB, POD, TUNING, Key, Kind
 from quantuner.controller.queue import CHANGED, MOVED, TOLD, Queue, Wake
@@ -123,7 +124,7 @@ def kopf_settings(*, clusterwide: bool) -> OperatorSettings:
     # Nothing is ever persisted by handlers of events; these keep it so, and away from Kopf's shared names.
     settings.persistence.finalizer = f"{KOPF_PREFIX}/finalizer"
     settings.persistence.progress_storage = kopf.StatusProgressStorage(field="status.kopf")
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=KOPF_PREFIX, v1=False)
+    settings.persistence.diffbase_storage = NoEssence()
     settings.persistence.consistency_timeout = 60
     settings.posting.enabled = False  # events of the resource come from the reconciler, each once
     return settings

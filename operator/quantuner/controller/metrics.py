@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from prometheus_client.registry import Collector
 
 from quantuner.api.conditions import PHASES
 from quantuner.api.journal import History, TrialState
+from quantuner.api.kinds import is_finite
 from quantuner.api.spec import Tuning
 from quantuner.controller.objects import Key
+
+logger = logging.getLogger(__name__)
 
 RESOURCE = ("namespace", "name")
 # A trial of a small CNN takes some tenths of a second, one of a large model minutes.
@@ -70,6 +74,9 @@ class Row:
     durations: tuple[float, ...] | None
     """Of its trials; None where they are not known."""
 
+    def is_sound(self) -> bool:
+        return all(is_finite(value) for _, _, value in self.samples) and all(map(is_finite, self.durations or ()))
+
 
 class Table:
     """Rows by resource: replaced as a whole, gone with the resource. Read by the scrape's thread."""
@@ -79,11 +86,19 @@ class Table:
 
     def report(self, key: Key, tuning: Tuning, history: History, status: Mapping[str, Any]) -> None:
         durations = tuple(t.seconds for t in history.tried)
-        self._rows[key] = Row((*_samples(status), *_target(tuning, status)), durations)
+        self._keep(key, Row((*_samples(status), *_target(tuning, status)), durations))
 
     def reject(self, key: Key, status: Mapping[str, Any]) -> None:
         """Of a resource that cannot be read there is what its status says, before a restart as after it."""
-        self._rows[key] = Row(tuple(_samples(status)), None)
+        self._keep(key, Row(tuple(_samples(status)), None))
+
+    def _keep(self, key: Key, row: Row) -> None:
+        """One value that is no number would fail the scrape of all resources."""
+        if row.is_sound():
+            self._rows[key] = row
+        else:
+            logger.warning("%s has no metrics: its status or journal holds what is no finite number", key)
+            self.forget(key)
 
     def forget(self, key: Key) -> None:
         self._rows.pop(key, None)
@@ -133,7 +148,7 @@ class Resources(Collector):
                 continue
             histogram = metrics[DURATION]
             assert isinstance(histogram, HistogramMetricFamily)
-            histogram.add_metric(list(key), buckets(row.durations, TRIAL_BUCKETS), sum(row.durations))
+            histogram.add_metric(list(key), buckets(row.durations, TRIAL_BUCKETS), sum(map(float, row.durations)))
         return metrics.values()
 
 

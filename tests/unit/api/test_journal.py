@@ -173,11 +173,63 @@ def test_what_is_no_number_is_never_written() -> None:
         ),
         pytest.param('{"v":1,"op":"finish","best":1}', "a finish record with wrong fields", id="no outcome"),
         pytest.param('{"v":1,"op":"launch","hosts":3}', "a launch record with wrong fields", id="hosts are no list"),
+        pytest.param("[" * 100_000, "must be a JSON object", id="lists without end"),
+        pytest.param('{"v":' + "[" * 500 + "]" * 500 + ',"op":"trial"}', r"found v=\[\[.*\.\.\.", id="a deep version"),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_refused_with_what_is_wrong(line: str, says: str) -> None:
     with pytest.raises(JournalError, match=says):
         decode(line)
+
+
+LINES = {
+    "trial": encode(told(1, 0.5, label="fp32", objectives={"performance": 0.1}, rows=(10,), seconds=0.5)),
+    "launch": encode(launched(threads=2, cpu="AVX2")),
+    "finish": encode(Finished(outcome=Outcome.EXHAUSTED, best=1, accuracy=0.5, artifact="model", time=TIME)),
+    "fail": encode(Failed(reason="TaskRaised", message="a typo", traceback="Traceback")),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "field", "spelt", "rule"),
+    [
+        ("trial", "seconds", '"x"', "seconds must be a finite number, not 'x'"),
+        ("trial", "seconds", "null", "seconds must be a finite number, not None"),
+        ("trial", "seconds", "true", "seconds must be a finite number, not True"),
+        ("trial", "seconds", "9" * 400, "seconds must be a finite number, not 9999"),
+        ("trial", "seconds", "9" * 5000, "must be a JSON object"),  # Python reads 4,300 digits
+        ("trial", "seconds", "-Infinity", "seconds must be a finite number, not -inf"),
+        ("trial", "accuracy", "NaN", "accuracy must be a finite number or null, not nan"),
+        ("trial", "accuracy", "1e999", "accuracy must be a finite number or null, not inf"),
+        ("trial", "index", "1.0", "index must be an integer of 64 bits, not 1.0"),
+        ("trial", "running", "9" * 20, "running must be an integer of 64 bits"),
+        ("trial", "label", '["x"]', r"label must be a text, not \['x'\]"),
+        ("trial", "meets", "1", "meets must be true or false, not 1"),
+        ("trial", "rows", '["x"]', "rows must be a list of integers"),
+        ("trial", "rows", '"x"', "rows must be a list of integers"),
+        ("trial", "objectives", '{"performance":NaN}', "objectives must be finite numbers by name"),
+        ("trial", "objectives", "[1]", "objectives must be finite numbers by name"),
+        ("trial", "state", '["complete"]', "state must be a text"),
+        ("launch", "hosts", "[1]", "hosts must be a list of texts"),
+        ("launch", "hosts", '"host"', "hosts must be a list of texts"),
+        ("launch", "selection", "{}", "selection must be a text"),
+        ("launch", "time", "0", "time must be a text"),
+        ("finish", "best", "0.5", "best must be an integer of 64 bits or null"),
+        ("finish", "accuracy", '"x"', "accuracy must be a finite number or null"),
+        ("fail", "reason", '["x"]', "reason must be a text"),
+        ("fail", "message", '{"a":1}', "message must be a text"),
+    ],
+)
+def test_a_field_that_holds_something_else_is_refused(op: str, field: str, spelt: str, rule: str) -> None:
+    line = json.dumps({**json.loads(LINES[op]), field: "@"}).replace('"@"', spelt)
+    with pytest.raises(JournalError, match=rule):
+        decode(line)
+
+
+def test_an_integer_is_a_number_too() -> None:
+    assert decode(LINES["trial"].replace('"accuracy":0.5', '"accuracy":1')) == decode(
+        LINES["trial"].replace('"accuracy":0.5', '"accuracy":1.0')
+    )
 
 
 json_values = st.recursive(
@@ -192,6 +244,15 @@ json_values = st.recursive(
 def test_whatever_stands_in_a_line_the_answer_is_a_record_or_a_journal_error(op: str, body: dict[str, Any]) -> None:
     with contextlib.suppress(JournalError):
         decode(json.dumps({**body, "v": 1, "op": op}))
+
+
+@given(st.sampled_from(sorted(LINES)), st.data())
+def test_whatever_stands_in_one_field_what_is_taken_can_be_written_again(op: str, data: st.DataObject) -> None:
+    body = json.loads(LINES[op])
+    field = data.draw(st.sampled_from(sorted(body.keys() - {"v", "op"})))
+    with contextlib.suppress(JournalError):
+        record = decode(json.dumps({**body, field: data.draw(json_values)}))
+        assert decode(encode(record)) == record
 
 
 # --- lines in a ConfigMap

@@ -237,6 +237,8 @@ def test_what_is_no_tuning_is_refused_by_kind(body: Any, found: str) -> None:
         pytest.param(b"raw", "which has no bytes", id="bytes"),
         pytest.param({"a"}, "which has no set", id="a set"),
         pytest.param(float("inf"), "must be a finite number", id="infinity"),
+        pytest.param(2**63, "must be an integer of 64 bits; write it as a float", id="an integer of more bits"),
+        pytest.param(-(2**63) - 1, "must be an integer of 64 bits", id="one below zero"),
     ],
 )
 def test_what_yaml_can_say_and_json_cannot_is_refused(value: Any, says: str) -> None:

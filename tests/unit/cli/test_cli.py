@@ -1,5 +1,6 @@
 """The commands that need no search: version, validate, and what is said of a wrong command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_a_file_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixtur
     path.write_bytes("name: café".encode("latin-1"))
     assert main(["validate", str(path)]) == 2
     assert f"{path} is no UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("levels", [100, 5000])
+def test_yaml_that_is_nested_too_deep(levels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "deep.yaml"
+    body = json.dumps(manifest({"task": {"entrypoint": "digits:task", "args": {"a": "@"}}}))
+    path.write_text(body.replace('"@"', "[" * levels + "]" * levels))
+    assert main(["validate", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert "objects and lists" in said
+    assert "50" in said
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

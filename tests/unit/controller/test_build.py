@@ -17,6 +17,8 @@ from quantuner.controller.settings import Settings
 from quantuner.distributed.processes import TERMINATE_SECONDS
 from tests.unit.controller.making import IMAGE, SETTINGS, UID, launched, resource, trial, tuning
 
+CSafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+CONFIGMAP_BYTES = 2**20 - 1000  # the API server's bound, with room for names
 SOURCE = {"entrypoint": "task:make", "source": {"configMap": {"name": "code"}}}
 FORKS = {"name": "QUANTUNER_FORKS", "value": "1"}
 TOLD = History([launched()], [trial(i) for i in range(7)])
@@ -116,6 +118,47 @@ def test_ranks_read_the_same_search_that_was_applied() -> None:
     assert search_digest(read) == search_digest(body)
     assert read["spec"]["task"] == body["spec"]["task"]
     assert read["spec"]["suspend"] is False
+
+
+def written(args: dict[str, Any]) -> str:
+    body = resource(task={"entrypoint": "task:make", "args": args})
+    text: str = build.build_tuning_configmap(Tuning.from_body(body), body, IMAGE)["data"]["tuning.yaml"]
+    assert yaml.load(text, CSafeLoader)["spec"]["task"]["args"] == args
+    return text
+
+
+def deep(value: Any) -> dict[str, Any]:
+    """As far down as a resource goes."""
+    for _ in range(45):
+        value = {"a": value}
+    return {"a": value}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param(deep([[] for _ in range(9_900)]), id="many lists, each indented"),
+        pytest.param(deep([1e16] * 9_900), id="many numbers"),
+        pytest.param(deep("\na" * 80_000), id="a text of many lines, each indented"),
+        pytest.param(deep("a " * 125_000), id="a text of many words, each of which may begin a line"),
+        pytest.param(deep("\x7f" * 43_000), id="what YAML escapes"),
+        pytest.param(deep("\ufeff" * 43_000), id="what YAML escapes with six letters"),
+        pytest.param(deep("\U0010ffff" * 21_000), id="what YAML escapes with ten"),
+        pytest.param(deep("'" * 250_000), id="quotation marks"),
+        pytest.param(deep({"\n" * 120 + str(i): "a" for i in range(1_000)}), id="long keys"),
+    ],
+)
+def test_the_largest_resources_fit_into_their_configmap(args: dict[str, Any]) -> None:
+    assert len(written(args).encode()) < CONFIGMAP_BYTES
+
+
+def test_the_dense_form_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = {"lr": 1e-05, "größe": [1, None, True, -1.5, "1e3", "no", "", " a\n\tb ", "\x7f🦀"], "k" * 300: {}, "e": []}
+    plain = written(args)
+    monkeypatch.setattr(build, "TEXT_LIMIT_BYTES", 0)
+    dense = written(args)
+    assert dense.startswith('{"apiVersion"')
+    assert yaml.safe_load(dense) == yaml.safe_load(plain)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -106,6 +109,33 @@ def test_reporting_again_replaces(table: Table, metrics: OperatorMetrics) -> Non
     once = scrape(metrics)
     report(table)
     assert scrape(metrics) == once
+
+
+@pytest.mark.parametrize(
+    "seconds", ["x", None, math.nan, math.inf, 10**400, [1]], ids=["text", "none", "nan", "inf", "huge", "list"]
+)
+def test_what_is_no_number_costs_one_resource_its_series_and_no_other(
+    table: Table, metrics: OperatorMetrics, caplog: pytest.LogCaptureFixture, seconds: Any
+) -> None:
+    report(table)
+    report(table, Key("ns", "other"))
+    seen = observation(history=history(trial(0, 0.98), dataclasses.replace(trial(1), seconds=seconds)))
+    table.report(KEY, seen.tuning, seen.history, compose(seen, decide(seen, {}, SETTINGS), NOW))
+    assert {dict(labels).get("name") for _, labels in scrape(metrics)} == {None, "other"}
+    assert "ns/digits has no metrics" in caplog.text
+
+
+def test_durations_beyond_any_number_are_infinite_together(table: Table, metrics: OperatorMetrics) -> None:
+    seen = observation(
+        history=history(trial(0, 0.98), *(dataclasses.replace(trial(i), seconds=10**308) for i in (1, 2)))
+    )
+    table.report(KEY, seen.tuning, seen.history, compose(seen, decide(seen, {}, SETTINGS), NOW))
+    assert value(scrape(metrics), "quantuner_trial_duration_seconds_sum") == math.inf
+
+
+def test_a_status_that_holds_no_number_costs_one_resource_its_series(table: Table, metrics: OperatorMetrics) -> None:
+    table.reject(KEY, {"phase": "Running", "workers": "many"})
+    assert not any(dict(labels).get("name") for _, labels in scrape(metrics))
 
 
 def test_counts_of_the_operator_begin_with_zero(metrics: OperatorMetrics) -> None:

@@ -105,6 +105,7 @@ def test_an_operator_that_can_serve_nothing_ends_with_what_to_do(
 
     monkeypatch.setattr("quantuner.controller.__main__._served", refuse)
     monkeypatch.setattr("quantuner.controller.__main__._log", lambda _: None)
+    monkeypatch.setattr("sys.setrecursionlimit", lambda _: None)
     monkeypatch.setattr("sys.argv", ["quantuner", "--namespace", "a"])
     with pytest.raises(SystemExit) as ended, caplog.at_level(logging.ERROR):
         main()
