@@ -31,6 +31,7 @@ SEARCHES = 20
 TRIALS = 100
 TRIAL_SECONDS = 0.2
 IDLE_SECONDS = 20.0
+REST_SECONDS = 5.0
 POLL_SECONDS = 0.05
 NODE = {"nodeSelector": {"quantuner.dev/bench": "no-such-node"}}
 NAMES = [f"load-{number}" for number in range(SEARCHES)]
@@ -55,8 +56,9 @@ def measure(kube: Kube, operator: OperatorProcess) -> dict[str, float]:
     kube.apply(*(tuning(name) for name in NAMES))
     for name in NAMES:
         kube.await_object("configmap", names.journal_configmap(name), bool, "created")
-    sys.stderr.write(f"{SEARCHES} searches stand; idle for {IDLE_SECONDS:.0f} s\n")
-    before = read(operator)
+    sys.stderr.write(f"{SEARCHES} searches are there; what they bring about is waited for\n")
+    before = rest(operator)
+    sys.stderr.write(f"idle for {IDLE_SECONDS:.0f} s\n")
     time.sleep(IDLE_SECONDS)
     rested = read(operator)
     sys.stderr.write(f"{SEARCHES} searches tell {TRIALS} trials each\n")
@@ -74,6 +76,16 @@ def measure(kube: Kube, operator: OperatorProcess) -> dict[str, float]:
         "cpu": round((after["cpu"] - rested["cpu"]) / seconds, 2),
         "memory_mib": round(after["memory"] / 2**20),
     }
+
+
+def rest(operator: OperatorProcess) -> dict[str, float]:
+    """What `read` says once the operator has had nothing to do for a while."""
+    before, now = -1.0, read(operator)
+    while now["requests"] != before:
+        before = now["requests"]
+        time.sleep(REST_SECONDS)
+        now = read(operator)
+    return now
 
 
 def tuning(name: str) -> dict[str, Any]:
