@@ -33,4 +33,13 @@ class Echoes:
 
 def _essence(body: Manifest) -> str:
     meta = {key: value for key, value in body["metadata"].items() if key not in _BOOKKEEPING}
-    return digest({**body, "metadata": meta})
+    return digest({**body, "metadata": meta, "status": _as_read(body.get("status", {}))})
+
+
+def _as_read(value: Any) -> Any:
+    """Numbers in one spelling: an API server writes 3.0 as 3."""
+    if isinstance(value, Mapping):
+        return {key: _as_read(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_read(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -27,6 +27,12 @@ def test_our_own_write_is_an_echo_whatever_bookkeeping_came_with_it() -> None:
     assert echoes.is_echo(KEY, seen(managedFields=[{"manager": "quantuner"}]))
 
 
+def test_the_server_may_spell_a_number_otherwise() -> None:
+    echoes = Echoes()
+    echoes.leave(KEY, resource(), {"best": {"accuracy": 1.0, "sizes": [2.0, 0.5]}, "large": 1e21})
+    assert echoes.is_echo(KEY, seen(status={"best": {"accuracy": 1, "sizes": [2, 0.5]}, "large": 10**21}))
+
+
 @pytest.mark.parametrize(
     "body",
     [
