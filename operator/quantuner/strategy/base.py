@@ -70,7 +70,10 @@ class TuneStrategy(Spaced):
     checks: ClassVar[Mapping[str, arguments.Check]] = {}
     """What their values must be, by key."""
     refines = False
-    """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins."""
+    """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins.
+
+    `re_quant`, once it was set, says the same of the search.
+    """
 
     def __init__(
         self,
@@ -131,11 +134,11 @@ class TuneStrategy(Spaced):
         self.tune_data = {}
         self.algo_scheduler = self.engine.scheduler
         self.engine.algorithms = self
-        self.engine.timed = self.selection is Selection.OBJECTIVES
         self.set_q_func()
         self.set_tuning_space(conf)
         self.objectives = Objectives(self.tuning.tuning_criterion.objectives, self.tuning.accuracy_criterion)
         self.state = self._nothing_told()
+        self.engine.timed = self.selection is Selection.OBJECTIVES
         self._started: float | None = None
         self._elapsed_before = 0.0
         self.end = None
@@ -225,7 +228,7 @@ class TuneStrategy(Spaced):
         """How the winner is chosen among the trials that meet the criterion."""
         if self.tuning.tuning_criterion.timeout_seconds:
             return Selection.OBJECTIVES
-        return Selection.CHEAPEST if self.refines else Selection.FIRST
+        return Selection.CHEAPEST if self.refines or self.state.has_refined else Selection.FIRST
 
     def stop(self, timeout: float, trials_count: int) -> bool:
         """Whether the search ends after `trials_count` told trials; `timeout` is in seconds of searching.

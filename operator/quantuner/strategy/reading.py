@@ -108,12 +108,13 @@ class Reading:
 
     @property
     def re_quant(self) -> bool:
-        """While true, a success does not end the search. A strategy that refines may set it."""
+        """While true, a success does not end the search. A search in which it was ever true ends with its cheapest."""
         return self.state.re_quant
 
     @re_quant.setter
     def re_quant(self, value: bool) -> None:
         self.state.re_quant = value
+        self.state.has_refined = self.state.has_refined or value
 
     @property
     def cur_best_tuning_cfg(self) -> dict[Any, Any]:

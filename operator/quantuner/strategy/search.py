@@ -139,7 +139,10 @@ class Search:
         return indices
 
     def _replay(self, indices: list[int]) -> Outcome | None:
-        """Tells the strategy what the journal knows already; only after the last told trial the search may end."""
+        """Tells the strategy what the journal knows already; only after the last told trial the search may end.
+
+        It is asked after each all the same, since a stop rule of the user's may remember what it saw.
+        """
         told = self.recorder.history.trials
         for index in indices:
             if index >= len(told):
@@ -152,8 +155,9 @@ class Search:
                     f"{config.digest}; start a new search",
                 )
             self._take(config, trial)
+            outcome = self._decide()
             if index == len(told) - 1:
-                return self._decide()
+                return outcome
         return None
 
     def _execute(self, indices: list[int]) -> Outcome | None:
