@@ -66,10 +66,10 @@ def test_all_but_the_ops_that_fell_back_have_their_default() -> None:
 
 def test_ops_that_may_not_fall_back_are_left_out() -> None:
     names = [
-        {"pattern": RANKED[0], "activation": {"dtype": ["uint8"]}},  # no fp32
+        {"pattern": RANKED[0], "activation": {"dtype": ["uint8", "bf16"]}},  # no fp32
         {"pattern": RANKED[1], "weight": {"dtype": ["fp32"]}},  # nothing else
     ]
-    tried = searched(never, "hawq_v2", quantization={"opNames": names})
+    tried = searched(never, "hawq_v2", quantization={"opNames": names, "precisions": ["bf16", "fp32"]})
     off = frozenset({RANKED[1]})
     assert fallbacks(tried) == [off, *(off | head for head in heads(RANKED[2:]))]
 
