@@ -106,6 +106,7 @@ class TuneStrategy(Spaced):
         self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
         self.eval_func = eval_func
         self.engine = model if isinstance(model, Engine) else self._engine(model)
+        arguments.direction(self.engine.judge, self.tuning.accuracy_criterion)
         self.model: Any = self.engine.task.model
         """What `evaluation_result` evaluates."""
         self.framework = "pytorch"
