@@ -18,7 +18,7 @@ def weights_of(metric: Mapping[str, Any], count: int) -> list[float]:
     if not listed or not count or not all(_is_finite(weight) for weight in weights):
         raise ValueError(
             f"eval_metric names {count} metric{'s' * (count != 1)}; an accuracy is one number, so give 'weight', a "
-            f"list with as many finite numbers (of a metric of the other direction a negative one); it is {weights!r:.80}"
+            f"list with as many finite numbers (negative for one of the other direction); it is {weights!r:.80}"
         )
     return [float(weight) for weight in weights]
 

@@ -74,6 +74,18 @@ def test_ops_that_may_not_fall_back_are_left_out() -> None:
     assert fallbacks(tried) == [off, *(off | head for head in heads(RANKED[2:]))]
 
 
+def test_where_nothing_can_fall_back_the_loss_is_not_asked_for() -> None:
+    asked_of = list[Any]()
+
+    def loss(output: Any, target: Any) -> Any:
+        asked_of.append(target)
+        return of_the_head(output, target)
+
+    all_fp32 = {"opTypes": [{"pattern": ".*", "weight": {"dtype": ["fp32"]}}]}
+    tried = searched(never, "hawq_v2", quantization=all_fp32, kwargs={"hawq_v2_loss": loss})
+    assert (fallbacks(tried), asked_of) == ([frozenset(OPS)], [])
+
+
 def test_only_the_first_calibration_size_is_searched() -> None:
     tried = searched(never, "hawq_v2", quantization={**ONE_OPTION, "calibrationSamplingSizes": [8, 64]})
     assert [config.calib_sampling_size for config in tried] == [8] * 6
