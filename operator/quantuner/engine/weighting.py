@@ -24,7 +24,7 @@ def weights_of(metric: Mapping[str, Any], count: int) -> list[float]:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def direction_of(metric: Mapping[str, Any], weights: Sequence[float]) -> bool | None:

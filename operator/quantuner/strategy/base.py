@@ -37,6 +37,7 @@ from quantuner.strategy.evaluating import evaluated
 from quantuner.strategy.head_start import HeadStart
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
+from quantuner.strategy.overridden import WAYS
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity, launch
 from quantuner.strategy.resuming import history_from, ranges_beside
@@ -46,8 +47,6 @@ from quantuner.strategy.state import State
 
 logger = logging.getLogger(__name__)
 
-WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
-"""Methods by which a strategy may ask; where a class defines several, the first."""
 DEPLOYED = ("inputs", "outputs", "backend", "quant_format", "domain")
 """Settings of the model that `deploy.yaml` repeats."""
 

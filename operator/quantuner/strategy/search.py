@@ -21,6 +21,7 @@ from quantuner.distributed.timeline import observed
 from quantuner.engine.entrypoint import users_code
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.abandoning import Abandonment, Payloads, abandonment
+from quantuner.strategy.objectives import Result
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
@@ -193,7 +194,7 @@ class Search:
             told,
             config.digest,
             config.label(engine.types, LABEL_LIMIT),
-            meets=self.strategy.objectives.accuracy_meet_req(result),
+            meets=self._meets(result) if told.result.accuracy is not None else False,
             elapsed=_rounded(self.strategy.elapsed()),
             cost=_rounded(engine.cost(config)),
             size=_rounded(engine.size(config)),
@@ -204,9 +205,15 @@ class Search:
         self._take(config, trial)
         return self._decide()
 
+    def _meets(self, result: Result) -> bool:
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            return bool(self.strategy.meet_acc_req(result))
+
     def _take(self, config: TuneConfig, trial: Trial) -> None:
         """Takes a told trial, live or from the journal."""
         self.strategy.state.tell(config, trial)
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            self.strategy.keep_if_best(config)
         if self.abandonment is not None:
             self.abandonment.tell(trial)
 

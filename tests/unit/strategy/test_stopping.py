@@ -16,7 +16,7 @@ from quantuner.api.journal import Finished, History, Outcome
 from quantuner.engine.engine import Engine
 from quantuner.space.capability import Mode
 from quantuner.space.config import TuneConfig
-from quantuner.space.forms import OpTuningConfig
+from quantuner.space.op_tuning_config import OpTuningConfig
 from quantuner.strategy import TuneStrategy
 from tests.unit.strategy.judged import Judge, ended, essence, history_of, searching
 from tests.unit.strategy.ranked import LadderTuneStrategy, accurate_engine, rungs, searched
@@ -151,7 +151,7 @@ class KeepingTuneStrategy(TuneStrategy):
     def next_tune_cfg(self) -> Iterator[Any]:
         self.re_quant = True
         _, _, quantized = self.initial_tuning_cfg()
-        kept = {op: OpTuningConfig(*op, "fp32", self.tuning_space) for op in quantized}
+        kept = {(name, type_): OpTuningConfig(name, type_, "fp32", self.tuning_space) for name, type_ in quantized}
         yield kept
         for op in quantized:
             tried = {**kept, op: quantized[op]}
