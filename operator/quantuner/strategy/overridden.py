@@ -23,7 +23,7 @@ _BASE = "quantuner.strategy.base"
 
 def refuse_unread(cls: type) -> None:
     """Raises `TypeError` for a strategy whose own `initial_tuning_cfg` nobody calls: it asks by a shipped one's way."""
-    asks = next(one for one in cls.__mro__ if any(way in vars(one) for way in WAYS))
+    asks = next((one for one in cls.__mro__ if any(way in vars(one) for way in WAYS)), cls)
     if asks.__module__.startswith("quantuner.strategy.") and asks.__module__ != _BASE:
         raise TypeError(
             f"{cls.__name__} has an initial_tuning_cfg of its own, which {asks.__name__} does not read: it begins with "
