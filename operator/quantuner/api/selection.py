@@ -5,15 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
-from quantuner.api.journal import History, Selection, Trial
+from quantuner.api.journal import Finished, History, Selection, Trial
 from quantuner.api.spec import AccuracyCriterion, Objective, Tuning
 
 
 def best(tuning: Tuning, history: History) -> Trial | None:
     """The winner so far; where none meets the criterion the most accurate trial, the earlier at a tie.
 
-    The rule is the one that the last launch recorded.
+    A search that has finished says which it is; before, the rule is the one that the last launch recorded.
     """
+    if isinstance(history.end, Finished):
+        return None if history.end.best is None else history.trials[history.end.best]
     selection = history.launches[-1].selection if history.launches else Selection.FIRST
     return choose(history.trials, selection, tuning.tuning_criterion.objectives, tuning.accuracy_criterion)
 

@@ -35,8 +35,7 @@ def _sizes(value: Any) -> list[int]:
     if not isinstance(sizes, (list, tuple)) or not sizes:
         raise ValueError("must be a number of samples, or a list of them")
     kept = [number(least=1, integer=True)(size) for size in sizes]
-    each_once(kept)
-    return kept
+    return list(dict.fromkeys(kept))  # what was tried with a size is not tried with it again
 
 
 def _ops(value: Any) -> Any:

@@ -48,6 +48,8 @@ def checked_recipes(value: Any) -> dict[str, Any]:
             raise ValueError(f"has no recipe {name!r}{near(name, RECIPES)}; there are {', '.join(RECIPES)}")
         else:
             kept[name] = _ARGUMENTS.get(name, one_of(True, False))(setting)
+    if kept.get("smooth_quant") is False:
+        kept.pop("smooth_quant_args", None)
     _check_together(kept)
     return kept
 

@@ -25,6 +25,8 @@ def tuning_of(config: Config, name: str = "local") -> Tuning:
         )
     criterion, accuracy = config.tuning_criterion, config.accuracy_criterion
     named = criterion.named_strategy
+    if config.quant_level == 0 and named == "basic":  # which is how Neural Compressor's default reads
+        named = None
     if config.quant_level == 0 and named not in (None, "conservative"):
         raise ValueError(
             f"quant_level 0 is the conservative strategy, but strategy is {named!r}; leave strategy out or set "

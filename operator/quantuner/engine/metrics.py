@@ -14,6 +14,7 @@ from quantuner.engine.batches import model_inputs
 from quantuner.engine.data import Contents
 from quantuner.engine.devices import device_where, moved
 from quantuner.engine.shares import Addend, Share, finite, sums
+from quantuner.engine.weighting import KEYS, direction_of, weights_of
 
 CPU = torch.device("cpu")
 
@@ -140,9 +141,17 @@ def _best(low: float, high: float, weight: float) -> float:
 class Evaluation:
     """A function of a model: metrics over the loader's batches `(input, label)`."""
 
-    def __init__(self, loader: Iterable[Any], metrics: Sequence[Metric], weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        metrics: Sequence[Metric],
+        weights: Sequence[float],
+        higher_is_better: bool | None = None,
+    ) -> None:
         """The accuracy is the mean of each metric's result times its weight."""
         self._loader, self._metrics, self._weights = loader, tuple(metrics), tuple(weights)
+        self.higher_is_better = higher_is_better
+        """Of the accuracy, as the user said it of the metrics; None where nothing was said."""
         self.batches: int | None = None
         """How many the last whole evaluation had; None before the first."""
 
@@ -265,8 +274,8 @@ def evaluation(loader: Iterable[Any], metric: Any) -> Evaluation:
     """A function of a model: the metric over the loader's batches `(input, label)`; the metric sees CPU tensors.
 
     `metric` is an object with reset, update(preds, labels) and result (or compute); a name of METRICS; or a dict of
-    names to arguments, as `{"topk": 5}`. A dict of several has `weight`, a list, and the accuracy is mean(aᵢ·wᵢ).
-    Raises `ValueError` for a metric that is none of these.
+    names to arguments, as `{"topk": 5}`. A dict of several has `weight`, a list, and the accuracy is mean(aᵢ·wᵢ); it
+    may say `higher_is_better`, a list. Raises `ValueError` for a metric that is none of these.
     """
     return Evaluation(loader, *_metrics(metric))
 
@@ -275,7 +284,7 @@ def _result(metric: Any) -> float:
     return float(metric.result() if hasattr(metric, "result") else metric.compute())
 
 
-def _metrics(metric: Any) -> tuple[list[Metric], Sequence[float]]:
+def _metrics(metric: Any) -> tuple[list[Metric], Sequence[float], bool | None]:
     if isinstance(metric, str):
         metric = {metric: {}}
     if not isinstance(metric, Mapping):
@@ -285,16 +294,10 @@ def _metrics(metric: Any) -> tuple[list[Metric], Sequence[float]]:
                 f"eval_metric must have reset, update(preds, labels) and result; {type(metric).__name__} has not all. "
                 f"Or give the name of one: {', '.join(METRICS)}"
             )
-        return [metric], [1.0]
-    names = [name for name in metric if name not in ("weight", "higher_is_better")]
-    metrics = [_named(name, metric[name]) for name in names]
-    weights = metric.get("weight", [1.0] if len(metrics) == 1 else None)
-    if weights is None or len(weights) != len(metrics):
-        raise ValueError(
-            f"eval_metric names {len(metrics)} metrics; an accuracy is one number, so give 'weight', a list with "
-            f"as many (of a metric of the other direction a negative one); it is {weights!r}"
-        )
-    return metrics, weights
+        return [metric], [1.0], None
+    metrics = [_named(name, metric[name]) for name in metric if name not in KEYS]
+    weights = weights_of(metric, len(metrics))
+    return metrics, weights, direction_of(metric, weights)
 
 
 def _named(name: str, arguments: Any) -> Metric:

@@ -167,7 +167,9 @@ def _matching(override: Override, ops: Iterable[Op], key: Callable[[Op], str], f
 def _filtered(full: OpCapability, current: OpCapability, override: Override) -> OpCapability:
     """`current` with the override's items replaced by what it allows of `full` and of what is there on request.
 
-    Without modes where that is nothing.
+    Without modes where that is nothing. Data types choose among the precisions where they name one, and leave them as
+    they are where they do not: int8 weights are what an op has anyway, so that naming them forbids no fallback. Source:
+    Neural Compressor 2.x.
     """
     allowed = _for_weight_only(override.options) if Mode.WEIGHT_ONLY in full.modes else override.options
     dtypes = {a: set(v) for (a, item), v in allowed.items() if item == "dtype"}
@@ -179,7 +181,7 @@ def _filtered(full: OpCapability, current: OpCapability, override: Override) -> 
     modes: dict[Mode, Options] = {}
     for mode, options in full.modes.items():
         if mode.is_precision:
-            if all(mode.value in values for values in dtypes.values()):  # no dtype given leaves all allowed
+            if all(mode.value in values for values in dtypes.values() if values & _HIGH):
                 modes[mode] = {}
             continue
         base = current.modes.get(mode, narrowed(full).modes[mode])

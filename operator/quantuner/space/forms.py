@@ -7,13 +7,14 @@ from typing import Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.space.capability import PRECISIONS, Mode
+from quantuner.space.capability import NUMBERS, PRECISIONS, Mode, OpCapability, Options
 from quantuner.space.config import OpConfig, TuneConfig
 from quantuner.space.op_tuning_config import OpTuningConfig, not_there
 from quantuner.space.samplers import initial
 from quantuner.space.tree import OpKey, TuningItem, TuningSpace
 
 _MODEL_KEYS = ("calib_sampling_size", "recipe_cfgs")
+_CLAIMING = (Mode.STATIC, Mode.DYNAMIC, Mode.WEIGHT_ONLY, *PRECISIONS)
 _IGNORED_KEYS = ("calib_iteration", "approach", "trial_number", "advance")  # said by the search, not to it
 
 
@@ -97,12 +98,36 @@ def initial_tuning_cfg(
     """(op to its first mode, mode to the items it claimed, op to its first options).
 
     Modes claim ops in the order static, dynamic, weight_only, bf16, fp16, fp32; inside a mode the model's order holds.
+    A mode that claims nothing has an empty list.
     """
     modes: dict[OpKey, str] = {}
-    claimed: dict[str, list[TuningItem]] = {}
-    for mode in (Mode.STATIC, Mode.DYNAMIC, Mode.WEIGHT_ONLY, *PRECISIONS):
+    claimed: dict[str, list[TuningItem]] = {mode.value: [] for mode in _CLAIMING}
+    for mode in _CLAIMING:
         for key, item in space.op_items.items():
             if key not in modes and mode in space.by_name[key[0]].modes:
                 modes[key] = mode.value
-                claimed.setdefault(mode.value, []).append(item)
+                claimed[mode.value].append(item)
     return modes, claimed, {key: OpTuningConfig(*key, mode, space) for key, mode in modes.items()}
+
+
+def caps_of(capability: OpCapability) -> list[dict[str, dict[str, Any]]]:
+    """`[{"activation": {"dtype": ["uint8"], "quant_mode": "static", …}, "weight": {…}}, …]`: a dict for each mode.
+
+    A precision is one without `quant_mode`, whose dtype is text. Source: the capability of Neural Compressor 2.x.
+    """
+    weighted = all(("weight", "dtype") in capability.modes[mode] for mode in capability.quantized_modes)
+    attributes = ("activation", "weight") if weighted else ("activation",)
+    return [
+        {attribute: {"dtype": mode.value} for attribute in attributes}
+        if mode.is_precision
+        else _quantized_cap(mode, options)
+        for mode, options in capability.modes.items()
+    ]
+
+
+def _quantized_cap(mode: Mode, options: Options) -> dict[str, dict[str, Any]]:
+    cap: dict[str, dict[str, Any]] = {"activation": {"dtype": [Mode.FP32.value], "quant_mode": mode.value}}
+    for (attribute, item), values in options.items():
+        listed = [int(value) if item in NUMBERS else value for value in values]
+        cap.setdefault(attribute, {})[item] = listed
+    return cap

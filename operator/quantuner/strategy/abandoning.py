@@ -64,13 +64,13 @@ class Abandonment:
 def abandonment(strategy: TuneStrategy, baseline: Trial) -> Abandonment | None:
     """The one of a search that begins; None where every trial is measured to its end.
 
-    That is: the user wants it, the journal is of a version without, the user's own function judges, or trials are
-    compared by measured objectives, which a part of an evaluation has not.
+    That is: the user wants it, the journal is of a version without, the user's own function judges, or the strategy's
+    own `meet_acc_req`, or trials are compared by measured objectives, which a part of an evaluation has not.
     """
     criterion = strategy.tuning.tuning_criterion
     if not criterion.early_abandonment or strategy.selection is Selection.OBJECTIVES:
         return None
-    if not baseline.rows or baseline.accuracy is None:
+    if not baseline.rows or baseline.accuracy is None or strategy.judges_itself:
         return None
     return Abandonment(strategy.tuning.accuracy_criterion, baseline.accuracy, baseline.rows)
 

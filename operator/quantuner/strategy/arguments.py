@@ -8,7 +8,9 @@ from typing import Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
+from quantuner.api.spec import AccuracyCriterion
 from quantuner.engine.entrypoint import users_code
+from quantuner.engine.metrics import Evaluation
 from quantuner.engine.probes.errors import DISTANCES
 from quantuner.engine.probes.hessian import LOSSES
 from quantuner.options import checked_seed
@@ -80,6 +82,19 @@ def hooks(given: Any) -> dict[str, Callable[[Any], Any]]:
     if not isinstance(given, Mapping) or not all(callable(hook) for hook in given.values()):
         raise ValueError(f"q_hooks must be a dict of on_train_begin and on_train_end to functions, not {given!r:.80}")
     return dict(given)
+
+
+def direction(judge: Any, criterion: AccuracyCriterion) -> None:
+    """Refuses an eval_metric that says another direction of the accuracy than the criterion."""
+    said = judge.higher_is_better if isinstance(judge, Evaluation) else None
+    if said is not None and said is not criterion.higher_is_better:
+        better, other = ("higher", "lower") if said else ("lower", "higher")
+        raise SearchError(
+            Failure.TASK_INVALID,
+            f"eval_metric says by higher_is_better (and the signs of its weights) that {better} is better, and the "
+            f"accuracy criterion that {other} is; set the criterion's higherIsBetter to {said}, or give negative "
+            "weights",
+        )
 
 
 def _invalid(key: str, message: str) -> SearchError:

@@ -47,4 +47,6 @@ class AutoTuneStrategy(TuneStrategy):
         criterion = self.tuning.tuning_criterion
         given = {key: value for key, value in criterion.strategy_kwargs.items() if key in (cls.accepts or ())}
         tuning = replace(self.tuning, tuning_criterion=replace(criterion, strategy_kwargs=given))
-        return cls(self.engine, tuning, q_func=self.q_func, q_hooks=self.q_hooks)
+        phase = cls(self.engine, tuning, q_func=self.q_func, q_hooks=self.q_hooks)
+        phase.tuning_space, phase.recipes = self.tuning_space, self.recipes  # which set_tuning_space may have changed
+        return phase

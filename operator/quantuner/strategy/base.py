@@ -37,6 +37,7 @@ from quantuner.strategy.evaluating import evaluated
 from quantuner.strategy.head_start import HeadStart
 from quantuner.strategy.meeting import meet, recorded_threads, same_everywhere
 from quantuner.strategy.objectives import Objectives
+from quantuner.strategy.overridden import WAYS
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity, launch
 from quantuner.strategy.resuming import history_from, ranges_beside
@@ -46,8 +47,6 @@ from quantuner.strategy.state import State
 
 logger = logging.getLogger(__name__)
 
-WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
-"""Methods by which a strategy may ask; where a class defines several, the first."""
 DEPLOYED = ("inputs", "outputs", "backend", "quant_format", "domain")
 """Settings of the model that `deploy.yaml` repeats."""
 
@@ -70,7 +69,10 @@ class TuneStrategy(Spaced):
     checks: ClassVar[Mapping[str, arguments.Check]] = {}
     """What their values must be, by key."""
     refines = False
-    """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins."""
+    """Whether the strategy goes on after a first success, to quantize more; the cheapest success then wins.
+
+    `re_quant`, once it was set, says the same of the search.
+    """
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class TuneStrategy(Spaced):
         self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
         self.eval_func = eval_func
         self.engine = model if isinstance(model, Engine) else self._engine(model)
+        arguments.direction(self.engine.judge, self.tuning.accuracy_criterion)
         self.model: Any = self.engine.task.model
         """What `evaluation_result` evaluates."""
         self.framework = "pytorch"
@@ -131,11 +134,11 @@ class TuneStrategy(Spaced):
         self.tune_data = {}
         self.algo_scheduler = self.engine.scheduler
         self.engine.algorithms = self
-        self.engine.timed = self.selection is Selection.OBJECTIVES
         self.set_q_func()
         self.set_tuning_space(conf)
         self.objectives = Objectives(self.tuning.tuning_criterion.objectives, self.tuning.accuracy_criterion)
         self.state = self._nothing_told()
+        self.engine.timed = self.selection is Selection.OBJECTIVES
         self._started: float | None = None
         self._elapsed_before = 0.0
         self.end = None
@@ -225,7 +228,7 @@ class TuneStrategy(Spaced):
         """How the winner is chosen among the trials that meet the criterion."""
         if self.tuning.tuning_criterion.timeout_seconds:
             return Selection.OBJECTIVES
-        return Selection.CHEAPEST if self.refines else Selection.FIRST
+        return Selection.CHEAPEST if self.refines or self.state.has_refined else Selection.FIRST
 
     def stop(self, timeout: float, trials_count: int) -> bool:
         """Whether the search ends after `trials_count` told trials; `timeout` is in seconds of searching.

@@ -31,7 +31,7 @@ class BasicTuneStrategy(TuneStrategy):
             yield from self._smooth_quant_alphas(size)
             yield self.op_type_wise(size, with_recipes=number == 0)
             yield from self.static_to_dynamic(size)
-            yield list(self.recipes.one_by_one(self.best_with(size)))
+            yield self.with_each_recipe(self.best_with(size))
             yield from self._fallback(self.best_with(size))
 
     def best_with(self, size: int) -> TuneConfig:
@@ -49,8 +49,8 @@ class BasicTuneStrategy(TuneStrategy):
             self.recipes.keep(config.calibrated_with(size).with_recipes(recipe))
             for config in samplers.op_type_wise(self.tuning_space.capabilities)
         ]
-        recipes = [self.recipes.all_applied(first)] if with_recipes and self.recipes.tuned else []
-        return [first, *recipes, *others]
+        recipes = [self.with_all_recipes(first)] if with_recipes else []
+        return [first, *(config for config in recipes if config != first), *others]
 
     def static_to_dynamic(self, size: int) -> Stages:
         """The best so far with every op that can be either in dynamic mode."""

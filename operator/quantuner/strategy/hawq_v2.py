@@ -29,8 +29,10 @@ class HAWQ_V2TuneStrategy(TuneStrategy):  # noqa: N801 - the name that users kno
     def stages(self) -> Iterator[list[TuneConfig]]:
         base = self.start(self.tuning_space.calib_sampling_sizes[0])
         yield [base]
+        names = samplers.fallback_candidates(self.tuning_space.capabilities, base, Mode.FP32)
+        if not names:
+            return
         loss = self.tuning.tuning_criterion.strategy_kwargs.get("hawq_v2_loss")
         traces = self.engine.probes.hessian_traces(loss, self.seed)
-        names = samplers.fallback_candidates(self.tuning_space.capabilities, base, Mode.FP32)
         ranked = sorted((name for name in reversed(names) if name in traces), key=lambda name: -traces[name])
         yield [base.having(dict.fromkeys(ranked[:count], FP32)) for count in range(1, len(ranked) + 1)]

@@ -28,7 +28,9 @@ class MSETuneStrategy(BasicTuneStrategy):
     def stages(self) -> Iterator[list[TuneConfig]]:
         for size in self.tuning_space.calib_sampling_sizes:
             quantizable = sum(1 for c in self.tuning_space.capabilities if c.quantized_modes)
-            yield list(islice(self.op_type_wise(size), min(OP_TYPE_WISE_TRIALS, quantizable)))
+            yield list(islice(self.op_type_wise(size), max(1, min(OP_TYPE_WISE_TRIALS, quantizable))))
+            if not quantizable:
+                continue
             yield from self.static_to_dynamic(size)
             base = self.best_with(size)
             errors = self.engine.probes.activation_errors(base)

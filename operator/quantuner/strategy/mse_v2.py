@@ -1,6 +1,6 @@
 """The mse_v2 strategy: ops fall back one after the other, each chosen anew by the error at the model's output."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from typing import ClassVar
 
@@ -31,26 +31,36 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
         return False
 
     def stages(self) -> Iterator[list[TuneConfig]]:
-        self.re_quant = False  # a success before any fallback ends the search
         for size in self.tuning_space.calib_sampling_sizes:
+            self.re_quant = False  # a success before any fallback ends the search
             yield list(islice(self.op_type_wise(size), OP_TYPE_WISE_TRIALS))
             yield from self.static_to_dynamic(size)
             base = self.best_with(size)
-            if self.meets(base):
+            if self.tuning.tuning_criterion.timeout_seconds:
+                yield [base]  # what met the target with an earlier size may need no more with this one
+            yield from self._in_any_precision(base)
+            if self.winner_config is not None and not self.tuning.tuning_criterion.timeout_seconds:
                 return
-            for precision in PRECISIONS:
-                self.re_quant = True
-                yield from self._fall_back(base, precision)
-                if self.winner_config is not None:
-                    return
-                self.re_quant = False
+
+    def _in_any_precision(self, base: TuneConfig) -> Iterator[list[TuneConfig]]:
+        """Falls back in one precision after the other, until that meets; nothing where `base` does."""
+        if self.meets(base):
+            return
+        for precision in PRECISIONS:
+            self.re_quant = True
+            if (yield from self._fall_back(base, precision)):
+                return
+            self.re_quant = False
 
     @property
     def _batches(self) -> int:
         return arguments.count(self.tuning.tuning_criterion.strategy_kwargs, "confidence_batches", CONFIDENCE_BATCHES)
 
-    def _fall_back(self, base: TuneConfig, precision: Mode) -> Iterator[list[TuneConfig]]:
-        """One op more at a time, most sensitive first, until the target is met; then ops are given back."""
+    def _fall_back(self, base: TuneConfig, precision: Mode) -> Generator[list[TuneConfig], None, bool]:
+        """One op more at a time, most sensitive first, until the target is met; then ops are given back.
+
+        Returns whether it was met.
+        """
         config, fallen = base, list[str]()
         while names := samplers.fallback_candidates(self.tuning_space.capabilities, config, precision):
             errors = self.engine.probes.leave_one_out_errors(config, self._batches)
@@ -60,7 +70,8 @@ class MSE_V2TuneStrategy(BasicTuneStrategy):  # noqa: N801 - the name that users
             yield [config]
             if self.meets(config):
                 yield from self._give_back(base, config, fallen)
-                return
+                return True
+        return False
 
     def _give_back(self, base: TuneConfig, config: TuneConfig, fallen: list[str]) -> Iterator[list[TuneConfig]]:
         """While the target is met, the op whose quantization adds the least error is quantized again."""

@@ -66,8 +66,10 @@ class Objectives:
         Source: Neural Compressor 2.x, Objective.compare. `baseline` replaces the stored one if given.
         """
         self.baseline = baseline or self.baseline
-        if not self.accuracy_meets():
-            return False
+        return self.accuracy_meets() and self.is_no_worse(last)
+
+    def is_no_worse(self, last: Result | None) -> bool:
+        """Whether no objective of `val` is worse than `last`'s, if there is one."""
         if last is None or self.val is None:
             return True
         return all(

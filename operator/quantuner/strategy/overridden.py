@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
 
 
+WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
+"""Methods by which a strategy may ask; where a class defines several, the first."""
+_BASE = "quantuner.strategy.base"
+"""Where the ways are declared."""
+
+
+def refuse_unread(cls: type) -> None:
+    """Raises `TypeError` for a strategy whose own `initial_tuning_cfg` nobody calls: it asks by a shipped one's way."""
+    asks = next((one for one in cls.__mro__ if any(way in vars(one) for way in WAYS)), cls)
+    if asks.__module__.startswith("quantuner.strategy.") and asks.__module__ != _BASE:
+        raise TypeError(
+            f"{cls.__name__} has an initial_tuning_cfg of its own, which {asks.__name__} does not read: it begins with "
+            "the first options of the tuning space. Narrow that with set_tuning_space(conf), or define stages or "
+            "next_tune_cfg too"
+        )
+
+
 def made(
     cls: Callable[..., TuneStrategy],
     model: Any,

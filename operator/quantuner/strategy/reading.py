@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
@@ -20,7 +20,7 @@ from quantuner.space.config import TuneConfig
 from quantuner.space.forms import as_dict, from_dict
 from quantuner.space.tree import TuningSpace
 from quantuner.strategy.objectives import Objectives, Result
-from quantuner.strategy.recipes import Recipes, of_one_trial
+from quantuner.strategy.recipes import Recipes, of_one_trial, said_by_ops
 from quantuner.strategy.search import Recorder
 from quantuner.strategy.state import State
 
@@ -43,6 +43,17 @@ class Reading:
     end: Finished | None
     """How the search ended; None before."""
 
+    if not TYPE_CHECKING:  # mypy refuses such an assignment itself
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            found = getattr(type(self), name, None)
+            if isinstance(found, property) and found.fset is None:
+                raise AttributeError(
+                    f"{type(self).__name__}.{name} follows from what the search was told and cannot be set; leave the "
+                    "assignment out, or keep a value of your own under another name"
+                )
+            super().__setattr__(name, value)
+
     def as_dict(self, config: TuneConfig) -> dict[Any, Any]:
         """A configuration in the form of Neural Compressor; a fresh dict."""
         return as_dict(config, self.tuning_space)
@@ -55,7 +66,7 @@ class Reading:
             recipes = of_one_trial(checked_recipes(body.get("recipe_cfgs") or {}))
         except ValueError as error:
             raise SearchError(Failure.CONFIGURATION_INVALID, f"recipe_cfgs {error}") from error
-        return self.recipes.keep(from_dict({**body, "recipe_cfgs": recipes}, self.tuning_space))
+        return said_by_ops(self.recipes.keep(from_dict({**body, "recipe_cfgs": recipes}, self.tuning_space)))
 
     @property
     def evaluation_result(self) -> Result:
@@ -108,17 +119,30 @@ class Reading:
 
     @property
     def re_quant(self) -> bool:
-        """While true, a success does not end the search. A strategy that refines may set it."""
+        """While true, a success does not end the search. A search in which it was ever true ends with its cheapest."""
         return self.state.re_quant
 
     @re_quant.setter
     def re_quant(self, value: bool) -> None:
         self.state.re_quant = value
+        self.state.has_refined = self.state.has_refined or value
 
     @property
     def cur_best_tuning_cfg(self) -> dict[Any, Any]:
-        """The most accurate configuration so far, the later one at a tie; a fresh dict."""
+        """The most accurate configuration so far, the later one at a tie; a fresh dict.
+
+        Setting it to what it is, or to None, changes nothing, as where a strategy of Neural Compressor takes the
+        master's. Raises `AttributeError` for anything else.
+        """
         return self.as_dict(self.best_config)
+
+    @cur_best_tuning_cfg.setter
+    def cur_best_tuning_cfg(self, value: Mapping[Any, Any] | None) -> None:
+        if value is not None and self.as_config(value) != self.as_config(self.cur_best_tuning_cfg):
+            raise AttributeError(
+                f"{type(self).__name__}.cur_best_tuning_cfg is the most accurate configuration told and cannot be "
+                "another; leave the assignment out, or say what is best in update_best_op_tuning_cfg"
+            )
 
     @property
     def last_tune_cfg(self) -> dict[Any, Any] | None:
@@ -172,15 +196,29 @@ class Reading:
     def meet_acc_req(self, eval_res: Result) -> bool:
         """Whether the accuracy of `(accuracy, [objectives])` meets the criterion against the baseline.
 
-        Exactly on target does. Makes it the last result. Raises `RuntimeError` before the baseline is known.
+        Exactly on target does. Makes it the last result. Raises `RuntimeError` before the baseline is known. A search
+        asks on rank 0 of every trial that did not fail, and records the answer; a subclass may have a rule of its own.
         """
         self.state.last_tune_result = Result(*eval_res)
         return self.objectives.accuracy_meet_req(eval_res)
 
+    @property
+    def judges_itself(self) -> bool:
+        """Whether a subclass has a `meet_acc_req` of its own, so that no target is known beforehand."""
+        return type(self).meet_acc_req is not Reading.meet_acc_req
+
     def update_best_op_tuning_cfg(self, op_tuning_cfg: Any) -> tuple[float, dict[Any, Any]]:
         """Compares the last result with the best so far; a tie goes to the later configuration.
 
-        Returns the best accuracy and its configuration. Source: tuning order of Neural Compressor 2.x.
+        Returns the best accuracy and its configuration. A search calls it with each told `TuneConfig`, those of its
+        record included. Source: tuning order of Neural Compressor 2.x.
         """
         self.state.keep_if_best(self.as_config(op_tuning_cfg))
         return self.cur_best_acc, self.cur_best_tuning_cfg
+
+    def keep_if_best(self, config: TuneConfig) -> None:
+        """As `update_best_op_tuning_cfg` does, which a subclass may have changed; without a dict that nobody reads."""
+        if type(self).update_best_op_tuning_cfg is Reading.update_best_op_tuning_cfg:
+            self.state.keep_if_best(config)
+        else:
+            self.update_best_op_tuning_cfg(config)

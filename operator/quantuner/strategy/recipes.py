@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quantuner.space.config import FP32, TuneConfig
@@ -86,6 +86,12 @@ def of_one_trial(recipes: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(alpha) > 1:
         raise ValueError(f"has alphas {list(alpha)}, and a trial takes one alpha; yield a configuration for each")
     return {**recipes, "smooth_quant_args": {**arguments, "alpha": alpha[0]}}
+
+
+def said_by_ops(config: TuneConfig) -> TuneConfig:
+    """`config` without the fallback recipes, whose ops it has in fp32: however it is said, it is one configuration."""
+    others = {name: value for name, value in config.recipes.items() if name not in FALLBACK_RECIPES}
+    return replace(config, recipes=others)
 
 
 def in_fp32(config: TuneConfig, names: Sequence[str]) -> TuneConfig:

@@ -21,6 +21,7 @@ from quantuner.distributed.timeline import observed
 from quantuner.engine.entrypoint import users_code
 from quantuner.space.config import TuneConfig
 from quantuner.strategy.abandoning import Abandonment, Payloads, abandonment
+from quantuner.strategy.objectives import Result
 
 if TYPE_CHECKING:
     from quantuner.strategy.base import TuneStrategy
@@ -139,7 +140,10 @@ class Search:
         return indices
 
     def _replay(self, indices: list[int]) -> Outcome | None:
-        """Tells the strategy what the journal knows already; only after the last told trial the search may end."""
+        """Tells the strategy what the journal knows already; only after the last told trial the search may end.
+
+        It is asked after each all the same, since a stop rule of the user's may remember what it saw.
+        """
         told = self.recorder.history.trials
         for index in indices:
             if index >= len(told):
@@ -152,8 +156,9 @@ class Search:
                     f"{config.digest}; start a new search",
                 )
             self._take(config, trial)
+            outcome = self._decide()
             if index == len(told) - 1:
-                return self._decide()
+                return outcome
         return None
 
     def _execute(self, indices: list[int]) -> Outcome | None:
@@ -189,7 +194,7 @@ class Search:
             told,
             config.digest,
             config.label(engine.types, LABEL_LIMIT),
-            meets=self.strategy.objectives.accuracy_meet_req(result),
+            meets=self._meets(result) if told.result.accuracy is not None else False,
             elapsed=_rounded(self.strategy.elapsed()),
             cost=_rounded(engine.cost(config)),
             size=_rounded(engine.size(config)),
@@ -200,9 +205,15 @@ class Search:
         self._take(config, trial)
         return self._decide()
 
+    def _meets(self, result: Result) -> bool:
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            return bool(self.strategy.meet_acc_req(result))
+
     def _take(self, config: TuneConfig, trial: Trial) -> None:
         """Takes a told trial, live or from the journal."""
         self.strategy.state.tell(config, trial)
+        with users_code(Failure.STRATEGY_RAISED, type(self.strategy).__name__):
+            self.strategy.keep_if_best(config)
         if self.abandonment is not None:
             self.abandonment.tell(trial)
 

@@ -12,9 +12,10 @@ from quantuner.options import checked_seed, options
 from quantuner.space.capability import Mode
 from quantuner.space.config import TuneConfig
 from quantuner.space.constraints import constrain
-from quantuner.space.forms import initial_tuning_cfg
+from quantuner.space.forms import caps_of, initial_tuning_cfg
 from quantuner.space.samplers import initial
 from quantuner.space.tree import TuningSpace
+from quantuner.strategy.overridden import refuse_unread
 from quantuner.strategy.reading import Reading
 from quantuner.strategy.recipes import Recipes
 
@@ -26,6 +27,11 @@ class Spaced(Reading):
     """What the search was configured with."""
     q_func: Callable[[Any], Any] | None
     q_hooks: Mapping[str, Callable[[Any], Any]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.initial_tuning_cfg is not Spaced.initial_tuning_cfg:
+            refuse_unread(cls)
 
     def set_tuning_space(self, conf: Any) -> None:
         """Creates capability, tuning space and recipes from the model and the user's configuration.
@@ -53,11 +59,14 @@ class Spaced(Reading):
 
     @property
     def capability(self) -> dict[str, Any]:
-        """What each op can do, by op (`opwise`) and by type (`optypewise`), and the ops of each fallback recipe."""
-        opwise = {(c.op.name, c.op.type): c.modes for c in self.tuning_space.capabilities}
+        """What each op can do, by op (`opwise`) and by type (`optypewise`), and the ops of each fallback recipe.
+
+        A list with a dict for each mode; of a type that of its first op.
+        """
+        opwise = {(c.op.name, c.op.type): caps_of(c) for c in self.tuning_space.capabilities}
         return {
             "opwise": opwise,
-            "optypewise": {type_: modes for (_, type_), modes in reversed(opwise.items())},
+            "optypewise": {type_: caps for (_, type_), caps in reversed(opwise.items())},
             "recipes_ops": {name: list(ops) for name, ops in self.engine.recipe_ops.items()},
         }
 
@@ -85,9 +94,13 @@ class Spaced(Reading):
     def apply_all_tuning_recipes(self, tune_cfg: Any) -> Any:
         """`tune_cfg` with every tuned recipe at its last option: the ops of the fallback recipes in fp32.
 
-        Takes and gives a `TuneConfig` or a dict; the argument is not changed.
+        Takes and gives a `TuneConfig` or a dict, which has the options in its `recipe_cfgs`; the argument is not
+        changed. Where a subclass has its own, `basic` gives it a dict.
         """
-        return self._same_form(tune_cfg, self.recipes.all_applied(self.as_config(tune_cfg)))
+        applied = self._same_form(tune_cfg, self.recipes.all_applied(self.as_config(tune_cfg)))
+        if isinstance(applied, dict):
+            applied["recipe_cfgs"] |= dict.fromkeys(self.recipes.tuned, False)
+        return applied
 
     def apply_recipe_one_by_one(self, tune_cfg: Any) -> Iterator[Any]:
         """Yields for each smooth-quant alpha to try, then for each tuned recipe, `tune_cfg` with this alone applied."""
@@ -95,6 +108,24 @@ class Spaced(Reading):
         smoothed = (self.recipes.with_alpha(config, alpha) for alpha in self.recipes.alphas)
         for applied in itertools.chain(smoothed, self.recipes.one_by_one(config)):
             yield self._same_form(tune_cfg, applied)
+
+    def with_all_recipes(self, config: TuneConfig) -> TuneConfig:
+        """`config` by `apply_all_tuning_recipes`, be it a subclass's own."""
+        return self.as_config(self.apply_all_tuning_recipes(self._as_taken("apply_all_tuning_recipes", config)))
+
+    def with_each_recipe(self, config: TuneConfig) -> list[TuneConfig]:
+        """`config` with each tuned recipe alone; what a subclass's own `apply_recipe_one_by_one` yields, if it has one.
+
+        Alphas, which the base class's yields too, are a stage of their own.
+        """
+        body = self._as_taken("apply_recipe_one_by_one", config)
+        if isinstance(body, TuneConfig):
+            return list(self.recipes.one_by_one(config))
+        return [self.as_config(applied) for applied in self.apply_recipe_one_by_one(body)]
+
+    def _as_taken(self, member: str, config: TuneConfig) -> Any:
+        """A configuration as the member takes it: where it is a subclass's own, in Neural Compressor's form."""
+        return config if getattr(type(self), member) is getattr(Spaced, member) else self.as_dict(config)
 
     def _same_form(self, like: Any, config: TuneConfig) -> Any:
         return config if isinstance(like, TuneConfig) else self.as_dict(config)

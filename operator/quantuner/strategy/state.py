@@ -22,10 +22,12 @@ class State:
     cur_best_acc: float
     re_quant: bool
     """While true, a success does not end the search."""
+    has_refined: bool = False
+    """Whether a strategy ever set `re_quant`."""
     winner_config: TuneConfig | None = None
     """Of `best_tune_result`."""
     best_tune_result: Result | None = None
-    """The last one that met the criterion with no objective worse than the one before it."""
+    """The last one that met the criterion with no objective worse than the one before it; under `re_quant` the last."""
     last_config: TuneConfig | None = None
     last_tune_result: Result | None = None
     trials_count: int = 0
@@ -46,14 +48,13 @@ class State:
         self.objectives.baseline = self.objectives.result(baseline)
 
     def tell(self, config: TuneConfig, trial: Trial) -> None:
-        """Takes a told trial, live or from the journal."""
+        """Takes a told trial, live or from the journal. Whether it is the best, the strategy says by `keep_if_best`."""
         self.trials_count += 1
         self.told[config.digest], self.configs[config.digest] = trial, config
         self.recall(config)
-        if self.objectives.compare(self.best_tune_result):
+        if trial.meets and (self.re_quant or self.objectives.is_no_worse(self.best_tune_result)):
             self.metric_met_point = self.metric_met_point or self.trials_count
             self.best_tune_result, self.winner_config = self.last_tune_result, config
-        self.keep_if_best(config)
 
     def recall(self, config: TuneConfig) -> None:
         """Makes a told configuration the last one: a strategy that asks again is answered from memory."""

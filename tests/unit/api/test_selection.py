@@ -4,14 +4,16 @@ Matrix: three rules (first, cheapest, objectives) by one or two objectives and b
 weighted objectives with the cheapest rule, which does not read objectives.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantuner.api.journal import History, Selection, Trial
+from quantuner.api.journal import Finished, History, Outcome, Selection, Trial
 from quantuner.api.selection import _column, best, best_result, choose, pareto_front
 from quantuner.api.spec import AccuracyCriterion, Objective
-from tests.unit.records import launched, told, tuning
+from tests.unit.records import TIME, launched, told, tuning
 
 OBJECTIVES = (Objective("performance"),)
 HIGHER, LOWER = AccuracyCriterion(), AccuracyCriterion(higher_is_better=False)
@@ -144,6 +146,14 @@ def test_the_last_launch_says_the_rule() -> None:
     launches = [launched(), launched(selection=Selection.CHEAPEST)]
     assert best(tuning(), History(launches=launches[:1], trials=trials)) is trials[1]
     assert best(tuning(), History(launches=launches, trials=trials)) is trials[2]
+
+
+def test_a_search_that_has_finished_says_which_trial_won() -> None:
+    """A strategy may begin to refine when its launch is recorded already."""
+    trials = [told(0, 0.9), told(1, 0.9, meets=True, cost=0.5), told(2, 0.9, meets=True, cost=0.25)]
+    end = Finished(outcome=Outcome.TARGET_MET, best=2, accuracy=0.9, artifact="", time=TIME)
+    assert best(tuning(), History(launches=[launched()], trials=trials, end=end)) is trials[2]
+    assert best(tuning(), History(launches=[launched()], end=replace(end, best=None))) is None
 
 
 points = st.lists(

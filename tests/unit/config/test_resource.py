@@ -255,6 +255,7 @@ def test_training_is_the_class_of_its_own() -> None:
         ("auto", "mse", "mse"),
         (1, "tpe", "tpe"),
         (0, "conservative", "conservative"),
+        (0, "basic", "conservative"),
     ],
     ids=str,
 )

@@ -112,14 +112,49 @@ def test_a_metric_of_ones_own_is_reset_before_each_pass() -> None:
         (object(), "must have reset, update"),
         ({"topk": 1, "MAE": {}}, "give 'weight', a list with as many"),
         ({"topk": 1, "MAE": {}, "weight": [1]}, r"it is \[1\]"),
+        ({"weight": []}, "names 0 metrics"),
+        ({"topk": 1, "weight": 1.0}, "names 1 metric; .*, a list with as many finite numbers .*; it is 1.0$"),
+        ({"topk": 1, "weight": [True]}, r"it is \[True\]$"),
+        ({"topk": 1, "MAE": {}, "weight": ["a", "b"]}, r"it is \['a', 'b'\]$"),
+        ({"topk": 1, "MAE": {}, "weight": [1, math.nan]}, r"it is \[1, nan\]$"),
+        (
+            {"MAE": {}, "higher_is_better": ["no"]},
+            r"a list with True or False for each metric: 1; it is \['no'",
+        ),
+        ({"MAE": {}, "higher_is_better": [0]}, r"it is \[0\]$"),
+        ({"MAE": {}, "higher_is_better": "False"}, "it is 'False'$"),
+        ({"topk": 1, "MAE": {}, "weight": [1, -1], "higher_is_better": True}, "for each metric: 2; it is True$"),
+        (
+            {"topk": 1, "MAE": {}, "weight": [1, 1], "higher_is_better": [True, False]},
+            r"two directions, .* \[True, False\], with weights \[1.0, 1.0\]; give those of one .* negative weight",
+        ),
         ({"topk": {"n": 5}}, r"'topk' does not take {'n': 5}; its arguments are: k"),
         ({"MAE": 5}, "'MAE' does not take 5; its arguments are: none"),
     ],
-    ids=["an unknown name", "no metric", "several without weights", "too few weights", "a wrong name", "too many"],
 )
 def test_what_is_no_metric_is_refused(metric: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         evaluation(LOADER, metric)
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [
+        ("topk", None),
+        (Counting(), None),
+        ({"MSE": {}}, None),
+        ({"MSE": {}, "higher_is_better": False}, False),
+        ({"MSE": {}, "higher_is_better": [False]}, False),
+        ({"MSE": {}, "higher_is_better": [False], "weight": [-1]}, True),
+        ({"MSE": {}, "MAE": {}, "weight": [0.5, 0.5], "higher_is_better": [False, False]}, False),
+        ({"topk": 1, "MAE": {}, "weight": (1, -1), "higher_is_better": (True, False)}, True),
+        ({"topk": 1, "MAE": {}, "weight": [-1, 1], "higher_is_better": [True, False]}, False),
+        ({"topk": 1, "MAE": {}, "weight": [0, 1], "higher_is_better": [True, False]}, False),
+    ],
+    ids=repr,
+)
+def test_the_direction_of_the_accuracy_is_that_of_metrics_and_signs(metric: Any, higher: bool | None) -> None:
+    assert evaluation(LOADER, metric).higher_is_better is higher
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.api.spec import Override, Quantization
-from quantuner.space.capability import OPT_IN_TYPES, Mode, Op, OpCapability, capability_of, on_request
+from quantuner.space.capability import OPT_IN_TYPES, PRECISIONS, Mode, Op, OpCapability, capability_of, on_request
 from quantuner.space.constraints import constrain, overrides_of
 from tests.unit.space.spaces import NETWORK, narrowing, ops, quantizations, space_of
 
@@ -59,7 +59,7 @@ PRODUCT = Op("scores", "MatMul")
         pytest.param((), [Mode.FP32], id="nothing is asked for"),
         pytest.param((narrowing(".*", activation_scheme=("sym",)),), [Mode.FP32], id="a constraint on all ops"),
         pytest.param((narrowing("MatMul", activation_scheme=("sym",)),), [Mode.STATIC, Mode.FP32], id="on it alone"),
-        pytest.param((narrowing(".*", activation_dtype=("uint8",)),), [Mode.STATIC], id="its data type"),
+        pytest.param((narrowing(".*", activation_dtype=("uint8",)),), [Mode.STATIC, Mode.FP32], id="its data type"),
         pytest.param(
             (narrowing("MatMul", activation_scheme=("sym",)), narrowing(".*", activation_algorithm=("minmax",))),
             [Mode.STATIC, Mode.FP32],
@@ -139,13 +139,39 @@ def test_a_later_entry_wins_item_by_item() -> None:
     [
         pytest.param({"weight_dtype": ("fp32",)}, [Mode.FP32], id="fp32 alone"),
         pytest.param({"activation_dtype": ("fp32",)}, [Mode.FP32], id="activations in fp32 keep the op there"),
-        pytest.param({"weight_dtype": ("int8",)}, [Mode.STATIC], id="int8 alone forbids the fallback"),
-        pytest.param({"weight_dtype": ("int8", "fp32")}, [Mode.STATIC, Mode.FP32], id="both"),
-        pytest.param({"activation_scheme": ("sym",)}, [Mode.STATIC, Mode.FP32], id="no dtype leaves fp32 allowed"),
+        pytest.param({"weight_dtype": ("int8",)}, [Mode.STATIC, *PRECISIONS], id="int8 alone forbids no fallback"),
+        pytest.param(
+            {"activation_dtype": ("uint8",), "weight_dtype": ("int8",)},
+            [Mode.STATIC, *PRECISIONS],
+            id="nor do both that an op has",
+        ),
+        pytest.param({"weight_dtype": ("int8", "fp32")}, [Mode.STATIC, Mode.FP32], id="int8 and fp32"),
+        pytest.param({"activation_dtype": ("uint8", "fp32")}, [Mode.STATIC, Mode.FP32], id="uint8 and fp32"),
+        pytest.param(
+            {"activation_dtype": ("uint8", "bf16"), "weight_dtype": ("int8",)},
+            [Mode.STATIC, Mode.BF16],
+            id="the one that names a precision decides",
+        ),
+        pytest.param(
+            {"activation_dtype": ("uint8", "bf16", "fp32"), "weight_dtype": ("int8", "fp32")},
+            [Mode.STATIC, Mode.FP32],
+            id="what both name",
+        ),
+        pytest.param({"activation_scheme": ("sym",)}, [Mode.STATIC, *PRECISIONS], id="no dtype leaves all allowed"),
     ],
 )
 def test_dtypes_decide_the_modes(options: dict[str, tuple[str, ...]], modes: list[Mode]) -> None:
-    assert list(by_name(space_of("static", names=(narrowing("fc1", **options),)))["fc1"].modes) == modes
+    space = constrain(NETWORK, Quantization(op_names=(narrowing("fc1", **options),)), PRECISIONS)
+    assert list(by_name(space)["fc1"].modes) == modes
+
+
+def test_data_types_that_name_no_precision_restore_what_an_earlier_entry_took() -> None:
+    types, names = narrowing("Linear", weight_dtype=("fp32",)), narrowing("fc1", weight_dtype=("int8",))
+    space = by_name(space_of("static", types=(types,), names=(names,)))
+    assert {name: list(space[name].modes) for name in ("fc1", "fc2")} == {
+        "fc1": [Mode.STATIC, Mode.FP32],
+        "fc2": [Mode.FP32],
+    }
 
 
 def test_a_mode_that_has_none_of_the_options_goes() -> None:

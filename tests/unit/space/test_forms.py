@@ -12,7 +12,7 @@ from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.space.capability import PRECISIONS, Mode, Op, OpCapability, capability_of
 from quantuner.space.config import FP32, OpConfig, TuneConfig, default_config
-from quantuner.space.forms import as_dict, from_dict, initial_tuning_cfg
+from quantuner.space.forms import as_dict, caps_of, from_dict, initial_tuning_cfg
 from quantuner.space.op_tuning_config import OpTuningConfig
 from quantuner.space.samplers import initial
 from quantuner.space.tree import OpKey, TuningSpace
@@ -355,8 +355,12 @@ def test_static_claims_what_it_can_then_dynamic_then_precisions() -> None:
     assert {mode: [item.name for item in items] for mode, items in claimed.items()} == {
         "static": [("conv2", "Conv2d"), ("fc2", "Linear")],
         "dynamic": [("conv1", "Conv2d")],
+        "weight_only": [],
         "bf16": [("fc1", "Linear")],
+        "fp16": [],
+        "fp32": [],
     }
+    assert list(claimed) == ["static", "dynamic", "weight_only", "bf16", "fp16", "fp32"]
     assert {key: config.config.short() for key, config in configs.items()} == {
         ("conv2", "Conv2d"): "static/asym/kl",
         ("fc2", "Linear"): "static/asym/kl",
@@ -371,5 +375,51 @@ def test_static_claims_what_it_can_then_dynamic_then_precisions() -> None:
 def test_the_initial_configuration_is_the_samplers(approach: str, mode: str) -> None:
     space = TuningSpace([capability_of(o, approach, PRECISIONS) for o in NETWORK], SIZES)
     modes, claimed, configs = initial_tuning_cfg(space)
-    assert set(modes.values()) == set(claimed) == {mode}
+    assert set(modes.values()) == {name for name, items in claimed.items() if items} == {mode}
     assert {key[0]: config.config for key, config in configs.items()} == dict(initial(space.capabilities))
+
+
+# --- the capability
+
+CONV_STATIC = {
+    "activation": {
+        "dtype": ["uint8"],
+        "quant_mode": "static",
+        "scheme": ["asym", "sym"],
+        "granularity": ["per_tensor"],
+        "algorithm": ["kl", "minmax"],
+    },
+    "weight": {"dtype": ["int8"], "scheme": ["sym"], "granularity": ["per_channel"], "algorithm": ["minmax"]},
+}
+"""As Neural Compressor's back end for PyTorch says it."""
+
+
+def test_a_capability_has_a_dict_for_each_mode_as_in_the_reference() -> None:
+    static, dynamic, bf16, fp32 = caps_of(capability_of(NETWORK[0], "auto", [Mode.BF16, Mode.FP32]))
+    assert static == CONV_STATIC
+    assert dynamic["activation"]["quant_mode"] == "dynamic"
+    assert bf16 == {"activation": {"dtype": "bf16"}, "weight": {"dtype": "bf16"}}
+    assert fp32 == {"activation": {"dtype": "fp32"}, "weight": {"dtype": "fp32"}}
+
+
+def test_an_op_without_a_weight_has_none_in_its_capability() -> None:
+    static, fp32 = caps_of(capability_of(Op("scores", "MatMul"), "static"))
+    assert static == {"activation": CONV_STATIC["activation"]}
+    assert fp32 == {"activation": {"dtype": "fp32"}}
+
+
+def test_an_embedding_has_its_input_in_fp32_as_a_placeholder() -> None:
+    static, _ = caps_of(capability_of(Op("words", "Embedding"), "static"))
+    assert static["activation"] == {"dtype": ["fp32"], "quant_mode": "static"}
+    assert static["weight"]["dtype"] == ["int8"]
+
+
+def test_numbers_are_numbers_in_a_capability() -> None:
+    weight_only, _ = caps_of(capability_of(Op("fc", "Linear"), "weight_only"))
+    assert weight_only["activation"] == {"dtype": ["fp32"], "quant_mode": "weight_only"}
+    assert (weight_only["weight"]["bits"], weight_only["weight"]["group_size"]) == ([4, 8], [32, -1, 64, 128])
+
+
+def test_what_the_user_forbade_is_in_no_capability() -> None:
+    (fc1,) = [c for c in space_of("static", names=(narrowing("fc1", weight_dtype=("fp32",)),)) if c.op.name == "fc1"]
+    assert caps_of(fc1) == [{"activation": {"dtype": "fp32"}, "weight": {"dtype": "fp32"}}]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from quantuner.api.spec import Quantization
 from quantuner.space import samplers
-from quantuner.space.capability import Mode, Op, OpCapability, capability_of
+from quantuner.space.capability import PRECISIONS, Mode, Op, OpCapability, capability_of
 from quantuner.space.config import FP32, OpConfig, TuneConfig
+from quantuner.space.constraints import constrain
 from tests.unit.space.spaces import APPROACHES, NETWORK, narrowing, ops, quantizations, space_of
 
 STATIC_ORDER = ("static/asym/kl", "static/asym/minmax", "static/sym/kl", "static/sym/minmax")
@@ -123,9 +124,8 @@ def test_fallback_goes_from_the_output_side() -> None:
 
 
 def test_fallback_leaves_out_what_is_fp32_already_and_what_may_not_be() -> None:
-    space = space_of(
-        "static", names=(narrowing("fc1", weight_dtype=("int8",)), narrowing("conv2", activation_dtype=("fp32",)))
-    )
+    names = (narrowing("fc1", weight_dtype=("int8", "bf16")), narrowing("conv2", activation_dtype=("fp32",)))
+    space = constrain(NETWORK, Quantization(op_names=names), PRECISIONS)
     assert samplers.fallback_candidates(space, samplers.initial(space)) == ["fc2", "conv1"]
 
 

@@ -1,5 +1,6 @@
 """What a strategy may define, override and call, each in a real search. What it reads is in `test_reading.py`."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import yaml
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import Finished, Outcome
+from quantuner.api.journal import Finished, History, Outcome
 from quantuner.config import PostTrainingQuantConfig
 from quantuner.distributed import communicator
 from quantuner.distributed.communicator import Communicator, OneRank, Solo
 from quantuner.engine.engine import Engine
-from quantuner.space.config import TuneConfig
+from quantuner.space.config import FP32, TuneConfig
 from quantuner.strategy import BasicTuneStrategy, TuneStrategy
+from quantuner.strategy.objectives import Result
 from tests.unit.engine.models import Net, images, seeded
 from tests.unit.strategy.judged import (
     Judge,
@@ -171,6 +173,167 @@ def test_a_strategy_that_only_repeats_itself_has_ended(
 ) -> None:
     searched = searching(engine, tmp_path, strategy=strategy)
     assert (ended(searched).outcome, searched.trials_count, judge.calls) == (Outcome.EXHAUSTED, 1, 1 + 1 + 1)
+
+
+# --- members that a subclass overrides
+
+
+class LenientTuneStrategy(LadderTuneStrategy):
+    """Has a rule of its own for what is good enough, and writes down what it was asked."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self.asked_of: list[float] = []
+        self.bests: list[TuneConfig] = []
+        super().__init__(*arguments, **more)
+
+    def meet_acc_req(self, eval_res: Result) -> bool:
+        self.asked_of.append(eval_res[0])
+        return len(self.asked_of) == 2
+
+    def update_best_op_tuning_cfg(self, op_tuning_cfg: Any) -> tuple[float, dict[Any, Any]]:
+        self.bests.append(op_tuning_cfg)
+        return super().update_best_op_tuning_cfg(op_tuning_cfg)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_a_rule_of_ones_own_says_which_trial_meets(engine: Engine, tmp_path: Path, ranks: int) -> None:
+    several = shared(engine)
+    strategy = searched(lambda: searching(several, tmp_path, strategy=LenientTuneStrategy), ranks, seed=1)
+    assert isinstance(strategy, LenientTuneStrategy)
+    end = strategy.end
+    assert isinstance(end, Finished)
+    assert (end.outcome, end.best) == (Outcome.TARGET_MET, 2)
+    assert strategy.asked_of == [trial.accuracy for trial in history_of(strategy).tried]
+    assert [trial.meets for trial in history_of(strategy).tried] == [False, True]
+    assert strategy.winner_config == rungs(strategy)[1]
+    assert strategy.bests == rungs(strategy)[:2]
+
+
+def test_a_resumed_search_keeps_what_a_rule_of_ones_own_has_said(engine: Engine, tmp_path: Path) -> None:
+    whole = searching(engine, tmp_path, strategy=LenientTuneStrategy)
+    ended(whole)
+    known = History(launches=history_of(whole).launches, trials=history_of(whole).trials)
+    resumed = searching(engine, tmp_path, strategy=LenientTuneStrategy, resume=known)
+    assert (ended(resumed).best, resumed.trials_count) == (2, 2)
+    assert isinstance(resumed, LenientTuneStrategy)
+    assert (resumed.asked_of, resumed.bests) == ([], rungs(resumed)[:2])
+
+
+class AlwaysTuneStrategy(LadderTuneStrategy):
+    """Takes whatever comes."""
+
+    def meet_acc_req(self, eval_res: Result) -> bool:
+        return True
+
+
+def test_a_trial_that_failed_meets_no_rule(engine: Engine, judge: Judge, tmp_path: Path) -> None:
+    judge.rule = lambda model: math.nan if is_quantized(model) and judge.calls == 2 else 0.5
+    strategy = searching(engine, tmp_path, strategy=AlwaysTuneStrategy)
+    assert ended(strategy).best == 2
+    assert [trial.meets for trial in history_of(strategy).tried] == [False, True]
+
+
+class RulelessTuneStrategy(LadderTuneStrategy):
+    """Its rule has a mistake."""
+
+    def meet_acc_req(self, eval_res: Result) -> bool:
+        return bool(self.tune_data["target"])
+
+
+def test_a_rule_that_raises_is_named_with_its_line(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"RulelessTuneStrategy raised at test_api.py:\d+ in meet_acc_req: KeyError"):
+        searching(engine, tmp_path, strategy=RulelessTuneStrategy).traverse()
+
+
+class StubbornTuneStrategy(LadderTuneStrategy):
+    """Nothing is better than the default."""
+
+    def update_best_op_tuning_cfg(self, op_tuning_cfg: Any) -> tuple[float, dict[Any, Any]]:
+        return self.cur_best_acc, self.cur_best_tuning_cfg
+
+
+def test_a_best_of_ones_own_is_the_best(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=StubbornTuneStrategy)
+    default = strategy.best_config
+    ended(strategy)
+    assert (strategy.best_config, strategy.cur_best_acc) == (default, -math.inf)
+
+
+class RecipesTuneStrategy(BasicTuneStrategy):
+    """Applies recipes in its own way, as a user of Neural Compressor writes it."""
+
+    def apply_all_tuning_recipes(self, tune_cfg: Any) -> Any:
+        self.first = tune_cfg
+        return {**tune_cfg, ("stem.0", "Conv2d"): FP32_STATE}
+
+    def apply_recipe_one_by_one(self, tune_cfg: Any) -> Iterator[Any]:
+        yield {**tune_cfg, ("head", "Linear"): FP32_STATE}
+
+
+FP32_STATE = {"activation": {"dtype": "fp32"}, "weight": {"dtype": "fp32"}}
+
+
+def test_recipes_are_applied_as_a_subclass_does(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=RecipesTuneStrategy, limits={"maxTrials": 18})
+    ended(strategy)
+    told = [strategy.state.configs[trial.digest] for trial in history_of(strategy).tried]
+    assert isinstance(strategy, RecipesTuneStrategy)
+    assert strategy.first == strategy.as_dict(told[0])
+    assert told[1] == told[0].having({"stem.0": FP32})
+    assert told[17]["head"] == FP32
+
+
+class CallingTuneStrategy(BasicTuneStrategy):
+    """Does as the base class."""
+
+    def apply_all_tuning_recipes(self, tune_cfg: Any) -> Any:
+        return super().apply_all_tuning_recipes(tune_cfg)
+
+    def apply_recipe_one_by_one(self, tune_cfg: Any) -> Iterator[Any]:
+        yield from super().apply_recipe_one_by_one(tune_cfg)
+
+
+def test_recipes_of_a_subclass_that_calls_super_are_those_of_the_base(engine: Engine, tmp_path: Path) -> None:
+    limits = {"maxTrials": 20}
+    plain = searching(engine, tmp_path, recipes={}, limits=limits)
+    calling = searching(engine, tmp_path, strategy=CallingTuneStrategy, recipes={}, limits=limits)
+    ended(plain)
+    ended(calling)
+    assert essence(history_of(calling).trials) == essence(history_of(plain).trials)
+
+
+def test_all_recipes_are_said_in_the_dict_by_their_last_option(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, recipes={"firstConvOrMatmulQuantization": True})
+    given = strategy.cur_best_tuning_cfg
+    body = strategy.apply_all_tuning_recipes(given)
+    assert body["recipe_cfgs"] == {"last_conv_or_matmul_quantization": False}
+    assert given["recipe_cfgs"] == {}
+    assert strategy.as_config(body) == strategy.apply_all_tuning_recipes(strategy.best_config)
+
+
+def test_a_beginning_of_ones_own_that_nobody_reads_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^HalfTuneStrategy has an initial_tuning_cfg of its own, which BasicTuneS"):
+
+        class HalfTuneStrategy(BasicTuneStrategy):
+            def initial_tuning_cfg(self) -> Any:
+                return super().initial_tuning_cfg()
+
+
+class BeginningTuneStrategy(TuneStrategy):
+    """Reads its own beginning."""
+
+    def initial_tuning_cfg(self) -> Any:
+        op_modes, modes, configs = super().initial_tuning_cfg()
+        return op_modes, modes, {**configs, ("head", "Linear"): FP32_STATE}
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        yield self.initial_tuning_cfg()[2]
+
+
+def test_a_beginning_of_ones_own_that_is_read_is_taken(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=BeginningTuneStrategy)
+    ended(strategy)
+    assert strategy.best_config["head"] == FP32
 
 
 # --- ranks

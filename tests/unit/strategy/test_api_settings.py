@@ -46,7 +46,9 @@ def test_apply_all_tuning_recipes_gives_the_second_trial_of_basic(engine: Engine
     assert (first.digest, second.digest) == (default.digest, applied.digest)
     assert recipes_of(applied) == "stem.0 head"
     body = strategy.as_dict(default)
-    assert strategy.apply_all_tuning_recipes(body) == strategy.as_dict(applied)
+    said = {"first_conv_or_matmul_quantization": False, "last_conv_or_matmul_quantization": False}
+    assert strategy.apply_all_tuning_recipes(body) == {**strategy.as_dict(applied), "recipe_cfgs": said}
+    assert strategy.as_config(strategy.apply_all_tuning_recipes(body)) == applied
     assert body == strategy.as_dict(default)  # the argument is not changed
 
 
@@ -232,7 +234,8 @@ def test_initial_tuning_cfg_is_the_first_trial(tmp_path: Path, approach: str) ->
     first = "dynamic" if approach == "dynamic" else "static"
     ops = [("stem.0", "Conv2d"), ("head", "Linear")]
     assert list(modes.items()) == [(op, first) for op in ops]
-    assert {mode: [item.name for item in claimed] for mode, claimed in items.items()} == {first: ops}
+    assert {mode: [item.name for item in claimed] for mode, claimed in items.items() if claimed} == {first: ops}
+    assert items["bf16"] == items["fp32"] == []  # as Neural Compressor's own strategies read them
     ended(strategy)
     assert strategy.as_config(configs).digest == history_of(strategy).trials[1].digest
 
@@ -277,6 +280,8 @@ class NarrowTuneStrategy(BasicTuneStrategy):
 
 def test_a_strategy_may_make_its_tuning_space_itself(engine: Engine, tmp_path: Path) -> None:
     strategy = searching(engine, tmp_path, strategy=NarrowTuneStrategy)
-    assert strategy.capability["opwise"]["head", "Linear"] == {"fp32": {}}
+    assert strategy.capability["opwise"]["head", "Linear"] == [
+        {"activation": {"dtype": "fp32"}, "weight": {"dtype": "fp32"}}
+    ]
     ended(strategy)
     assert {trial.label.split("Linear ")[1] for trial in history_of(strategy).tried} == {"fp32"}

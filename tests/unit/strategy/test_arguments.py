@@ -8,7 +8,9 @@ import pytest
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.strategy import arguments
+from quantuner.config import AccuracyCriterion, PostTrainingQuantConfig
+from quantuner.strategy import BasicTuneStrategy, arguments
+from tests.unit.engine.models import Net, images, seeded
 from tests.unit.strategy.ruled import never, searching
 
 COUNT = "must be a whole number from 1"
@@ -64,3 +66,40 @@ def test_what_a_strategy_reads_is_taken(strategy: str, kwargs: dict[str, Any]) -
 def test_a_count_that_is_not_given_is_the_default() -> None:
     assert arguments.count({}, "batch_size", 4) == 4
     assert arguments.count({"batch_size": 1}, "batch_size", 4) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher", "says"),
+    [
+        (
+            {"MSE": {}, "higher_is_better": [False]},
+            True,
+            "lower is better, and the accuracy criterion that higher",
+        ),
+        ({"topk": 1, "higher_is_better": True}, False, "that higher is better, and .* higherIsBetter to True, or give"),
+    ],
+    ids=["a loss as an accuracy", "an accuracy as a loss"],
+)
+def test_a_metric_of_another_direction_than_the_criterions_is_refused(metric: Any, higher: bool, says: str) -> None:
+    with pytest.raises(SearchError, match=says) as raised:
+        _judged_with(metric, higher)
+    assert raised.value.reason == Failure.TASK_INVALID
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [
+        ({"MSE": {}, "higher_is_better": [False]}, False),
+        ({"MSE": {}, "higher_is_better": [False], "weight": [-1.0]}, True),
+        ({"MSE": {}}, True),
+    ],
+    ids=["both lower", "turned round", "not said"],
+)
+def test_a_metric_of_the_criterions_direction_is_taken(metric: Any, higher: bool) -> None:
+    assert _judged_with(metric, higher).eval_metric == metric
+
+
+def _judged_with(metric: Any, higher: bool) -> BasicTuneStrategy:
+    conf = PostTrainingQuantConfig(accuracy_criterion=AccuracyCriterion(higher_is_better=higher))
+    batches = [(images(), images())]
+    return BasicTuneStrategy(seeded(Net), conf, batches, eval_dataloader=batches, eval_metric=metric)

@@ -14,8 +14,10 @@ from tests.unit.strategy.ruled import (
     STATIC,
     asked,
     fallbacks,
+    fallen,
     needing,
     never,
+    ordered,
     searched,
     searching,
 )
@@ -86,6 +88,22 @@ def test_with_a_time_limit_a_success_ends_no_phase() -> None:
     assert tried[: len(without)] == fallbacks(without)
     assert {"stem", "head"} in tried[len(without) :]  # the recipes, which basic tries
     assert finished.outcome is Outcome.TARGET_MET
+
+
+def test_a_tuning_space_that_was_set_holds_in_every_phase() -> None:
+    narrow = ordered("auto", {"opNames": [{"pattern": "stem", "weight": {"dtype": ["fp32"]}}]})
+    strategy = searching(never, "auto", quantization=ONE_OPTION, limits={"maxTrials": 30})
+    strategy.set_tuning_space(narrow)
+    ended(strategy)
+    assert len(asked(strategy)) > 4
+    assert all("stem" in fallen(config) for config in asked(strategy))
+
+
+def test_recipes_that_were_set_with_a_tuning_space_hold_in_every_phase() -> None:
+    strategy = searching(never, "auto", quantization=ONE_OPTION)
+    strategy.set_tuning_space(ordered("auto", {"recipes": {"lastConvOrMatmulQuantization": False}}))
+    ended(strategy)
+    assert all("head" in fallen(config) for config in asked(strategy))
 
 
 def test_the_strategy_itself_decides_about_a_trials_algorithms_when_its_phases_are_over() -> None:

@@ -112,8 +112,8 @@ def test_where_lower_is_better_the_search_is_the_same() -> None:
     [
         pytest.param(
             {"opNames": [{"pattern": "head", "activation": {"dtype": ["uint8"]}}]},
-            sets(" ".join(LINEAR[:-1]), ""),
-            id="an op without fp32 is quantized from the beginning",
+            sets(" ".join(LINEAR), ""),
+            id="an op whose data type is named may fall back all the same",
         ),
         pytest.param(
             {"opTypes": [{"pattern": "Linear", "weight": {"dtype": ["fp32"]}}]},

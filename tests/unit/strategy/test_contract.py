@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import Finished, History
+from quantuner.api.journal import Finished, History, Outcome
 from quantuner.distributed import mpirun
 from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history
 from quantuner.space.config import TuneConfig
@@ -173,6 +173,14 @@ def test_every_configuration_is_one_that_the_user_allows(name: str, approach: st
         quantized = [op for op in config.values() if not op.mode.is_precision]
         assert {op.get("activation", "algorithm") for op in quantized} <= {"minmax"}
         assert inside(config, strategy)
+
+
+@EVERY_STRATEGY
+def test_where_no_op_may_be_quantized_full_precision_is_tried(name: str) -> None:
+    all_fp32 = {"opTypes": [{"pattern": ".*", "weight": {"dtype": ["fp32"]}}]}
+    strategy = searching(never, name, quantization=all_fp32)
+    assert ended(strategy).outcome is Outcome.EXHAUSTED
+    assert [fallen(config) for config in asked(strategy)] == [frozenset(OPS)]
 
 
 @EVERY_STRATEGY

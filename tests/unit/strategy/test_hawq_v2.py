@@ -66,12 +66,24 @@ def test_all_but_the_ops_that_fell_back_have_their_default() -> None:
 
 def test_ops_that_may_not_fall_back_are_left_out() -> None:
     names = [
-        {"pattern": RANKED[0], "activation": {"dtype": ["uint8"]}},  # no fp32
+        {"pattern": RANKED[0], "activation": {"dtype": ["uint8", "bf16"]}},  # no fp32
         {"pattern": RANKED[1], "weight": {"dtype": ["fp32"]}},  # nothing else
     ]
-    tried = searched(never, "hawq_v2", quantization={"opNames": names})
+    tried = searched(never, "hawq_v2", quantization={"opNames": names, "precisions": ["bf16", "fp32"]})
     off = frozenset({RANKED[1]})
     assert fallbacks(tried) == [off, *(off | head for head in heads(RANKED[2:]))]
+
+
+def test_where_nothing_can_fall_back_the_loss_is_not_asked_for() -> None:
+    asked_of = list[Any]()
+
+    def loss(output: Any, target: Any) -> Any:
+        asked_of.append(target)
+        return of_the_head(output, target)
+
+    all_fp32 = {"opTypes": [{"pattern": ".*", "weight": {"dtype": ["fp32"]}}]}
+    tried = searched(never, "hawq_v2", quantization=all_fp32, kwargs={"hawq_v2_loss": loss})
+    assert (fallbacks(tried), asked_of) == ([frozenset(OPS)], [])
 
 
 def test_only_the_first_calibration_size_is_searched() -> None:

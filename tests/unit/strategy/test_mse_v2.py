@@ -85,6 +85,21 @@ def test_each_calibration_size_is_searched_as_a_whole() -> None:
     assert fallbacks(tried[:6]) == fallbacks(tried[6:])
 
 
+@pytest.mark.parametrize("needed", [(), ("blocks.1.a",)], ids=["the default meets", "one op has to fall back"])
+def test_with_a_time_limit_a_success_ends_a_size_and_the_next_is_searched(needed: tuple[str, ...]) -> None:
+    sizes = {**ONE_OPTION, "calibrationSamplingSizes": [8, 64]}
+    limits = {"timeoutSeconds": 1000}
+    strategy = searching(needing(*needed), "mse_v2", quantization=sizes, limits=limits)
+    finished = ended(strategy)
+    without = searched(needing(*needed), "mse_v2", quantization=sizes)
+    tried = asked(strategy)
+    assert tried[: len(without)] == without
+    assert {config.calib_sampling_size for config in without} == {8}
+    assert [config.calib_sampling_size for config in tried[len(without) :]] == [64] * len(without)
+    assert fallbacks(tried[len(without) :]) == fallbacks(without)
+    assert finished.outcome is Outcome.TARGET_MET
+
+
 # --- giving back
 
 GIVEN_BACK: list[Any] = [

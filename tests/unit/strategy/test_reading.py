@@ -234,3 +234,51 @@ def test_what_was_told_of_a_configuration_is_known(engine: Engine, tmp_path: Pat
     assert [strategy.meets(config) for config in (missed, met, untold[0])] == [False, True, False]
     assert strategy.accuracy_of(met) == history_of(strategy).trials[2].accuracy
     assert [trial.index for trial in strategy.tuning_history] == [0, 1, 2]
+
+
+class BroadcastingTuneStrategy(LadderTuneStrategy):
+    """Takes the master's best, as Neural Compressor's strategies do between two stages."""
+
+    def distributed_next_tune_cfg_lst(self, comm: Any) -> Iterator[list[Any]]:
+        first, second, *_ = rungs(self)
+        yield [self.as_dict(first)]
+        self.cur_best_tuning_cfg = comm.bcast(self.cur_best_tuning_cfg, root=0)
+        self.cur_best_tuning_cfg = None
+        yield [self.as_dict(second)]
+
+
+def test_the_best_may_be_set_to_what_it_is(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path, strategy=BroadcastingTuneStrategy)
+    ended(strategy)
+    assert strategy.best_config == rungs(strategy)[1]
+
+
+def test_the_best_cannot_be_set_to_another(engine: Engine, tmp_path: Path) -> None:
+    strategy = searching(engine, tmp_path)
+    other = strategy.as_dict(rungs(strategy)[0])
+    with pytest.raises(AttributeError, match="is the most accurate configuration told and cannot be another; "):
+        strategy.cur_best_tuning_cfg = other
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "baseline",
+        "best_qmodel",
+        "best_tune_result",
+        "best_tuning_cfg",
+        "capability",
+        "cur_best_acc",
+        "evaluation_result",
+        "last_tune_cfg",
+        "last_tune_result",
+        "metric_met_point",
+        "trials_count",
+        "tuning_history",
+        "tuning_times",
+    ],
+)
+def test_what_follows_from_the_search_cannot_be_set_and_says_so(engine: Engine, tmp_path: Path, name: str) -> None:
+    strategy = searching(engine, tmp_path)
+    with pytest.raises(AttributeError, match=f"BasicTuneStrategy.{name} follows .* cannot be set; leave the"):
+        setattr(strategy, name, None)

@@ -144,6 +144,9 @@ def test_a_strategy_holds_what_it_is_made_of(untold: TuneStrategy) -> None:
         == list(untold.tuning_space.op_items)
         == [("stem.0", "Conv2d"), ("head", "Linear")]
     )
+    (static, fp32) = untold.capability["opwise"]["head", "Linear"]
+    assert untold.capability["optypewise"]["Linear"] == [static, fp32]
+    assert (static["activation"]["quant_mode"], fp32["activation"]["dtype"]) == ("static", "fp32")
     assert list(untold.cur_best_tuning_cfg) == [*untold.tuning_space.op_items, "calib_sampling_size", "recipe_cfgs"]
 
 

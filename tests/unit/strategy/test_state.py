@@ -33,7 +33,9 @@ def state_after(results: list[Told], higher: bool = True) -> State:
 def tell(state: State, number: int, accuracy: float | None, seconds: float = 1.0) -> None:
     config = trial_config(number)
     measured = {} if accuracy is None else {"performance": seconds}
-    state.tell(config, told(number, accuracy, objectives=measured, digest=config.digest))
+    meets = accuracy is not None and state.objectives.accuracy_meet_req((accuracy, []))
+    state.tell(config, told(number, accuracy, meets=meets, objectives=measured, digest=config.digest))
+    state.keep_if_best(config)
 
 
 def number_of(config: TuneConfig | None) -> int | None:

@@ -12,11 +12,13 @@ import pytest
 
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
-from quantuner.api.journal import Finished, Outcome
+from quantuner.api.journal import Finished, History, Outcome
 from quantuner.engine.engine import Engine
+from quantuner.space.capability import Mode
 from quantuner.space.config import TuneConfig
+from quantuner.space.op_tuning_config import OpTuningConfig
 from quantuner.strategy import TuneStrategy
-from tests.unit.strategy.judged import Judge, ended, history_of, searching
+from tests.unit.strategy.judged import Judge, ended, essence, history_of, searching
 from tests.unit.strategy.ranked import LadderTuneStrategy, accurate_engine, rungs, searched
 
 Measured = tuple[Engine, Judge, list[float]]
@@ -143,6 +145,36 @@ def test_of_a_strategy_that_refines_the_cheapest_wins_with_its_own_result(measur
     assert strategy.cur_best_acc == accuracies[4]
 
 
+class KeepingTuneStrategy(TuneStrategy):
+    """Neural Compressor's conservative loop, as its users write it: from fp32, one op more at a time."""
+
+    def next_tune_cfg(self) -> Iterator[Any]:
+        self.re_quant = True
+        _, _, quantized = self.initial_tuning_cfg()
+        kept = {(name, type_): OpTuningConfig(name, type_, "fp32", self.tuning_space) for name, type_ in quantized}
+        yield kept
+        for op in quantized:
+            tried = {**kept, op: quantized[op]}
+            yield tried
+            if self.objectives.accuracy_meets():
+                kept = tried
+        self.re_quant = False
+
+
+def test_a_strategy_that_sets_re_quant_ends_with_the_cheapest_like_one_that_refines(
+    measured: Measured, tmp_path: Path
+) -> None:
+    """As in Neural Compressor, where under `re_quant` the last success is the best, whatever its speed."""
+    strategy = climbing(measured[0], tmp_path, 1, KeepingTuneStrategy)
+    end = ended(strategy)
+    assert (end.outcome, strategy.trials_count, end.best) == (Outcome.TARGET_MET, 3, 3)
+    assert strategy.winner_config is not None
+    assert [op.mode for op in strategy.winner_config.values()] == [Mode.STATIC, Mode.STATIC]
+    resumed = climbing(measured[0], tmp_path, 1, KeepingTuneStrategy)
+    resumed.setup_resume(history_of(strategy))
+    assert ended(resumed).best == 3
+
+
 class SatisfiedTuneStrategy(LadderTuneStrategy):
     """Ends by a rule of its own."""
 
@@ -155,6 +187,33 @@ def test_a_strategy_may_stop_by_a_rule_of_its_own(measured: Measured, tmp_path: 
     strategy = searched(lambda: climbing(measured[0], tmp_path, 0, SatisfiedTuneStrategy), ranks)
     assert strategy.end is not None
     assert (strategy.end.outcome, strategy.trials_count) == (Outcome.STOPPED, 2)
+
+
+class PatientTuneStrategy(LadderTuneStrategy):
+    """Ends after a trial that was no better: its rule remembers what it was asked after."""
+
+    seen, bad = 0.0, 0
+
+    def stop(self, timeout: float, trials_count: int) -> bool:
+        accuracy = self.last_tune_result.accuracy if self.last_tune_result else 0.0
+        self.bad = 0 if accuracy > self.seen else self.bad + 1
+        self.seen = max(self.seen, accuracy)
+        return self.bad == 1 or super().stop(timeout, trials_count)
+
+
+@pytest.mark.parametrize("told", [0, 1, 2, 3])
+def test_a_rule_that_remembers_ends_a_resumed_search_where_it_ends_a_whole_one(
+    measured: Measured, tmp_path: Path, told: int
+) -> None:
+    """Of the third trial alone the rule would say that it is better than nothing."""
+    whole = climbing(measured[0], tmp_path, 0, PatientTuneStrategy)
+    end = ended(whole)
+    assert (end.outcome, whole.trials_count) == (Outcome.STOPPED, 3)
+    resumed = climbing(measured[0], tmp_path, 0, PatientTuneStrategy)
+    resumed.setup_resume(History(launches=history_of(whole).launches, trials=history_of(whole).trials[: told + 1]))
+    again = ended(resumed)
+    assert essence(history_of(resumed).trials) == essence(history_of(whole).trials)
+    assert (again.outcome, again.best) == (end.outcome, end.best)
 
 
 class RaisingTuneStrategy(LadderTuneStrategy):
