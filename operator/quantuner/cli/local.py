@@ -118,5 +118,6 @@ def _keep_status(workspace: Path, body: dict[str, Any]) -> None:
         replace_text(workspace / STATUS_FILE, yaml.safe_dump(status, sort_keys=False))
     except OSError as error:
         raise QuantunerError(
-            f"{workspace / STATUS_FILE} cannot be written: {error.strerror}; give its disk room and run this again"
+            f"{workspace / STATUS_FILE} cannot be written: {error.strerror}; give its disk room, or this user the "
+            "right to it, and run this again"
         ) from error

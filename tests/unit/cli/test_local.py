@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import local, main
 from quantuner.distributed import forking
-from quantuner.distributed.journal import JournalFolder, read_history, sole_search
+from quantuner.distributed.journal import JournalFolder, await_writer, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
 
@@ -493,3 +495,38 @@ def test_ranks_import_by_themselves_else(
     with local._program(ranks, device) as program:
         tied = ["quantuner.distributed.tied", str(os.getpid())] if ranks == 1 else []
         assert program[1:] == ["-u", "-m", *tied, "quantuner.run"]
+
+
+SLEEPER = """
+import time
+import tiny
+
+def task():
+    time.sleep(600)
+"""
+
+
+def test_a_rank_in_series_ends_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    file, workspace = written(tmp_path, "sleeper:task"), tmp_path / "workspace"
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    command = [sys.executable, "-m", "quantuner.cli", "run", str(file), "--workers", "0", "--workspace", str(workspace)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as killed:
+        while await_writer(workspace, 0):  # the rank has not opened its journal yet
+            time.sleep(0.05)
+            assert killed.poll() is None
+        killed.kill()
+    assert await_writer(workspace, 30), "the rank searches on"
+
+
+def test_a_status_that_cannot_be_written_hides_nothing_that_is_told(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    (workspace / "status.yaml").unlink()
+    (workspace / "status.yaml").mkdir()
+    assert main(["run", str(written(tmp_path)), "--workspace", str(workspace)]) == 2
+    captured = capsys.readouterr()
+    assert "trial 7 meets the accuracy criterion" in captured.out
+    assert f"{workspace / 'status.yaml'} cannot be written: Is a directory; give its disk room" in captured.err
+    assert not list(workspace.glob(".*.partial"))
