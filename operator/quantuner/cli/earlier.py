@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History, Outcome, Selection
 from quantuner.api.spec import Tuning, search_digest
 from quantuner.cli.report import MODEL_FOLDER, STATUS_FILE, TUNING_FILE
@@ -61,8 +62,19 @@ def prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: b
     if state is State.GROWN:
         with contextlib.closing(JournalFolder(workspace)) as known:
             known.reopen()
-    replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
+    keep(workspace / TUNING_FILE, body)
     return True
+
+
+def keep(path: Path, body: Mapping[str, Any]) -> None:
+    """Raises `QuantunerError` where it cannot be written."""
+    try:
+        replace_text(path, yaml.safe_dump(body, sort_keys=False))
+    except OSError as error:
+        raise QuantunerError(
+            f"{path} cannot be written: {error.strerror}; give its disk room, or this user the right to it, and run "
+            "this again"
+        ) from error
 
 
 def _state(workspace: Path, body: Mapping[str, Any], history: History, *, fresh: bool) -> State:

@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished
 from quantuner.api.spec import Tuning
 from quantuner.api.validation import admit
-from quantuner.cli.earlier import prepare
+from quantuner.cli.earlier import keep, prepare
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
 from quantuner.distributed import forking, mpirun, tied
-from quantuner.distributed.journal import JOURNAL_FILE, read_history, replace_text, sole_search
+from quantuner.distributed.journal import JOURNAL_FILE, read_history, sole_search
 from quantuner.distributed.supervisor import Supervisor
 
 _DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's and AMD's drivers
@@ -106,18 +105,6 @@ def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int
     if history.trials:
         console.print(trials_table(tuning, history))
     console.print(outcome_text(tuning, history, workspace), soft_wrap=True)
-    _keep_status(workspace, body)
+    keep(workspace / STATUS_FILE, {**body, "status": status_of(workspace, body)})  # last: a disk may be full
     console.print(f"status: {workspace / STATUS_FILE}", soft_wrap=True, markup=False)
     return 0 if code == 0 and isinstance(history.end, Finished) else 1
-
-
-def _keep_status(workspace: Path, body: dict[str, Any]) -> None:
-    """Raises `QuantunerError` where it cannot be written, after all else was told."""
-    status = {**body, "status": status_of(workspace, body)}
-    try:
-        replace_text(workspace / STATUS_FILE, yaml.safe_dump(status, sort_keys=False))
-    except OSError as error:
-        raise QuantunerError(
-            f"{workspace / STATUS_FILE} cannot be written: {error.strerror}; give its disk room, or this user the "
-            "right to it, and run this again"
-        ) from error

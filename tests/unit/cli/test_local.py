@@ -198,7 +198,7 @@ def test_another_search_moves_a_finished_one_aside_with_its_model(
     shutil.copytree(serial.workspace, workspace)
     (workspace / "journal.1.jsonl").write_text("an even earlier one\n")
     (workspace / "timeline.jsonl").write_text("its timeline\n")
-    another = {"tuningCriterion": {"strategy": "random", "maxTrials": 1}}
+    another: dict[str, Any] = {"tuningCriterion": {"strategy": "random", "maxTrials": 1}}
     again = run(capsys, written(tmp_path, **another), workspace, "--workers", "0")
     assert again.code == 0
     assert (workspace / "journal.1.jsonl").read_text() == "an even earlier one\n"
