@@ -273,6 +273,12 @@ def test_a_baseline_that_raises_is_recorded_as_failed_and_the_launch_as_ended(tm
             {"task": {"entrypoint": "user_no:make"}}, Failure.TASK_IMPORT_FAILED, "No module named", id="task"
         ),
         pytest.param(
+            {"quantization": {"approach": "qat"}},
+            Failure.TASK_INVALID,
+            "needs a training function; give q_func (or Task.train_func)",
+            id="nothing trains",
+        ),
+        pytest.param(
             {"workers": 0}, Failure.INTERNAL_ERROR, "the resource cannot be read: spec.workers", id="resource"
         ),
     ],

@@ -44,6 +44,10 @@ class SearchError(QuantunerError):
         return SearchError, (self.reason, self.message, self.traceback)
 
 
+class MissingArgumentError(SearchError, ValueError):
+    """What `fit` and a task must both be given: a `ValueError` for a caller, the Failed condition of a resource."""
+
+
 class JournalError(QuantunerError):
     """A journal is damaged, of another version, or of another search."""
 

@@ -5,10 +5,12 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.markup import escape
+from yaml.composer import ComposerError
 
 from quantuner import __version__
 from quantuner.api.bounds import DEPTH_LIMIT
@@ -18,6 +20,10 @@ from quantuner.cli.local import run
 from quantuner.cli.report import TUNING_FILE, show
 
 EXIT_USAGE = 2
+EXIT_CODES = (
+    "exit codes: 0 the search is complete, whether or not its target is met (status.yaml in the workspace says that: "
+    "condition TargetMet); 1 it failed or was interrupted; 2 the command, the resource or a file is wrong"
+)
 PLAIN_WIDTH = 120  # characters of a table in a file or a CI log
 
 
@@ -27,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="search on this computer, as the cluster would")
+    about = "search on this computer, as the cluster would"
+    run = commands.add_parser("run", help=about, description=about, epilog=EXIT_CODES)
     run.add_argument("file", type=Path, help="a QuantizationTuning as YAML")
     run.add_argument(
         "--workers",
@@ -41,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder for journal, model and status; default: quantuner_workspace/NAME",
     )
-    run.add_argument("--fresh", action="store_true", help="start anew even where an unfinished search could go on")
+    run.add_argument(
+        "--fresh", action="store_true", help="search anew even where this search has finished or could go on"
+    )
     run.add_argument("--verbose", action="store_true", help="show the ranks' own output")
 
     report = commands.add_parser("report", help="show a search, finished or not, from its workspace")
@@ -57,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: the search failed or was stopped; 2: the command or the resource is wrong."""
+    """0: done; 1: the search failed or was stopped; 2: the command, the resource or a file is wrong."""
     args = parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -98,7 +107,7 @@ def read_manifest(path: Path) -> object:
     """The one document of a YAML file. Raises `QuantunerError` where there is not exactly one, or it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:  # not its text alone: what is wrong is told with the file's name
-            documents = [d for d in yaml.safe_load_all(file) if d is not None]
+            documents = [d for d in yaml.load_all(file, _Loader) if d is not None]
     except UnicodeDecodeError as error:
         raise QuantunerError(f"{path} is no UTF-8 ({error}); save it in that encoding") from error
     except RecursionError as error:
@@ -108,3 +117,17 @@ def read_manifest(path: Path) -> object:
     if len(documents) != 1:
         raise QuantunerError(f"{path} holds {len(documents)} documents; give a file with one QuantizationTuning")
     return documents[0]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, as kubectl does: its last value would win in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        known: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in known:
+                problem = f"the key {key.value!r} stands twice in one mapping; keep one of them"
+                raise ComposerError("in a mapping", node.start_mark, problem, key.start_mark)
+            known.add((key.tag, key.value))
+        return node

@@ -3,38 +3,33 @@
 import argparse
 import contextlib
 import importlib.util
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from quantuner.api.errors import QuantunerError
-from quantuner.api.journal import Finished, History
-from quantuner.api.spec import Tuning, search_digest
+from quantuner.api.journal import Finished
+from quantuner.api.spec import Tuning
 from quantuner.api.validation import admit
+from quantuner.cli.earlier import keep, prepare
 from quantuner.cli.progress import Progress
 from quantuner.cli.report import STATUS_FILE, TUNING_FILE, outcome_text, status_of, trials_table
-from quantuner.distributed import forking, mpirun
-from quantuner.distributed.journal import (
-    BEST_FILE,
-    JOURNAL_FILE,
-    free_number,
-    read_history,
-    read_lines,
-    replace_text,
-    sole_search,
-)
+from quantuner.distributed import forking, mpirun, tied
+from quantuner.distributed.journal import JOURNAL_FILE, read_history, sole_search
 from quantuner.distributed.supervisor import Supervisor
-from quantuner.distributed.timeline import TIMELINE_FILE
 
 _DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's and AMD's drivers
 
 
 def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
-    """Searches, or goes on with an unfinished search; 0 when it is complete, 1 when it failed or was stopped."""
+    """Searches, goes on with what is unfinished, or shows what has finished.
+
+    0 when the search is complete, 1 when it failed or was stopped.
+    """
     _require_tuner()
     body = admit(manifest)
     tuning = Tuning.from_body(body)
@@ -43,8 +38,24 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
         raise QuantunerError(f"--workers must be 0 (serial) or more, not {workers}")
     ranks = tuning.ranks(workers)
     workspace: Path = args.workspace or Path("quantuner_workspace") / tuning.name
+    _check_folders(args.code, workspace)
     with sole_search(workspace):
         return _run(args, workspace, body, ranks, console)
+
+
+def _check_folders(code: Path | None, workspace: Path) -> None:
+    """Makes the workspace. Raises `QuantunerError` where there can be none, or no code."""
+    if code is not None and not code.is_dir():
+        raise QuantunerError(
+            f"--code must be a folder, the one with the task's modules, and {code} is none; correct it"
+        )
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QuantunerError(
+            f"the workspace must be a folder that can be made and written, and {workspace} is not: {error.strerror}; "
+            "name another one with --workspace"
+        ) from error
 
 
 def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
@@ -56,7 +67,8 @@ def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks:
     supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, [*program, *arguments]), relay=args.verbose)
     # Signals are heeded before and after the ranks, too: they would leave the fork server's folder behind.
     with supervisor.listening():
-        _prepare(workspace, body, console, fresh=args.fresh)
+        if not prepare(workspace, body, console, fresh=args.fresh):
+            return _conclude(workspace, body, console, 0)
         with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
             code = supervisor.run()
         return _conclude(workspace, body, console, code)
@@ -69,7 +81,10 @@ def _program(ranks: int, device: str) -> Iterator[list[str]]:
     What has begun CUDA cannot use it in its forks, and whatever is imported may have asked for devices.
     """
     has_devices = device != "cpu" or any(Path(file).exists() for file in _DEVICES)
-    if ranks == 1 or has_devices or not forking.wanted(default=True):
+    if ranks == 1:  # mpirun ends its ranks where this process is killed; nothing else would end this one
+        yield mpirun.python("-m", tied.__name__, str(os.getpid()), forking.PROGRAM)
+        return
+    if has_devices or not forking.wanted(default=True):
         yield mpirun.python("-m", forking.PROGRAM)
         return
     # In a folder of its own, since a socket's path must be short.
@@ -85,32 +100,11 @@ def _require_tuner() -> None:
         )
 
 
-def _prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: bool) -> None:
-    """An unfinished journal of this very search is continued, a failed one too; any other is kept under a new name."""
-    journal = workspace / JOURNAL_FILE
-    told = bool(read_lines(journal))
-    history = History() if fresh else read_history(journal)  # a damaged one is no reason not to start anew
-    same = bool(history.launches) and history.launches[0].search == search_digest(body)
-    if told and same and not isinstance(history.end, Finished) and not fresh:
-        console.print(f"going on after {len(history.tried)} told trials of {journal}", soft_wrap=True, markup=False)
-    elif told:
-        number = free_number(workspace)
-        kept = workspace / f"journal.{number}.jsonl"
-        journal.rename(kept)
-        if (workspace / TIMELINE_FILE).exists():
-            (workspace / TIMELINE_FILE).rename(workspace / f"timeline.{number}.jsonl")
-        console.print(f"the earlier search is kept in {kept}", soft_wrap=True, markup=False)
-        for name in (BEST_FILE, STATUS_FILE):
-            (workspace / name).unlink(missing_ok=True)
-    replace_text(workspace / TUNING_FILE, yaml.safe_dump(body, sort_keys=False))
-
-
 def _conclude(workspace: Path, body: dict[str, Any], console: Console, code: int) -> int:
     tuning, history = Tuning.from_body(body), read_history(workspace / JOURNAL_FILE)
-    status = {**body, "status": status_of(workspace, body)}
-    replace_text(workspace / STATUS_FILE, yaml.safe_dump(status, sort_keys=False))
     if history.trials:
         console.print(trials_table(tuning, history))
-    console.print(outcome_text(tuning, history), soft_wrap=True)
+    console.print(outcome_text(tuning, history, workspace), soft_wrap=True)
+    keep(workspace / STATUS_FILE, {**body, "status": status_of(workspace, body)})  # last: a disk may be full
     console.print(f"status: {workspace / STATUS_FILE}", soft_wrap=True, markup=False)
     return 0 if code == 0 and isinstance(history.end, Finished) else 1

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from quantuner.api.conditions import ConditionType, Reason, condition, phase_of
 from quantuner.api.derived import derived
+from quantuner.api.described import described
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History, Trial
 from quantuner.api.names import BEST_KEY
@@ -28,6 +29,10 @@ from quantuner.distributed.journal import BEST_FILE, JOURNAL_FILE, read_history,
 from quantuner.distributed.timeline import TIMELINE_FILE
 
 TUNING_FILE, STATUS_FILE = "tuning.yaml", "status.yaml"
+MODEL_FOLDER = "model"
+WEIGHTS_FILE = "weights.pt"  # in a model's folder: it could not be captured as a program
+INTERRUPTED = "Interrupted"
+"""Phase and reason of a search that no rank goes on with; a cluster, where ranks come back, has none such."""
 
 
 def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: Path | None = None) -> int:
@@ -36,6 +41,8 @@ def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: P
     `trace` and `svg` name files for the timeline. A folder with nothing but a timeline, as a cluster leaves it
     beside the model, gives that.
     """
+    if workspace.exists() and not workspace.is_dir():
+        raise QuantunerError(f"{workspace} is no folder; name the workspace of a `quantuner run`")
     run = recorded(workspace)
     _export(run, trace, svg)
     if not (workspace / TUNING_FILE).is_file() and run.launches:
@@ -50,7 +57,7 @@ def show(workspace: Path, console: Console, *, trace: Path | None = None, svg: P
     history = read_history(workspace / JOURNAL_FILE)
     tuning = Tuning.from_body(body)
     console.print(trials_table(tuning, history))
-    console.print(outcome_text(tuning, history), soft_wrap=True)
+    console.print(outcome_text(tuning, history, workspace), soft_wrap=True)
     if history.launches and history.launches[-1].left_out:
         console.print(f"left out of the search: {escape(history.launches[-1].left_out)}", soft_wrap=True)
     if run.launches:
@@ -88,23 +95,42 @@ def _export(run: Run, trace: Path | None, svg: Path | None) -> None:
 
 
 def status_of(workspace: Path, body: dict[str, Any]) -> dict[str, Any]:
-    """The resource's status as the operator would write it at the end, its configRef naming the local file."""
+    """The resource's status as the operator would write it at the end, its configRef naming the local file.
+
+    Of a search that was interrupted, which an operator would go on with, it says so.
+    """
     tuning, history = Tuning.from_body(body), read_history(workspace / JOURNAL_FILE)
-    now = utc_now()
+    now = history.end.time if history.end is not None and history.end.time else utc_now()
     best = workspace / BEST_FILE
-    best_yaml = best.read_text(encoding="utf-8") if best.exists() else None
-    status = search_status(tuning, history, best_yaml, {"name": str(best), "key": BEST_KEY})
-    conditions = [
-        condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the resource is valid", tuning.generation, now),
-        condition(ConditionType.RUNNING, False, Reason.FINISHED, "no rank runs", tuning.generation, now),
-        condition(ConditionType.SUSPENDED, False, Reason.NOT_SUSPENDED, "", tuning.generation, now),
-        *end_conditions(tuning, history, now),
-    ]
+    status = search_status(tuning, history, _text(best), {"name": str(best), "key": BEST_KEY})
+    conditions = _conditions(tuning, history, now)
     status["trials"]["running"] = 0
-    ranks = history.launches[-1].ranks if history.launches else 1
-    workers = max(0, ranks - tuning.launcher_slots) // tuning.slots_per_worker
-    shown = {"observedGeneration": tuning.generation, "phase": phase_of(conditions), "workers": workers}
+    phase = phase_of(conditions) if history.end is not None else INTERRUPTED
+    shown = {"observedGeneration": tuning.generation, "phase": phase, "workers": _workers(tuning, history)}
     return {**shown, **status, "conditions": conditions}
+
+
+def _conditions(tuning: Tuning, history: History, now: str) -> list[dict[str, Any]]:
+    ended, generation = history.end is not None, tuning.generation
+    reason, why = (Reason.FINISHED, "no rank runs") if ended else (INTERRUPTED, "interrupted: no rank runs")
+    end = end_conditions(tuning, history, now)
+    goes_on = {"reason": INTERRUPTED, "message": "interrupted; `quantuner run` goes on with the search"}
+    return [
+        condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the resource is valid", generation, now),
+        condition(ConditionType.RUNNING, False, reason, why, generation, now),
+        condition(ConditionType.SUSPENDED, False, Reason.NOT_SUSPENDED, "", generation, now),
+        *({**c, **goes_on} if not ended and c["type"] == ConditionType.COMPLETE else c for c in end),
+    ]
+
+
+def _workers(tuning: Tuning, history: History) -> int:
+    """Of the last launch; 0 where it was interrupted."""
+    ranks = history.launches[-1].ranks if history.launches and history.end is not None else 1
+    return max(0, ranks - tuning.launcher_slots) // tuning.slots_per_worker
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def trials_table(tuning: Tuning, history: History) -> Table:
@@ -170,7 +196,7 @@ def loss_text(tuning: Tuning, history: History, accuracy: float) -> str:
     return f"{lost:.4g}"
 
 
-def outcome_text(tuning: Tuning, history: History) -> str:
+def outcome_text(tuning: Tuning, history: History, workspace: Path) -> str:
     end = history.end
     if end is None:
         return f"not finished: {len(history.tried)} trials told; `quantuner run` goes on from here"
@@ -180,8 +206,30 @@ def outcome_text(tuning: Tuning, history: History) -> str:
     why = OUTCOMES[end.outcome].format(best=end.best)
     if best is None or end.accuracy is None:
         return why
-    verdict = "[green]target met[/green]" if best.meets else "[yellow]target not met[/yellow]"
-    return (
-        f"{verdict}: {why}; its saved model was loaded again and has accuracy {end.accuracy:.6g} "
-        f"({loss_text(tuning, history, end.accuracy)} lost)\nmodel: {escape(end.artifact)}"
-    )
+    lines = [
+        f"{_verdict(best, workspace)}: {why}; its saved model was loaded again and has accuracy {end.accuracy:.6g} "
+        f"({loss_text(tuning, history, end.accuracy)} lost)",
+        f"model: {escape(end.artifact)}",
+    ]
+    if (workspace / MODEL_FOLDER / WEIGHTS_FILE).is_file():
+        lines.append(
+            "the model could not be captured as a program, so that its weights alone are kept: "
+            "`quantuner.load` needs your fp32 module beside the folder (README.md in it says how)"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(best: Trial, workspace: Path) -> str:
+    if not best.meets:
+        return "[yellow]target not met[/yellow]"
+    if not _is_fp32(best, workspace):
+        return "[green]target met[/green]"
+    return "[yellow]target met by the fp32 model itself, nothing is quantized[/yellow]"
+
+
+def _is_fp32(best: Trial, workspace: Path) -> bool:
+    """Whether every op of the best trial computes as it did before."""
+    about = described(_text(workspace / BEST_FILE) or "")
+    if about is None or about.trial != best.index:
+        return False
+    return {form for part in about.summary.values() for form in part.values()} == {"fp32"}

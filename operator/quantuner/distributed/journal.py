@@ -48,9 +48,7 @@ class JournalFolder:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JournalError(
-                f"another search writes {self.journal}; wait for it, end it, or name another workspace"
-            ) from error
+            raise JournalError(f"another search writes {self.journal}; {_remedy(self.journal)}") from error
 
     def append(self, record: Record) -> None:
         """Makes the record durable.
@@ -144,14 +142,35 @@ def sole_search(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("w") as file:
+        taken = None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = await_writer(folder, 0)
+            if not await_writer(folder, 0):
+                taken = folder / JOURNAL_FILE
         except BlockingIOError:
-            free = False
-        if not free:
-            raise JournalError(f"another search runs in {folder}; wait for it, end it, or name another workspace")
+            taken = folder / LOCK_FILE
+        if taken is not None:
+            raise JournalError(f"another search runs in {folder}; {_remedy(taken)}")
         yield
+
+
+def _remedy(taken: Path) -> str:
+    """What to do about whoever holds the lock of a file."""
+    process = _holder(taken)
+    named = f" (kill {process})" if process is not None else ""
+    return f"wait for it, end it{named}, or name another workspace"
+
+
+def _holder(path: Path) -> int | None:
+    """The process that has locked a file; None where the system does not tell, as in another container."""
+    try:
+        inode = path.stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return None
+    # The device before the inode is not compared: on layered file systems it is another one than stat's.
+    found = (int(f[4]) for f in locks if f[1:4:2] == ["FLOCK", "WRITE"] and f[5].split(":")[-1] == str(inode))
+    return next((process for process in found if process > 0), None)
 
 
 @contextlib.contextmanager
@@ -195,10 +214,18 @@ def await_writer(folder: Path, seconds: float) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes the file whole: a reader sees the old text or the new one."""
+    """Writes the file whole: a reader sees the old text or the new one.
+
+    Raises `OSError` with the file's path where the disk does not take it, and leaves nothing behind then.
+    """
     staging = path.with_name(f".{path.name}.partial")
-    staging.write_text(text, encoding="utf-8")
-    staging.replace(path)
+    try:
+        staging.write_text(text, encoding="utf-8")
+        staging.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staging.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_lines(path: Path) -> list[str]:

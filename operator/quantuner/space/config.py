@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -79,7 +80,13 @@ class TuneConfig(Mapping[str, OpConfig]):
         return len(self.ops)
 
     def having(self, changes: Mapping[str, OpConfig]) -> TuneConfig:
-        """A copy with the named ops changed."""
+        """A copy with the named ops changed. Raises `KeyError` for a name that no op has."""
+        unknown = next((name for name in changes if name not in self.ops), None)
+        if unknown is not None:
+            nearest = difflib.get_close_matches(unknown, self.ops, n=1, cutoff=0)
+            raise KeyError(
+                f"no op is named {unknown!r}; the nearest is {', '.join(nearest) or 'none: there are no ops'}"
+            )
         return replace(self, ops={name: changes.get(name, config) for name, config in self.ops.items()})
 
     def calibrated_with(self, samples: int) -> TuneConfig:

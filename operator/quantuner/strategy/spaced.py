@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from quantuner.api.conditions import Failure
+from quantuner.api.errors import MissingArgumentError
 from quantuner.api.spec import Tuning
 from quantuner.config import tuning_of
 from quantuner.options import checked_seed, options
@@ -163,9 +165,10 @@ class Spaced(Reading):
         training = self.tuning.quantization.approach == "qat"
         function = self.q_func or self.engine.task.train_func
         if training and function is None:
-            raise ValueError(
+            raise MissingArgumentError(
+                Failure.TASK_INVALID,
                 "quantization-aware training needs a training function; give q_func (or Task.train_func), "
-                "called with the prepared model"
+                "called with the prepared model",
             )
         unasked = {"q_func trains the model": self.q_func, "q_hooks are called around training": self.q_hooks or None}
         for does, given in unasked.items():

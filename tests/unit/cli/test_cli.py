@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from quantuner import __version__
-from quantuner.api.journal import Record, encode
+from quantuner.api.journal import Finished, Outcome, Record, encode
 from quantuner.cli import main
+from quantuner.engine.artifact import WEIGHTS_FILE
 from tests.unit.cli.tasks import written
-from tests.unit.records import launched, manifest, told
+from tests.unit.records import TIME, launched, manifest, told
 
 
 def resource(folder: Path, body: Any) -> str:
@@ -59,6 +60,7 @@ def test_a_valid_resource_is_shown_with_its_defaults(tmp_path: Path, capsys: pyt
         ),
         pytest.param("a: [", ["while parsing a flow"], id="no YAML"),
         pytest.param("", ["holds 0 documents; give a file with one"], id="an empty file"),
+        pytest.param("a: {b: 1,\n    b: 2}", ["the key 'b' stands twice in one mapping; keep", "line 2"], id="twice"),
         pytest.param("a: 1\n---\nb: 2\n", ["holds 2 documents"], id="two documents"),
     ],
 )
@@ -112,6 +114,42 @@ def test_fewer_than_no_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not workspace.exists()
 
 
+@pytest.mark.parametrize("below", ["", "workspace"])
+def test_a_workspace_that_can_be_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
+    (tmp_path / "afile").write_text("")
+    workspace = tmp_path / "afile" / below
+    assert main(["run", str(written(tmp_path)), "--workspace", str(workspace)]) == 2
+    err = capsys.readouterr().err
+    assert f"the workspace must be a folder that can be made and written, and {workspace} is not: " in err
+    assert "name another one with --workspace" in err
+
+
+def test_a_folder_of_code_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace, code = tmp_path / "workspace", tmp_path / "nosuch"
+    assert main(["run", str(written(tmp_path)), "--workspace", str(workspace), "--code", str(code)]) == 2
+    assert f"--code must be a folder, the one with the task's modules, and {code} is none" in capsys.readouterr().err
+    assert not workspace.exists()
+
+
+def test_a_report_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path)
+    assert main(["report", str(file)]) == 2
+    assert f"{file} is no folder; name the workspace of a `quantuner run`" in capsys.readouterr().err
+
+
+def test_keys_that_a_merge_brings_in_may_stand_for_others(tmp_path: Path) -> None:
+    text = yaml.safe_dump(manifest()) + "  accuracyCriterion: {<<: &b {<<: {tolerableLoss: 0.1}, tolerableLoss: 0.2}}\n"
+    assert main(["validate", resource(tmp_path, text)]) == 0
+
+
+def test_the_help_of_run_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "exit codes: 0 the search is complete, whether or not its target is met" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_a_report_names_the_resource_that_is_no_longer_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +186,43 @@ def test_what_is_no_yaml_is_told_with_its_file(
     path.write_text("a: [\n")
     assert main([command, str(tmp_path if command == "report" else path)]) == 2
     assert f'in "{path}", line 2' in capsys.readouterr().err
+
+
+def reported(workspace: Path, summary: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of a finished search whose winner has these forms, by type."""
+    end = Finished(outcome=Outcome.TARGET_MET, best=1, accuracy=0.9, artifact=str(workspace / "model"), time=TIME)
+    records: list[Record] = [launched(), told(0, 0.9), told(1, 0.9, meets=True), end]
+    (workspace / "tuning.yaml").write_text(yaml.safe_dump(manifest()))
+    (workspace / "journal.jsonl").write_text("".join(f"{encode(record)}\n" for record in records))
+    best = {"trial": 1, "summary": {"defaults": summary, "exceptions": {}}}
+    (workspace / "best.yaml").write_text(yaml.safe_dump(best))
+    assert main(["report", str(workspace)]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("summary", "says"),
+    [
+        ({"Linear": "fp32"}, "target met by the fp32 model itself, nothing is quantized: trial 1 meets"),
+        ({"Linear": "fp32", "Conv2d": "static/asym/kl"}, "target met: trial 1 meets"),
+        ({"Linear": "bf16"}, "target met: trial 1 meets"),
+        ({}, "target met: trial 1 meets"),
+    ],
+    ids=str,
+)
+def test_a_winner_that_quantizes_nothing_is_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, str], says: str
+) -> None:
+    out = reported(tmp_path, summary, capsys)
+    assert says in out
+    assert "captured" not in out
+
+
+def test_a_model_that_was_not_captured_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / WEIGHTS_FILE).write_text("")
+    out = reported(tmp_path, {"Linear": "dynamic/asym/minmax"}, capsys)
+    assert "the model could not be captured as a program, so that its weights alone are kept" in out
 
 
 def test_a_report_where_the_locale_has_no_such_signs(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
+import quantuner
 from quantuner.api.conditions import Failure
 from quantuner.api.journal import Failed, Finished, History, Outcome
 from quantuner.api.timeline import Ending, Kind, LaunchSpans, read
 from quantuner.cli import local, main
 from quantuner.distributed import forking
-from quantuner.distributed.journal import JournalFolder, read_history, sole_search
+from quantuner.distributed.journal import JournalFolder, await_writer, read_history, sole_search
 from tests.unit.cli.tasks import BROKEN_LINE, TRIALS, written
 from tests.unit.strategy.judged import essence
 
@@ -125,7 +128,7 @@ def test_slaves_give_the_same_history_and_winner(
     assert whole == {(index, rank) for index, rank in told if index not in divided}
     assert {one for one in told if one[0] in divided} <= shares
     assert "3 ranks, 2 quantizable ops" in parallel.out
-    assert "target met: trial 7 meets the accuracy criterion" in parallel.out
+    assert "target met by the fp32 model itself, nothing is quantized: trial 7 meets" in parallel.out
     assert "◀ best" in parallel.out
 
 
@@ -188,22 +191,70 @@ def test_an_interrupted_search_goes_on_without_repeating_a_told_trial(
     assert len(continued.history.launches) == 2
 
 
-def test_a_finished_search_is_kept_and_another_one_started(
+def test_another_search_moves_a_finished_one_aside_with_its_model(
     serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = tmp_path / "workspace"
     shutil.copytree(serial.workspace, workspace)
     (workspace / "journal.1.jsonl").write_text("an even earlier one\n")
     (workspace / "timeline.jsonl").write_text("its timeline\n")
-    again = run(capsys, written(tmp_path, tuningCriterion={"maxTrials": 1}), workspace, "--workers", "0")
+    another: dict[str, Any] = {"tuningCriterion": {"strategy": "random", "maxTrials": 1}}
+    again = run(capsys, written(tmp_path, **another), workspace, "--workers", "0")
     assert again.code == 0
     assert (workspace / "journal.1.jsonl").read_text() == "an even earlier one\n"
     assert (workspace / "journal.2.jsonl").read_bytes() == (serial.workspace / "journal.jsonl").read_bytes()
     assert (workspace / "timeline.2.jsonl").read_text() == "its timeline\n"
+    assert (workspace / "status.2.yaml").read_bytes() == (serial.workspace / "status.yaml").read_bytes()
+    assert quantuner.load(workspace / "model.2").q_config == quantuner.load(serial.workspace / "model").q_config
+    assert quantuner.load(workspace / "model").q_config != quantuner.load(serial.workspace / "model").q_config
     assert (workspace / "timeline.jsonl").is_file()
     assert (again.end.outcome, len(again.history.tried)) == (Outcome.MAX_TRIALS, 1)
     assert again.status["phase"] == "Complete"
     assert "target not met: maxTrials is reached" in again.out
+    assert "journal.2.jsonl" in again.out
+
+
+def test_another_search_that_fails_has_no_model(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    other = run(capsys, written(tmp_path, "tiny:broken"), workspace, "--workers", "0")
+    assert (other.code, other.status["phase"]) == (1, "Failed")
+    assert not (workspace / "model").exists()
+    assert (workspace / "model.1" / "model.pt2").is_file()
+
+
+def test_a_finished_search_that_is_run_again_shows_its_result(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    again = run(capsys, written(tmp_path), workspace)
+    assert again.code == 0
+    assert "this search has finished, and its result follows" in again.out
+    assert "--fresh searches anew" in again.out
+    assert "target met by the fp32 model itself" in again.out
+    after = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before.get(path)} == {"status.yaml"}, "its path is another"
+    assert again.status["conditions"] == serial.status["conditions"]
+
+
+def test_a_finished_search_goes_on_where_its_limit_has_grown(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one whose limit had been lowered, which told no less for that."""
+    workspace = tmp_path / "workspace"
+    criterion = yaml.safe_load(written(tmp_path).read_text())["spec"]["tuningCriterion"]
+    limited = [written(tmp_path / str(n), tuningCriterion={**criterion, "maxTrials": n}) for n in (2, 1, 3)]
+    first, shown, more = (run(capsys, file, workspace, "--workers", "0") for file in limited)
+    assert [len(one.history.launches) for one in (first, shown, more)] == [2, 2, 2], "all read what is there last"
+    assert "its result follows" in shown.out
+    assert "going on after 2 told trials" in more.out
+    assert essence(more.history.trials) == essence(serial.history.trials[:4])
+    assert more.end.outcome == Outcome.MAX_TRIALS
+    assert len(read_history(workspace / "journal.1.jsonl").tried) == 2
 
 
 def test_a_damaged_journal_is_kept_where_the_user_starts_anew(
@@ -277,7 +328,7 @@ def test_a_report_shows_every_trial_and_the_winner(serial: Run, capsys: pytest.C
     out = capsys.readouterr().out
     for trial in serial.history.trials:
         assert trial.label in out
-    assert "target met: trial 7 meets the accuracy criterion" in out
+    assert "target met by the fp32 model itself, nothing is quantized: trial 7 meets the accuracy criterion" in out
     assert f"model: {serial.workspace / 'model'}" in out
 
 
@@ -420,6 +471,10 @@ def test_a_search_that_is_told_to_end_before_and_after_its_ranks_leaves_nothing_
         signal.signal(signal.SIGTERM, before)
     assert ended.code == 1
     assert not ended.history.launches
+    assert (ended.status["phase"], ended.status["workers"]) == ("Interrupted", 0)
+    conditions = {c["type"]: (c["status"], c["reason"], c["message"]) for c in ended.status["conditions"]}
+    assert conditions["Running"] == ("False", "Interrupted", "interrupted: no rank runs")
+    assert conditions["Complete"] == ("False", "Interrupted", "interrupted; `quantuner run` goes on with the search")
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -438,4 +493,40 @@ def test_ranks_import_by_themselves_else(
     monkeypatch.setattr(local, "_DEVICES", (there,))
     monkeypatch.setenv("QUANTUNER_FORKS", declined)
     with local._program(ranks, device) as program:
-        assert program[1:] == ["-u", "-m", "quantuner.run"]
+        tied = ["quantuner.distributed.tied", str(os.getpid())] if ranks == 1 else []
+        assert program[1:] == ["-u", "-m", *tied, "quantuner.run"]
+
+
+SLEEPER = """
+import time
+import tiny
+
+def task():
+    time.sleep(600)
+"""
+
+
+def test_a_rank_in_series_ends_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    file, workspace = written(tmp_path, "sleeper:task"), tmp_path / "workspace"
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    command = [sys.executable, "-m", "quantuner.cli", "run", str(file), "--workers", "0", "--workspace", str(workspace)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as killed:
+        while await_writer(workspace, 0):  # the rank has not opened its journal yet
+            time.sleep(0.05)
+            assert killed.poll() is None
+        killed.kill()
+    assert await_writer(workspace, 30), "the rank searches on"
+
+
+def test_a_status_that_cannot_be_written_hides_nothing_that_is_told(
+    serial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(serial.workspace, workspace)
+    (workspace / "status.yaml").unlink()
+    (workspace / "status.yaml").mkdir()
+    assert main(["run", str(written(tmp_path)), "--workspace", str(workspace)]) == 2
+    captured = capsys.readouterr()
+    assert "trial 7 meets the accuracy criterion" in captured.out
+    assert f"{workspace / 'status.yaml'} cannot be written: Is a directory; give its disk room" in captured.err
+    assert not list(workspace.glob(".*.partial"))

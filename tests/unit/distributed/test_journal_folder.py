@@ -25,6 +25,7 @@ from quantuner.distributed.journal import (
     await_writer,
     read_lines,
     replace_text,
+    sole_search,
     uninterrupted,
 )
 from tests.unit.records import TIME, launched, told
@@ -134,7 +135,7 @@ def test_a_finished_search_stays_as_it_was_where_the_disk_takes_no_more(
 
 def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     first = JournalFolder(tmp_path)
-    with pytest.raises(JournalError, match="another search writes"):
+    with pytest.raises(JournalError, match=rf"another search writes .*; wait for it, end it \(kill {os.getpid()}\)"):
         JournalFolder(tmp_path)
     first.append(RECORDS[0])
     first.close()
@@ -326,3 +327,35 @@ def test_a_text_is_replaced_by_renaming(tmp_path: Path) -> None:
     replace_text(path, "new")
     with reader:
         assert (reader.read(), path.read_text()) == ("old", "new")
+
+
+def test_who_searches_in_the_folder_is_named(tmp_path: Path) -> None:
+    with (
+        sole_search(tmp_path),
+        pytest.raises(JournalError, match=rf"another search runs in .*end it \(kill {os.getpid()}\), or name another"),
+        sole_search(tmp_path),
+    ):
+        pass
+
+
+def test_a_rank_that_is_left_of_a_search_is_named(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from quantuner.distributed.journal import JournalFolder;"
+        "j = JournalFolder(pathlib.Path(sys.argv[1])); print('writes', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == "writes\n"
+        with pytest.raises(JournalError, match=rf"another search runs in .*\(kill {left.pid}\)"), sole_search(tmp_path):
+            pass
+        left.kill()
+
+
+def test_a_text_that_the_disk_does_not_take_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "status.yaml"
+    replace_text(path, "old")
+    with room_for(5), pytest.raises(OSError, match=f"File too large: '{path}'"):
+        replace_text(path, "a new text")
+    assert [one.name for one in tmp_path.iterdir()] == ["status.yaml"]
+    assert path.read_text() == "old"

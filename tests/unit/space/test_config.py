@@ -121,6 +121,12 @@ def test_a_changed_copy_leaves_the_original() -> None:
     assert list(changed) == list(base)
 
 
+@pytest.mark.parametrize("named", [["fc3"], ["conv1", "Fc2 "]])
+def test_a_change_of_an_op_that_is_not_there_is_refused_with_the_nearest(named: list[str]) -> None:
+    with pytest.raises(KeyError, match=rf"no op is named '{named[-1]}'; the nearest is fc2"):
+        network(*[static()] * 4).having(dict.fromkeys(named, FP32))
+
+
 @pytest.mark.parametrize(
     ("approach", "short"),
     [("static", "static/asym/kl"), ("dynamic", "dynamic/asym/minmax"), ("auto", "static/asym/kl")],
