@@ -28,6 +28,7 @@ from quantuner.engine.quantize import callable_like_a_module
 from quantuner.engine.quiet import quiet
 from quantuner.engine.recurrent import any_length
 from quantuner.engine.serialization import quickly
+from quantuner.engine.writing import file_for_torch
 from quantuner.space.config import TuneConfig
 
 MODEL_FILE = "model.pt2"
@@ -65,8 +66,8 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
     def write_program(staging: Path) -> None:
         forget_this_machine(program)
         try:
-            with quickly():
-                torch.export.save(program, staging / MODEL_FILE)
+            with quickly(), file_for_torch(staging / MODEL_FILE) as file:
+                torch.export.save(program, file)
         except SerializeError as error:
             said = shorten((str(error).splitlines() or [""])[0], SAID_LIMIT)  # a traceback follows
             raise ArtifactError(
@@ -83,7 +84,12 @@ def write(folder: Path, program: torch.export.ExportedProgram, config: Mapping[s
 def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
     """Writes a state dict of plain tensors in place of a program. Raises what `write_with` raises."""
     plain = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-    write_with(folder, config, lambda staging: torch.save(plain, staging / WEIGHTS_FILE))
+
+    def write_state(staging: Path) -> None:
+        with file_for_torch(staging / WEIGHTS_FILE) as file:
+            torch.save(plain, file)
+
+    write_with(folder, config, write_state)
 
 
 def write_with(folder: Path, config: Mapping[str, Any], write_model: Callable[[Path], object]) -> None:

@@ -5,8 +5,10 @@ float32 (8 KiB) for each op; one more for each op and calibration size is kept. 
 64 MiB. Activations are never kept.
 """
 
+import contextlib
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,9 @@ from quantuner.engine.pt2e import (
     prepare_pt2e,
 )
 from quantuner.engine.quiet import quiet
+from quantuner.engine.shapes import blaming_inputs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,12 @@ def calibrate(
     loader: Iterable[Any],
     sizes: Sequence[int],
     read: Callable[[tuple[Any, ...]], None] = lambda _: None,
+    model: torch.nn.Module | None = None,
 ) -> Calibration:
     """Runs the data through the model once and returns every op's range after each number of samples in `sizes`.
 
-    Of a size that is larger than the data, the range over all of them. `read` is given every batch's inputs.
+    Of a size that is larger than the data, the range over all of them. `read` is given every batch's inputs,
+    and `model`, which was captured, is asked about a batch that the graph refuses.
     Raises `SearchError` (CalibrationFailed) where the data raises, is empty, or holds NaN.
     """
     with quiet():
@@ -135,11 +142,19 @@ def calibrate(
     found: Calibration = {}
     for inputs in calibration_inputs(loader, left[-1], len(captured.example_inputs)):
         read(inputs)
-        with users_code(Failure.CALIBRATION_FAILED, "calibrating"), quiet(), torch.no_grad():
+        blaming = contextlib.nullcontext() if model is None else blaming_inputs(model, inputs)
+        with users_code(Failure.CALIBRATION_FAILED, "calibrating"), blaming, quiet(), torch.no_grad():
             observed(*inputs)
         seen += samples_in(inputs)
         while left and seen >= left[0]:
             found[left.pop(0)] = _ranges(observed)
+    if left:
+        logger.warning(
+            "calib_dataloader gave %d samples, of %d that the calibration sampling size asks for: ranges are of those; "
+            "give more data, or ask for fewer",
+            seen,
+            left[-1],
+        )
     return found | {size: _ranges(observed) for size in left}
 
 

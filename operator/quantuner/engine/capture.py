@@ -25,10 +25,10 @@ from quantuner.engine.norms import keep_shared_apart
 from quantuner.engine.operators import inputs_of, is_quantizable, operator_of, weights_of
 from quantuner.engine.programs import Calling, assembled, is_flat
 from quantuner.engine.projections import name_projections
-from quantuner.engine.quiet import quiet
+from quantuner.engine.quiet import printing_nothing, quiet
 from quantuner.engine.recurrent import RECURRENT, any_length
 from quantuner.engine.savable import check_operators, check_program, check_structures
-from quantuner.engine.shapes import Inputs, at_least_two, check_call, dynamic_shapes
+from quantuner.engine.shapes import Inputs, at_least_two, blaming_inputs, check_call, dynamic_shapes
 from quantuner.engine.weight_norms import spell_out
 from quantuner.space.capability import BY_TYPE, Op
 
@@ -73,12 +73,31 @@ def capture(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inp
     graph, called = graph_of(fixed, example_inputs, others)
     ops = _ops(graph, samples_in(called.example_inputs))
     if not ops:
-        raise SearchError(
-            Failure.NOTHING_TO_QUANTIZE,
-            f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)} whose weight is a parameter; "
-            "give a model that has some",
-        )
+        raise SearchError(Failure.NOTHING_TO_QUANTIZE, _what_is_missing(graph))
     return Captured(graph, called.example_inputs, called.dynamic_shapes, ops, digest_of(ops, fixed), called.calling)
+
+
+def _what_is_missing(graph: GraphModule) -> str:
+    """Why nothing of a graph can be quantized: the type or the making of its weights, where it has ops at all."""
+    nodes = [(type_, node, weights_of(node) or (node,)) for _, type_, node in op_nodes(graph.graph)]
+    values = [value for _, _, weights in nodes for weight in weights if (value := _value(weight)) is not None]
+    others = sorted({str(value.dtype) for value in values} - {"torch.float32"})
+    if others:
+        return (
+            f"the ops of the model compute in {' and '.join(others)}, and only what is in float32 is quantized; give "
+            "model.float(), and inputs in float32"
+        )
+    computed = sorted({type_ for type_, _, weights in nodes if any(one.op == "call_function" for one in weights)})
+    if computed:
+        return (
+            f"the weights of the model's ops ({', '.join(computed)}) are computed, as parametrizations do, and only "
+            "weights that are parameters are quantized; store what is computed, as "
+            'torch.nn.utils.parametrize.remove_parametrizations(module, "weight") does'
+        )
+    return (
+        f"the captured model has none of the quantizable ops {', '.join(BY_TYPE)} whose weight is a parameter; "
+        "give a model that has some"
+    )
 
 
 def graph_of(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[Inputs]) -> tuple[GraphModule, Called]:
@@ -90,7 +109,8 @@ def graph_of(model: torch.nn.Module, example_inputs: Inputs, others: Iterable[In
     example_inputs = at_least_two(model, example_inputs)
     shapes = dynamic_shapes(example_inputs, others)
     exporting = users_code(Failure.MODEL_NOT_CAPTURABLE, "torch.export of the model")
-    with exporting, quiet(), any_length(), torch.no_grad():
+    silent = printing_nothing(torch.export._trace)  # of a model that it refuses it prints the graph, twice
+    with exporting, blaming_inputs(model, example_inputs), quiet(), silent, any_length(), torch.no_grad():
         program = torch.export.export(model, example_inputs, dynamic_shapes=shapes)
         check_structures(program)
         graph, calling = functional(program)

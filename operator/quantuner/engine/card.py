@@ -15,7 +15,6 @@ Found by Quantuner: trial {trial} of {trials}, which {verdict} the accuracy crit
 | accuracy | {baseline!r} | {accuracy!r} |
 | parameters and buffers, MiB | {baseline_size:.3f} | {size:.3f} |
 | modelled latency of the quantizable ops | 1 | {cost:.3f} |
-| seconds of one evaluation, before compiling | {baseline_seconds:.3g} | {seconds:.3g} |
 
 Ops: {ops}. Every op is in config.yaml, every figure in report.json.
 
@@ -60,8 +59,6 @@ def card(report: Mapping[str, Any], config: Mapping[str, Any], *, captured: bool
         baseline_size=report["sizes"]["fp32"],
         size=report["sizes"]["model"],
         cost=report["cost"],
-        baseline_seconds=report["latency"]["fp32"],
-        seconds=report["latency"]["model"],
         ops=", ".join(f"{count} {mode}" for mode, count in modes.most_common()),
         loading=(_PROGRAM if captured else _WEIGHTS).format(versions=versions),
     )

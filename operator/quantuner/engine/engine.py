@@ -191,14 +191,14 @@ class Engine(Measuring):
         """Those that are kept, if its data are the same still; else from a pass over the data."""
         sizes, loader, read = self.quantization.calibration_sampling_sizes, self.task.calib_dataloader, InputsDigest()
         if not self.kept_ranges.anywhere:
-            return calibrate(captured, loader, sizes)
+            return calibrate(captured, loader, sizes, model=self.task.model)
         conditions = (libraries(), cpu_kind(), torch.get_num_threads(), self.quantization.device)
         calibrated = calibrated_digest(captured, sizes, conditions)
         kept = self.kept_ranges.find(calibrated)
         if kept is not None and kept[0] == self._inputs_digest():
             logger.info("the ranges are those of an earlier search on the same data")
             return kept[1]
-        calibration = calibrate(captured, loader, sizes, read.update)
+        calibration = calibrate(captured, loader, sizes, read.update, self.task.model)
         if read.value is not None:
             self.kept_ranges.keep(calibrated, read.value, calibration)
         return calibration

@@ -25,6 +25,7 @@ from quantuner.engine.products import has_small_products, products_of_convolutio
 from quantuner.engine.quiet import quiet
 from quantuner.engine.reaching import reach_zero
 from quantuner.engine.sums import scale_before_sums
+from quantuner.engine.transposed import folding_none, store_weights_in_fp32
 
 SHAPES = 8  # for which a compiled model is kept; compiling takes seconds to a minute each
 _PLAIN = (int, float, complex, bool, str, type(None))
@@ -116,7 +117,7 @@ def _compiled(model: GraphModule, inputs: tuple[Any, ...], max_autotune: bool) -
         fixed.recompile()
         leaves = tree_leaves(inputs)
         with torch._inductor.config.patch({"freezing": True, **(_PRODUCTS if own else {})}):
-            with sparing_what_is_read():
+            with sparing_what_is_read(), folding_none():
                 compute = torch._inductor.compile(fixed, leaves)
             compute(*leaves)  # the first call makes what later ones use again
 
@@ -135,4 +136,5 @@ def for_shapes_of(model: GraphModule, inputs: tuple[Any, ...]) -> tuple[GraphMod
     reach_zero(fixed)
     scale_before_sums(fixed)
     hoist_rounding(fixed)
+    store_weights_in_fp32(fixed)
     return fixed, program.call_spec.out_spec

@@ -4,15 +4,17 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 
 # Loggers that report, at import, GPU libraries that a CPU does not load, and torch's own deprecations.
-# The last two say in their own terms what the error behind them says in ours.
-_LOGGERS = (
-    "torchao",
-    "torch.utils._pytree",
-    "torch.fx.experimental.symbolic_shapes",
-    "torch._export.non_strict_utils",
-)
+# The last three say in their own terms what the error behind them says in ours.
+_LOGGERS = {
+    "torchao": logging.ERROR,
+    "torch.utils._pytree": logging.ERROR,
+    "torch.fx.experimental.symbolic_shapes": logging.ERROR,
+    "torch._export.non_strict_utils": logging.ERROR,
+    "torch._subclasses.fake_tensor": logging.CRITICAL,
+}
 
 
 @contextlib.contextmanager
@@ -20,8 +22,8 @@ def quiet() -> Iterator[None]:
     """Hides the complaints of torch's internals about each other while the block runs."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    for logger, level in zip(loggers, _LOGGERS.values(), strict=True):
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(torch|torchao)(\.|$)")
@@ -33,3 +35,16 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def printing_nothing(module: ModuleType) -> Iterator[None]:
+    """What the module's own code prints is lost while the block runs; what it calls may print."""
+    names = vars(module)
+    before = {"print": names["print"]} if "print" in names else {}
+    names["print"] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del names["print"]
+        names.update(before)

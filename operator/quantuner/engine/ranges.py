@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from quantuner.engine.calibrate import Calibration, Range, Ranges
 from quantuner.engine.capture import Captured
+from quantuner.engine.writing import file_for_torch
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,10 @@ class KeptRanges:
         latest = dict([*entries.items()][-KEPT:])
         staging = self.path.with_name(f".{self.path.name}.partial")
         try:
-            torch.save({"format": FORMAT, "entries": {k: _plain(*entry) for k, entry in latest.items()}}, staging)
+            with file_for_torch(staging) as file:
+                torch.save({"format": FORMAT, "entries": {k: _plain(*entry) for k, entry in latest.items()}}, file)
             staging.replace(self.path)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        except OSError as error:
             logger.warning("the ranges are not kept, a resumed search calibrates again: %s", error)
         finally:  # a full disk would stay full
             with contextlib.suppress(OSError):

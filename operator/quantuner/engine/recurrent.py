@@ -42,12 +42,17 @@ def any_length() -> Iterator[None]:
     key = torch._C.DispatchKey.CompositeImplicitAutograd
     before = {operator: operator.py_kernels[key] for operator in RECURRENT if key in operator.py_kernels}
     try:
-        for operator in before:
-            operator.py_kernels[key] = _shapes
+        _use(key, dict.fromkeys(before, _shapes))
         yield
     finally:
-        for operator, kernel in before.items():
-            operator.py_kernels[key] = kernel
+        _use(key, before)
+
+
+def _use(key: Any, kernels: Mapping[Any, Any]) -> None:
+    """An operator keeps what it has found for other keys, too: whoever compiled it later would get empty tensors."""
+    for operator, kernel in kernels.items():
+        operator.py_kernels[key] = kernel
+        operator._dispatch_cache.clear()
 
 
 def _shapes(x: torch.Tensor, states: torch.Tensor | Sequence[torch.Tensor], *options: Any) -> tuple[torch.Tensor, ...]:

@@ -52,7 +52,8 @@ REMEDIES = (
     Remedy(
         r"AssertionError: Guard failed: ",
         "the model was captured for inputs of which this holds, since forward() computes with the size as a number; "
-        "take sizes from x.shape there, or give batches of one shape: pad them, drop the last (drop_last=True)",
+        "take sizes from x.shape there, or give batches of one shape: pad them, drop the last (drop_last=True); the "
+        "first dimension counts samples, also of calibration data",
     ),
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import SearchError
 from quantuner.engine.batches import samples_in
+from quantuner.engine.entrypoint import users_code
+from quantuner.engine.remedies import remedy
 
 Inputs = tuple[Any, ...]
 SHAPES_SEEN = 4  # calibration batches whose shapes are compared: padding by batch differs from one to the next
@@ -42,6 +46,38 @@ def check_call(model: torch.nn.Module, inputs: Inputs) -> None:
             "the example inputs hold no sample: the first dimension of the first tensor has size 0; give "
             "Task.example_inputs with two samples or more",
         )
+
+
+@contextlib.contextmanager
+def blaming_inputs(model: torch.nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Where the block raises and the model does so, too, when it is called: raises what the model says (`SearchError`,
+    CalibrationFailed). It is not called where torch's error has a remedy, or where an input is no tensor or number.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_guard = "Guard failed" in str(error)  # the model may not take what the capture does not
+        if (is_guard or not remedy(f"{type(error).__name__}: {error}")) and _are_plain(inputs):
+            _call(model, inputs)
+        raise
+
+
+def _are_plain(inputs: Inputs) -> bool:
+    return all(isinstance(value, (torch.Tensor, int, float)) or value is None for value in tree_leaves(inputs))
+
+
+def _call(model: torch.nn.Module, inputs: Inputs) -> None:
+    """On copies: it may write to both."""
+    own = copy.deepcopy(model).eval()
+    given: Inputs = tree_map(lambda value: value.clone() if isinstance(value, torch.Tensor) else value, inputs)
+    said = ", ".join(map(_described, tree_leaves(inputs)))
+    doing = f"give batches that forward() takes: it was called with {said}, in evaluation mode, and"
+    with users_code(Failure.CALIBRATION_FAILED, doing), torch.no_grad():
+        own(*given)
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
 
 
 def _place(model: torch.nn.Module) -> str:

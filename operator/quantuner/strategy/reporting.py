@@ -13,9 +13,9 @@ def report(history: History, finished: Finished, seconds: float) -> dict[str, An
     """The content of report.json; `finished` names a best trial.
 
     `sizes` are modelled, in MiB of parameters and buffers; `cost` is the modelled latency of the quantizable ops
-    relative to fp32; `latency` is wall seconds of one whole evaluation, of the saved model `seconds`, as it runs before
-    it is compiled to int8 kernels; `precisions` are what ops could fall back to, and which of those asked for the
-    processor is not fast at; `journal` is the digest of the told trials.
+    relative to fp32; `latency` is wall seconds of one whole evaluation, of the saved model `seconds`: its first, before
+    it is compiled to int8 kernels, which tells nothing of its speed; `precisions` are what ops could fall back
+    to, and which of those asked for the processor is not fast at; `journal` is the digest of the told trials.
     """
     baseline, best = history.trials[0], history.trials[finished.best or 0]
     first, last = history.launches[0], history.launches[-1]

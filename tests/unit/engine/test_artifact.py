@@ -172,7 +172,7 @@ def test_the_card_and_the_report_say_how_the_model_was_found(folder: Path) -> No
     card = (folder / "README.md").read_text()
     assert "trial 3 of 7, which meets the accuracy criterion" in card
     assert "| accuracy | 0.5 | 0.25 |" in card
-    assert "| seconds of one evaluation, before compiling | 0.25 | 0.5 |" in card
+    assert "seconds" not in card  # the saved model's evaluation is its first, which takes longer
     assert "Ops: 1 static, 1 fp32." in card
     assert json.loads((folder / "report.json").read_text()) == REPORT
 

@@ -63,6 +63,24 @@ def test_at_least_the_samples_asked_for_are_run_and_no_batch_more(
     assert loader.given == batches
 
 
+@pytest.mark.parametrize(("samples", "told"), [(8, []), (9, ["gave 8 samples, of 9"])])
+def test_fewer_samples_than_asked_for_are_told(
+    captured: Captured, samples: int, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="quantuner"):
+        calibrate(captured, [images(8)], [4, samples])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(told)
+    assert all(part in whole for part, whole in zip(told, said, strict=True))
+
+
+def test_a_later_batch_that_the_model_does_not_take_is_told_in_its_own_words() -> None:
+    engine = engine_of(nn.Sequential(nn.Linear(4, 2)), loader=[torch.ones(3, 4), torch.ones(3, 7)])
+    with pytest.raises(SearchError, match=r"shape \(3, 7\), .* cannot be multiplied \(3x7 and 4x2\)") as caught:
+        engine.calibrate()
+    assert caught.value.reason == Failure.CALIBRATION_FAILED
+
+
 def test_several_sizes_are_collected_in_one_pass(captured: Captured) -> None:
     loader = Counting(images(4), images(4, seed=5), images(4, seed=6))
     together = calibrate(captured, loader, [8, 4, 100])

@@ -112,6 +112,56 @@ def test_a_model_without_quantizable_ops_is_refused_with_what_would_be_one() -> 
     assert caught.value.reason == Failure.NOTHING_TO_QUANTIZE
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_model_of_another_type_is_told_to_be_made_float(dtype: torch.dtype) -> None:
+    with pytest.raises(
+        SearchError, match=rf"compute in {dtype}, and only what is in float32 .* model\.float\(\)"
+    ) as caught:
+        capture(nn.Linear(4, 2).to(dtype), (ROWS.to(dtype),))
+    assert caught.value.reason == Failure.NOTHING_TO_QUANTIZE
+
+
+def test_a_weight_that_is_computed_is_told_to_be_stored() -> None:
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
+    with pytest.raises(
+        SearchError, match=r"weights of the model's ops \(Linear\) are computed, .*remove_parametrizations"
+    ):
+        capture(model, (ROWS,))
+    nn.utils.parametrize.remove_parametrizations(model, "weight")
+    assert [op.type for op in capture(model, (ROWS,)).ops] == ["Linear"]
+
+
+class Writing(nn.Module):
+    """Writes to its input, and takes four columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += 1
+        y: torch.Tensor = self.fc(x)
+        return y
+
+
+def test_inputs_that_the_model_does_not_take_are_told_in_its_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+    x = torch.ones(3, 5)
+    with pytest.raises(SearchError) as caught:
+        capture(Writing(), (x,))
+    assert caught.value.reason == Failure.CALIBRATION_FAILED
+    assert "it was called with torch.float32 of shape (3, 5), in evaluation mode, and raised at" in caught.value.message
+    assert "mat1 and mat2 shapes cannot be multiplied (3x5 and 4x2)" in caught.value.message
+    assert bool((x == 1).all())
+    assert capfd.readouterr().err == ""
+
+
+def test_torch_prints_no_graph_of_a_model_that_it_refuses(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SearchError):
+        capture(Branching(), (ROWS,))
+    assert capfd.readouterr() == ("", "")
+    assert "print" not in vars(torch.export._trace)
+
+
 def test_the_graph_computes_what_the_model_does_for_any_batch() -> None:
     model = seeded(Net)
     graph = capture(model, (images(2),)).graph

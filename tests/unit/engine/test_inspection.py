@@ -151,7 +151,7 @@ def test_a_program_as_it_is_saved_passes(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_pickled_weight_is_not_read(saved: Path, tmp_path: Path) -> None:
-    weight = json.loads(zipfile.ZipFile(saved / "model.pt2").read(f"model/{WEIGHTS}"))["config"]["head.bias"]
+    weight = json.loads(zipfile.ZipFile(saved / "model.pt2").read(f"archive/{WEIGHTS}"))["config"]["head.bias"]
     marker = tmp_path / "run"
     record = f"data/weights/{weight['path_name']}"
     torch.save(Payload(marker), tmp_path / "payload")
@@ -284,10 +284,10 @@ def test_what_torch_reads_is_what_is_inspected(saved: Path, tmp_path: Path) -> N
     with zipfile.ZipFile(saved / "model.pt2") as old, zipfile.ZipFile(folder / "model.pt2", "w") as new:
         for info in old.infolist():
             new.writestr(info.filename, old.read(info))
-            if info.filename == f"model/{PROGRAM}":
+            if info.filename == f"archive/{PROGRAM}":
                 program = json.loads(old.read(info))
                 size(f"__import__('pathlib').Path('{marker}').touch()")(program)
-                new.writestr("model/MODELS/model.json", json.dumps(program))
+                new.writestr("archive/MODELS/model.json", json.dumps(program))
     seal(folder)
     with pytest.raises(ArtifactError, match="might run code"):
         artifact.load(folder)
@@ -303,7 +303,7 @@ def test_what_torch_reads_is_what_is_inspected(saved: Path, tmp_path: Path) -> N
 def test_records_that_no_saved_model_has_are_refused(saved: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(saved, tmp_path / "model")
     with zipfile.ZipFile(folder / "model.pt2", "a") as archive:
-        archive.writestr(f"model/{name}", "")
+        archive.writestr(f"archive/{name}", "")
     seal(folder)
     with pytest.raises(ArtifactError, match=f"it holds '{name}', which no saved model has"):
         artifact.load(folder)
@@ -315,7 +315,7 @@ def test_a_record_that_is_missing_is_refused(saved: Path, tmp_path: Path, name: 
     folder = shutil.copytree(saved, tmp_path / "model")
     with zipfile.ZipFile(saved / "model.pt2") as old, zipfile.ZipFile(folder / "model.pt2", "w") as new:
         for info in old.infolist():
-            if info.filename != f"model/{name}":
+            if info.filename != f"archive/{name}":
                 new.writestr(info.filename, old.read(info))
     seal(folder)
     with pytest.raises(ArtifactError, match=f"it has no {name}" if name != "archive_format" else "is no program"):
@@ -363,12 +363,12 @@ def test_no_second_list_of_records_is_read(saved: Path, tmp_path: Path) -> None:
     kept = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id")
     legacy = {
         "version": ".".join(map(str, SCHEMA_VERSION)).encode(),
-        "serialized_exported_program.json": records[f"model/{PROGRAM}"],
+        "serialized_exported_program.json": records[f"archive/{PROGRAM}"],
     }
     legacy |= {f"serialized_{name}.pt": b"" for name in ("constants", "example_inputs")}
     legacy |= {"serialized_state_dict.pt": pickle.dumps(Payload(marker), protocol=2)}
-    torchs = {f"model/{name}": records[f"model/{name}"] for name in kept} | {
-        "model/data/weights/weight_0": bytes(10**5)
+    torchs = {f"archive/{name}": records[f"archive/{name}"] for name in kept} | {
+        "archive/data/weights/weight_0": bytes(10**5)
     }
     folder = shutil.copytree(saved, tmp_path / "model")
     (folder / "model.pt2").write_bytes(with_two_lists(torchs, legacy))

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -85,8 +85,8 @@ def test_a_change_calibrates_anew_and_is_kept(tmp_path: Path, another: Callable[
 def test_ranges_that_cannot_be_written_leave_no_part_of_a_file(
     tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(_: Any, path: Path) -> None:
-        path.write_bytes(bytes(1000))
+    def fill(_: Any, file: BinaryIO) -> None:
+        file.write(bytes(1000))
         raise error
 
     engine = keeping(tmp_path)

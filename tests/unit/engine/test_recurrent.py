@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from quantuner.engine.engine import Engine
 from quantuner.engine.probes.errors import activation_errors, output_errors, own_errors
 from quantuner.engine.quantized import load
+from quantuner.engine.quiet import quiet
 from quantuner.space.capability import Mode
 from quantuner.space.config import FP32, TuneConfig, default_config
 from tests.unit.engine.models import engine_of
@@ -126,6 +128,21 @@ def test_each_batch_has_a_range_of_its_own() -> None:
 def test_a_static_search_leaves_it_in_fp32() -> None:
     (op,) = [one for one in engine_for(Reader(nn.LSTM), "static").space if one.op.name == "rnn"]
     assert [*op.modes] == [Mode.FP32]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_what_was_captured_and_saved_is_compiled_right_in_the_same_process(
+    kind: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Capturing replaces what the operator's shapes are found by: the compiled model returned unwritten memory."""
+    engine, x = engine_for(Reader(kind)), sequences(2, 6)
+    engine.save(default_of(engine).having({"head": FP32}), tmp_path / "model")
+    saved = load(tmp_path / "model")
+    with quiet(), torch.no_grad():
+        mine = torch.export.export(engine.task.model, (x,)).module()
+        torch.testing.assert_close(saved.compiled()(x), saved(x), rtol=0, atol=0.02)
+        (theirs,) = tree_leaves(torch._inductor.compile(mine, [x])(x))
+        torch.testing.assert_close(theirs, engine.task.model(x))
 
 
 def test_the_saved_model_needs_torch_alone(tmp_path: Path) -> None:
