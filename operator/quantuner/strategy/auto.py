@@ -47,4 +47,13 @@ class AutoTuneStrategy(TuneStrategy):
         criterion = self.tuning.tuning_criterion
         given = {key: value for key, value in criterion.strategy_kwargs.items() if key in (cls.accepts or ())}
         tuning = replace(self.tuning, tuning_criterion=replace(criterion, strategy_kwargs=given))
-        return cls(self.engine, tuning, q_func=self.q_func, q_hooks=self.q_hooks)
+        return cls(
+            self.engine,
+            tuning,
+            q_dataloader=self.calib_dataloader,
+            q_func=self.q_func,
+            eval_dataloader=self.eval_dataloader,
+            eval_func=self.eval_func,
+            q_hooks=self.q_hooks,
+            eval_metric=self.eval_metric,
+        )

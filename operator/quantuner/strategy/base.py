@@ -103,6 +103,7 @@ class TuneStrategy(Spaced):
         self.calib_dataloader, self.eval_dataloader, self.eval_metric = q_dataloader, eval_dataloader, eval_metric
         self.eval_func = eval_func
         self.engine = model if isinstance(model, Engine) else self._engine(model)
+        self._take_missing(self.engine.task)
         self.model: Any = self.engine.task.model
         """What `evaluation_result` evaluates."""
         self.framework = "pytorch"
@@ -172,6 +173,14 @@ class TuneStrategy(Spaced):
         task = Task(model=model, calib_dataloader=self.calib_dataloader, eval_func=judge, example_inputs=example)
         names = [o.name for o in self.tuning.tuning_criterion.objectives]
         return engine_of(task, self.tuning.quantization, names)
+
+    def _take_missing(self, task: Task) -> None:
+        """A strategy that was given an engine alone finds its data where one that was made from objects has them."""
+        if self.calib_dataloader is None:
+            self.calib_dataloader = task.calib_dataloader
+        if self.eval_func is None and self.eval_dataloader is None:
+            self.eval_func, self.eval_dataloader = task.eval_func, task.eval_dataloader
+            self.eval_metric = task.eval_metric
 
     # --- what a strategy decides
 
