@@ -100,6 +100,7 @@ def _measured(strategy: TuneStrategy) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         strategy.folder = Path(folder) / "model"
         finished = strategy.traverse()
+        assert finished is not None
     trials = strategy.tuning_history[1:]  # after the baseline
     winner, best = strategy.winner_config, finished.best
     modes = [op.mode for op in winner.values()] if winner is not None else []

@@ -26,8 +26,8 @@ from quantuner.engine.layer_wise.conversion import LayerWise
 from quantuner.engine.quantized import QuantizedModel, load
 from quantuner.engine.recording import recorded_batches
 from quantuner.strategy import TuneStrategy, strategy_class
-from quantuner.strategy.overridden import end_of, made
-from quantuner.strategy.ranks import agreed
+from quantuner.strategy.overridden import made, traversed
+from quantuner.strategy.ranks import agreed, searched
 from quantuner.strategy.reporting import report
 from quantuner.workspace import kept
 
@@ -170,7 +170,8 @@ def _searched(strategy: TuneStrategy, comm: Communicator) -> QuantizedModel | No
     strategy.comm = comm
     record = _together(comm, lambda: kept(strategy, comm.size) if comm.rank == 0 else None)
     try:
-        found = comm.broadcast(_together(comm, lambda: _found(strategy, comm.rank)))
+        with strategy.set_up_on(comm):  # a step of all ranks, so before anything of the user's that may fail on one
+            found = comm.broadcast(_search(strategy, comm))
     finally:
         if record is not None:
             record.close()
@@ -188,12 +189,16 @@ def _unpacked(strategy: TuneStrategy, saved: bytes) -> QuantizedModel:
         return strategy.engine.load(unpack(saved, Path(folder) / "model"))
 
 
+def _search(strategy: TuneStrategy, comm: Communicator) -> dict[str, Any] | None:
+    """As `_found`, on all ranks: where one fails, all raise its error. Alone, what it raises."""
+    return searched(comm, lambda: _found(strategy, comm.rank)) if comm.size > 1 else _found(strategy, 0)
+
+
 def _found(strategy: TuneStrategy, rank: int) -> dict[str, Any] | None:
     """Searches; on rank 0 records the end and returns the winning configuration, None where none meets or elsewhere."""
-    returned = strategy.distributed_traverse()
-    if rank:
+    finished = traversed(strategy, rank)
+    if finished is None:
         return None
-    finished = end_of(strategy, returned)
     strategy.recorder.append(finished)
     if finished.best is not None:
         write_report(strategy.folder, report(strategy.recorder.history, finished, strategy.engine.saved_seconds))

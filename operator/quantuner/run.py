@@ -25,6 +25,7 @@ from quantuner.distributed.begun import Begun
 from quantuner.distributed.communicator import Communicator, MpiWorld, Solo
 from quantuner.distributed.hosts import all_answer, read_hostfile
 from quantuner.distributed.journal import JournalFolder
+from quantuner.distributed.leaving import leaving
 from quantuner.distributed.losses import Losses
 from quantuner.distributed.processors import take_devices
 from quantuner.distributed.timeline import Quiet, Timeline, observed
@@ -37,7 +38,7 @@ from quantuner.engine.modulewise.engine import engine_of
 from quantuner.engine.warming import warm
 from quantuner.strategy import TuneStrategy, strategy_class
 from quantuner.strategy.meeting import meet, threads_of
-from quantuner.strategy.overridden import end_of
+from quantuner.strategy.overridden import traversed
 from quantuner.strategy.ranks import agreed, on_rank_0
 from quantuner.strategy.recording import Identity
 from quantuner.strategy.reporting import report
@@ -168,25 +169,29 @@ def _searched(
     strategy.share_setup(comm)
     hosts, seconds = zip(*(comm.gather((host, loaded.seconds)) or [("", 0.0)]), strict=True)
     _observe_loading(timeline, began, hosts, seconds)
-    if journal is None:
-        strategy.slave_worker_handle(comm)
-        return None
-    strategy.identity.code = loaded.code
-    anew = not journal.history.launches
-    strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
-    strategy.begun = Begun(args.workspace)
-    if args.hostfile is not None:
-        strategy.hosts_answer = functools.partial(all_answer, read_hostfile(args.hostfile))
-    strategy.folder = (args.output or args.workspace) / "model"
-    strategy.artifact_name = _artifact_name(args, tuning)
-    finished = end_of(strategy, strategy.traverse() if comm.size == 1 else strategy.master_worker_handle(comm))
-    if finished.best is None:  # the baseline alone took all the time
+    strategy.comm = comm
+    if journal is not None:
+        strategy.identity.code = loaded.code
+        _keep(strategy, args, tuning, anew=not journal.history.launches)
+    with leaving(comm):
+        finished = traversed(strategy, comm.rank)
+    if journal is None or finished is None or finished.best is None:  # a slave; or the baseline alone took all the time
         return finished
     try:
         write_report(strategy.folder, report(journal.history, finished, strategy.engine.saved_seconds))
     except OSError as error:
         raise SearchError(Failure.WRITE_FAILED, f"the model's report cannot be written: {error}") from error
     return finished
+
+
+def _keep(strategy: TuneStrategy, args: argparse.Namespace, tuning: Tuning, *, anew: bool) -> None:
+    """Says to rank 0's strategy where it keeps what."""
+    strategy.losses, strategy.answered = Losses(args.workspace, anew=anew), Answered(args.workspace, anew=anew)
+    strategy.begun = Begun(args.workspace)
+    if args.hostfile is not None:
+        strategy.hosts_answer = functools.partial(all_answer, read_hostfile(args.hostfile))
+    strategy.folder = (args.output or args.workspace) / "model"
+    strategy.artifact_name = _artifact_name(args, tuning)
 
 
 def _loaded(order: Order, workspace: Path, journal: JournalFolder | None, timeline: Timeline | Quiet) -> Loaded:

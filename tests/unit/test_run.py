@@ -392,6 +392,69 @@ def test_the_users_strategy_that_asks_one_by_one_tells_the_same_on_ranks_as_in_o
     assert found[2] == found[1]
 
 
+OVERRIDING = """
+from quantuner.api.errors import SearchError
+
+@strategy_registry
+class OverridingTuneStrategy(TuneStrategy):
+    def next_tune_cfg(self):
+        assert [len(batch) for batch in self.calib_dataloader] == [4] and self.eval_func is not None
+        yield from ({**self.cur_best_tuning_cfg, "calib_sampling_size": 100} for _ in range(2))
+
+    def traverse(self):
+        self.called = ["traverse"]
+        super().traverse()
+        print(*self.called)
+
+    def distributed_traverse(self):
+        self.called.append("distributed_traverse")
+        return super().distributed_traverse()
+
+    def master_worker_handle(self, comm):
+        self.called.append(f"master {comm.Get_rank()} of {comm.Get_size()}")
+        AT_0
+        return super().master_worker_handle(comm)
+
+    def slave_worker_handle(self, comm):
+        self.called.append(f"slave {comm.Get_rank()} of {comm.Get_size()}")
+        AT_1
+        return super().slave_worker_handle(comm)
+"""
+
+
+def test_what_the_user_overrides_is_called_on_ranks_as_by_fit(ranks: Ranks, tmp_path: Path) -> None:
+    spec: dict[str, Any] = {"tuningCriterion": {"strategy": "overriding"}}
+    top = OVERRIDING.replace("AT_0", "").replace("AT_1", "")
+    done = ranks(tmp_path, 2, top=top, **spec)
+    assert isinstance(history(tmp_path).end, Finished), done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"traverse distributed_traverse {handle} of 2" for handle in ("master 0", "slave 1")
+    ]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert run.main([*prepared(alone, top=top, **spec), "--serial"]) == 0
+    assert essence(history(alone).trials) == essence(history(tmp_path).trials)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("raise SearchError('StrategyRaised', 'no hook')", "no hook"),
+        ("return", "OverridingTuneStrategy returned from its search without an end"),
+    ],
+    ids=["raises", "does not search"],
+)
+def test_a_handle_that_fails_on_one_rank_ends_the_search_on_all(
+    ranks: Ranks, tmp_path: Path, rank: int, statement: str, says: str
+) -> None:
+    top = OVERRIDING.replace(f"AT_{rank}", statement).replace(f"AT_{1 - rank}", "")
+    done = ranks(tmp_path, 2, top=top, tuningCriterion={"strategy": "overriding"})
+    assert done.returncode == 0, done.stderr
+    assert failure(tmp_path).reason == Failure.STRATEGY_RAISED
+    assert failure(tmp_path).message.startswith(says)
+
+
 SLOW_RANK_1 = """
 import time
 from pathlib import Path

@@ -60,6 +60,10 @@ class Messages(Protocol):
 class Communicator(Messages, Protocol):
     """Messages, and steps that all ranks take together: what setting up needs."""
 
+    @property
+    def mpi(self) -> Any:
+        """The same ranks in mpi4py's spelling, for code that was written for an MPI communicator."""
+
     def broadcast(self, message: Any) -> Any:
         """Gives rank 0's message to every rank; all ranks call it."""
 
@@ -183,6 +187,11 @@ class MpiWorld:
         return range(1, self.size)
 
     @property
+    def mpi(self) -> Any:
+        """The communicator that this was made of. What is sent there no search receives."""
+        return self._given
+
+    @property
     def host(self) -> str:
         """Name of the host that this rank runs on: in a pod, the pod's."""
         return str(self._processor)
@@ -290,6 +299,7 @@ class Solo:
 
     def __init__(self) -> None:
         self.host = socket.gethostname()
+        self.mpi = OneRank()
         self.given_up: set[int] = set()
 
     def now(self) -> float:
@@ -337,14 +347,14 @@ class OneRank:
 
 @contextlib.contextmanager
 def communicator(comm: Any) -> Iterator[Communicator]:
-    """`comm` as the protocol needs it: one of mpi4py's, or None for MPI's world, is wrapped until the block is left.
+    """`comm` as the protocol needs it: one of mpi4py's is wrapped until the block is left, and for None `world` made.
 
     Any other is taken as it is, and whoever made it closes it.
     """
     if comm is not None and not hasattr(comm, "Get_rank"):
         yield comm
         return
-    with contextlib.closing(MpiWorld(comm)) as made:
+    with contextlib.closing(world() if comm is None else MpiWorld(comm)) as made:
         yield made
 
 

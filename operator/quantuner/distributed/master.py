@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from quantuner.api.errors import SearchError
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.answered import Answered
 from quantuner.distributed.batch import Batch
@@ -29,6 +30,7 @@ from quantuner.distributed.protocol import (
     Done,
     End,
     Failed,
+    Gone,
     Job,
     Known,
     Left,
@@ -101,7 +103,7 @@ class Master:
     # --- a batch
 
     def run(self, first: int, payloads: Sequence[Any], tell: Tell) -> bool:
-        """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate."""
+        """As `Executor.run`. Raises `RanksLostError` where nobody is left to evaluate, and what a rank left with."""
         indices = range(first, first + len(payloads))
         batch = Batch(first, payloads, self._work, next=first, answered=self._decided(indices))
         self._batch = batch
@@ -272,6 +274,12 @@ class Master:
         if isinstance(message, Broken):
             self._owed.pop(rank, None)  # nobody waits for it at the end
             raise RuntimeError(f"the slave beside the master has ended: {message.error}")
+        if isinstance(message, Gone):
+            self._owed.pop(rank, None)
+            if batch is not None:  # at the end it changes nothing
+                error = message.error
+                raise SearchError(error.reason, f"{error.message} (on rank {rank})", error.traceback)
+            return
         if isinstance(message, Begins):
             if message.epoch == self._epoch:
                 self._dispatch.begins(rank, message.task, self._comm.now())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from quantuner.api.errors import SearchError
 from quantuner.api.trial import TrialResult
 from quantuner.distributed.differences import Difference
 
@@ -129,6 +130,13 @@ class Broken:
     """The slave beside the master has ended; the master's search ends with it."""
 
     error: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Slave's rank to master: it has left the search for an error; the master's search ends with it."""
+
+    error: SearchError
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,15 @@ class AutoTuneStrategy(TuneStrategy):
         criterion = self.tuning.tuning_criterion
         given = {key: value for key, value in criterion.strategy_kwargs.items() if key in (cls.accepts or ())}
         tuning = replace(self.tuning, tuning_criterion=replace(criterion, strategy_kwargs=given))
-        phase = cls(self.engine, tuning, q_func=self.q_func, q_hooks=self.q_hooks)
+        phase = cls(
+            self.engine,
+            tuning,
+            q_dataloader=self.calib_dataloader,
+            q_func=self.q_func,
+            eval_dataloader=self.eval_dataloader,
+            eval_func=self.eval_func,
+            q_hooks=self.q_hooks,
+            eval_metric=self.eval_metric,
+        )
         phase.tuning_space, phase.recipes = self.tuning_space, self.recipes  # which set_tuning_space may have changed
         return phase

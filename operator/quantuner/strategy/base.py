@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import logging
@@ -106,6 +107,7 @@ class TuneStrategy(Spaced):
         self.eval_func = eval_func
         self.engine = model if isinstance(model, Engine) else self._engine(model)
         arguments.direction(self.engine.judge, self.tuning.accuracy_criterion)
+        self._take_missing(self.engine.task)
         self.model: Any = self.engine.task.model
         """What `evaluation_result` evaluates."""
         self.framework = "pytorch"
@@ -130,7 +132,11 @@ class TuneStrategy(Spaced):
         self.identity = Identity.of(self.tuning)
         """What its record calls this search."""
         self.comm: Communicator | None = None
-        """The ranks of `distributed_traverse`; None takes MPI's world."""
+        """The ranks of `traverse`; None takes all that MPI's launcher started, or this process alone."""
+        self.served: int | None = None
+        """Trials that this rank evaluated as a slave; None where it was none."""
+        self._is_set_up = False
+        """Whether `share_setup` has run for the next search."""
         self.tune_data = {}
         self.algo_scheduler = self.engine.scheduler
         self.engine.algorithms = self
@@ -175,6 +181,14 @@ class TuneStrategy(Spaced):
         task = Task(model=model, calib_dataloader=self.calib_dataloader, eval_func=judge, example_inputs=example)
         names = [o.name for o in self.tuning.tuning_criterion.objectives]
         return engine_of(task, self.tuning.quantization, names)
+
+    def _take_missing(self, task: Task) -> None:
+        """A strategy that was given an engine alone finds its data where one that was made from objects has them."""
+        if self.calib_dataloader is None:
+            self.calib_dataloader = task.calib_dataloader
+        if self.eval_func is None and self.eval_dataloader is None:
+            self.eval_func, self.eval_dataloader = task.eval_func, task.eval_dataloader
+            self.eval_metric = task.eval_metric
 
     # --- what a strategy decides
 
@@ -278,11 +292,16 @@ class TuneStrategy(Spaced):
         """
         self.engine.kept_ranges = KeptRanges(folder / RANGES_FILE, self.engine.kept_ranges.others)
 
-    def traverse(self) -> Finished:
-        """Searches in this process and returns how it ended; called again after an interruption, it goes on.
+    def traverse(self) -> Finished | None:
+        """Searches, and returns how it ended on rank 0, None elsewhere; called again after an interruption, it goes on.
 
-        Raises what `Search.run` raises.
+        All ranks of `self.comm` call it; where there are several, it is `distributed_traverse`. Raises what that and
+        `Search.run` raise.
         """
+        with self._talking_by(self.comm) as ranks:
+            return self._in_series() if ranks.size == 1 else self.distributed_traverse()
+
+    def _in_series(self) -> Finished:
         self.engine.ensure_calibrated()
         serial = Serial(functools.partial(evaluated, self), self.answered, self.losses, self.begun)
         return self._search(Watched(serial, self.observer))
@@ -292,16 +311,44 @@ class TuneStrategy(Spaced):
 
         All ranks call it, with the same model and data. Raises what `share_setup` and `Search.run` raise.
         """
-        with communicator(self.comm) as comm:
-            if comm.size == 1:
+        with self._talking_by(self.comm) as ranks, self.set_up_on(ranks):
+            if ranks.size == 1:
+                return self._in_series()
+            if ranks.rank == 0:
+                return self.master_worker_handle(ranks.mpi)
+            self.slave_worker_handle(ranks.mpi)
+            return None
+
+    @contextlib.contextmanager
+    def _talking_by(self, comm: Any) -> Iterator[Communicator]:
+        """`comm` as the protocol needs it, which within is `self.comm`: what it knows of lost ranks stays in one."""
+        given = self.comm
+        known = comm is not None and given is not None and comm == getattr(given, "mpi", None)
+        with communicator(given if known else comm) as ranks:
+            self.comm = ranks
+            try:
+                yield ranks
+            finally:
+                self.comm = given
+
+    @contextlib.contextmanager
+    def set_up_on(self, comm: Communicator) -> Iterator[None]:
+        """Within, the ranks have done `share_setup` for one search, and compute with as many threads.
+
+        All ranks enter it. What was done for this search already is not done again.
+        """
+        try:
+            if self._is_set_up:
+                yield
+            elif comm.size == 1:
                 self.share_setup(comm)
-                return self.traverse()
-            with threads(meet(comm, recorded_threads(self.recorder.history))):
-                self.share_setup(comm)
-                if comm.rank == 0:
-                    return self.master_worker_handle(comm)
-                self.slave_worker_handle(comm)
-                return None
+                yield
+            else:
+                with threads(meet(comm, recorded_threads(self.recorder.history))):
+                    self.share_setup(comm)
+                    yield
+        finally:
+            self._is_set_up = False
 
     def share_setup(self, comm: Communicator) -> None:
         """Compares the ranks' models, data and code, and gives all rank 0's precisions and calibrated ranges.
@@ -313,6 +360,7 @@ class TuneStrategy(Spaced):
         self.identity.hosts = same_everywhere(comm, agreed(comm, lambda: self._ready(comm)))
         self._share_precisions(comm)
         self.engine.use_ranges(on_rank_0(comm, self.head_start.calibrate))
+        self._is_set_up = True
 
     def _ready(self, comm: Communicator) -> dict[str, str]:
         """This rank's facts, once it can compute."""
@@ -343,17 +391,19 @@ class TuneStrategy(Spaced):
         agreed(comm, adopt)
 
     def master_worker_handle(self, comm: Any) -> Finished:
-        """Rank 0: assigns trials to the slaves and tells their results in index order.
+        """Rank 0: assigns trials to the slaves and tells their results in index order; returns how the search ended.
 
-        `comm` is an MPI communicator. Raises `ValueError` for a world of one rank, and what `Search.run` raises.
+        `comm` is an MPI communicator, whose other ranks call `slave_worker_handle`. Raises `ValueError` for a world of
+        one rank, and what `share_setup` and `Search.run` raise.
         """
-        with communicator(comm) as ranks:
+        with self._talking_by(comm) as ranks, self.set_up_on(ranks):
             return self._search(master(self, ranks))
 
     def slave_worker_handle(self, comm: Any) -> int:
         """Every other rank: evaluates what the master assigns, until it ends; returns how many trials."""
-        with communicator(comm) as ranks:
-            return slave(self, ranks)
+        with self._talking_by(comm) as ranks, self.set_up_on(ranks):
+            self.served = slave(self, ranks)
+            return self.served
 
     def evaluate(self, payload: Mapping[str, Any]) -> TrialResult:
         """A trial of a configuration in plain form, which may say when it is of no interest."""
@@ -378,7 +428,7 @@ class TuneStrategy(Spaced):
             self.end = Search(self, executor, self.recorder).run(self.folder)
             return self.end
         finally:
-            self.head_start = HeadStart(self)
+            self.head_start, self._is_set_up = HeadStart(self), False
             executor.close()
 
     def deploy_config(self) -> Path:

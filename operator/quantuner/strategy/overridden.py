@@ -1,4 +1,4 @@
-"""A strategy whose class a user wrote, perhaps for Neural Compressor: how it is made, and how its search has ended."""
+"""A strategy whose class a user wrote, perhaps for Neural Compressor: how it is made, and how it searches."""
 
 from __future__ import annotations
 
@@ -65,16 +65,19 @@ def _takes(cls: Callable[..., Any], names: Iterable[str]) -> bool:
     return any_name or all(name in parameters for name in names)
 
 
-def end_of(strategy: TuneStrategy, returned: Finished | None) -> Finished:
-    """How rank 0's search has ended, where `traverse` or its like may return nothing, as Neural Compressor's do.
+def traversed(strategy: TuneStrategy, rank: int) -> Finished | None:
+    """Searches by the strategy's own `traverse`, which may return nothing, as Neural Compressor's do.
 
-    Raises `SearchError` (StrategyRaised) where it has not searched.
+    All ranks call it. Returns how the search ended on rank 0, None elsewhere. Raises what `traverse` raises, and
+    `SearchError` (StrategyRaised) where this rank has taken no part in a search.
     """
+    strategy.end = strategy.served = None
+    returned = strategy.traverse()
     end = returned if isinstance(returned, Finished) else strategy.end
-    if end is None:
+    if (strategy.served if rank else end) is None:
         raise SearchError(
             Failure.STRATEGY_RAISED,
             f"{type(strategy).__name__} returned from its search without an end; let its traverse, "
-            "distributed_traverse and master_worker_handle call super()'s",
+            f"distributed_traverse and {'slave' if rank else 'master'}_worker_handle call super()'s",
         )
-    return end
+    return None if rank else end

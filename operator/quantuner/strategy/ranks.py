@@ -8,6 +8,7 @@ from typing import TypeVar
 from quantuner.api.conditions import Failure
 from quantuner.api.errors import InvalidResourceError, SearchError
 from quantuner.distributed.communicator import Communicator
+from quantuner.distributed.leaving import forget, leaving
 from quantuner.engine.entrypoint import user_error
 
 T = TypeVar("T")
@@ -37,7 +38,24 @@ def on_rank_0(comm: Communicator, step: Callable[[], T]) -> T:
     return result
 
 
-def _as_search_error(error: BaseException) -> SearchError:
+def searched(comm: Communicator, search: Callable[[], T]) -> T:
+    """`agreed` for a search, in which rank 0 is the others' master: where one leaves it with an error, all do."""
+
+    def leave() -> T:
+        with leaving(comm):
+            try:
+                return search()
+            except BaseException as raised:
+                raise _as_search_error(raised, "searching") from raised
+
+    try:
+        return agreed(comm, leave)
+    except SearchError:
+        forget(comm)
+        raise
+
+
+def _as_search_error(error: BaseException, doing: str = "setting up") -> SearchError:
     if isinstance(error, SearchError):
         return error
     if isinstance(error, InvalidResourceError):
@@ -45,4 +63,4 @@ def _as_search_error(error: BaseException) -> SearchError:
     if isinstance(error, OSError):
         remedy = "every rank needs the right to that path, and room on its disk"
         return SearchError(Failure.INTERNAL_ERROR, f"a file cannot be read or written: {error}; {remedy}")
-    return user_error(Failure.INTERNAL_ERROR, "setting up", error)
+    return user_error(Failure.INTERNAL_ERROR, doing, error)

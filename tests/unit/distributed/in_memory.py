@@ -26,8 +26,10 @@ class World:
         self.size = size
         self._random = random.Random(seed)
         self._changed = threading.Condition()
-        self._boxes: list[dict[int, deque[bytes]]] = [{s: deque() for s in range(size)} for _ in range(size)]
-        self._idle: set[int] = set()
+        self._boxes = {step: [{s: deque[bytes]() for s in range(size)} for _ in range(size)] for step in (False, True)}
+        """Of messages, and apart from them of the steps that all ranks take, as MPI keeps them."""
+        self._idle: dict[int, tuple[int, bool]] = {}
+        """Rank to what it waits for."""
         self._ended: set[int] = set()
 
     def comm(self, rank: int) -> InMemory:
@@ -39,42 +41,45 @@ class World:
             self._ended.add(rank)
             self._changed.notify_all()
 
-    def send(self, source: int, to: int, message: Any) -> None:
+    def send(self, source: int, to: int, message: Any, *, step: bool = False) -> None:
         with self._changed:
-            self._boxes[to][source].append(pickle.dumps(message))
+            self._boxes[step][to][source].append(pickle.dumps(message))
             self._changed.notify_all()
 
-    def receive(self, rank: int, source: int, deadline: float | None) -> tuple[int, Any] | None:
+    def receive(self, rank: int, source: int, deadline: float | None, *, step: bool = False) -> tuple[int, Any] | None:
         patience = DEADLOCK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
         with self._changed:
-            self._idle.add(rank)
+            self._idle[rank] = source, step
             self._changed.notify_all()
-            ready = self._changed.wait_for(lambda: self._ready(rank, source), min(patience, DEADLOCK_SECONDS))
-            self._idle.discard(rank)
+            ready = self._changed.wait_for(lambda: self._ready(rank, source, step), min(patience, DEADLOCK_SECONDS))
+            del self._idle[rank]
             if ready:
-                return self._take(rank, source)
+                return self._take(rank, source, step)
             if deadline is None or patience > DEADLOCK_SECONDS:
                 raise TimeoutError(f"rank {rank} waits for a message that never comes")
             return None
 
     def pending(self, rank: int, source: int) -> tuple[int, Any] | None:
         with self._changed:
-            return self._take(rank, source)
+            return self._take(rank, source, step=False)
 
-    def _take(self, rank: int, source: int) -> tuple[int, Any] | None:
-        waiting = [s for s, box in self._boxes[rank].items() if box and source in (ANY, s)]
+    def _take(self, rank: int, source: int, step: bool) -> tuple[int, Any] | None:
+        waiting = self._sources(rank, source, step)
         if not waiting:
             return None
         chosen = self._random.choice(waiting)
-        return chosen, pickle.loads(self._boxes[rank][chosen].popleft())
+        return chosen, pickle.loads(self._boxes[step][rank][chosen].popleft())
 
-    def _ready(self, rank: int, source: int) -> bool:
-        if not any(box for s, box in self._boxes[rank].items() if source in (ANY, s)):
+    def _sources(self, rank: int, source: int, step: bool) -> list[int]:
+        return [s for s, box in self._boxes[step][rank].items() if box and source in (ANY, s)]
+
+    def _ready(self, rank: int, source: int, step: bool) -> bool:
+        if not self._sources(rank, source, step):
             return False
         return rank != 0 or source != ANY or all(self._quiet(other) for other in range(1, self.size))
 
     def _quiet(self, rank: int) -> bool:
-        return rank in self._ended or (rank in self._idle and not any(self._boxes[rank].values()))
+        return rank in self._ended or (rank in self._idle and not self._sources(rank, *self._idle[rank]))
 
 
 class InMemory:
@@ -84,6 +89,7 @@ class InMemory:
         self._world, self.rank, self.size = world, rank, world.size
         self.evaluators: Sequence[int] = range(1, world.size)
         self.given_up: set[int] = set()
+        self.mpi = Spelled(self)
 
     def now(self) -> float:
         return time.monotonic()
@@ -97,20 +103,43 @@ class InMemory:
     def pending(self, source: int = ANY) -> tuple[int, Any] | None:
         return self._world.pending(self.rank, source)
 
-    def await_from(self, source: int) -> Any:
-        received = self.receive(source)
+    def step_of(self, source: int) -> Any:
+        received = self._world.receive(self.rank, source, None, step=True)
         assert received is not None
         return received[1]
 
     def broadcast(self, message: Any) -> Any:
         if self.rank:
-            return self.await_from(0)
+            return self.step_of(0)
         for rank in range(1, self.size):
-            self.send(message, to=rank)
+            self._world.send(self.rank, rank, message, step=True)
         return message
 
     def gather(self, message: Any) -> Sequence[Any] | None:
         if self.rank:
-            self.send(message, to=0)
+            self._world.send(self.rank, 0, message, step=True)
             return None
-        return [message, *(self.await_from(rank) for rank in range(1, self.size))]
+        return [message, *(self.step_of(rank) for rank in range(1, self.size))]
+
+
+class Spelled:
+    """The same view as mpi4py spells it."""
+
+    def __init__(self, comm: InMemory) -> None:
+        self._comm = comm
+        self.rank, self.size = comm.rank, comm.size
+
+    def Get_rank(self) -> int:  # noqa: N802 - mpi4py's name
+        return self.rank
+
+    def Get_size(self) -> int:  # noqa: N802
+        return self.size
+
+    def bcast(self, message: Any, root: int = 0) -> Any:
+        return self._comm.broadcast(message)
+
+    def gather(self, message: Any, root: int = 0) -> Sequence[Any] | None:
+        return self._comm.gather(message)
+
+    def Barrier(self) -> None:  # noqa: N802
+        self._comm.broadcast(self._comm.gather(None))

@@ -97,5 +97,6 @@ def essence(trials: list[Trial]) -> list[tuple[int, str, float | None, bool, str
 
 def ended(strategy: TuneStrategy) -> Finished:
     finished = strategy.traverse()
+    assert finished is not None
     assert finished.best is not None
     return finished

@@ -89,7 +89,7 @@ def searched(make: Callable[[], TuneStrategy], ranks: int, seed: int = 0) -> Tun
 
     def search(comm: Communicator) -> object:
         made[comm.rank].comm = comm
-        return made[comm.rank].distributed_traverse()
+        return made[comm.rank].traverse()
 
     failed = [answer for answer in on_ranks(ranks, search, seed) if isinstance(answer, Exception)]
     if failed:

@@ -18,6 +18,8 @@ from quantuner.engine.engine import Engine
 from quantuner.space.config import FP32, TuneConfig
 from quantuner.strategy import BasicTuneStrategy, TuneStrategy
 from quantuner.strategy.objectives import Result
+from quantuner.strategy.overridden import traversed
+from quantuner.strategy.search import MemoryRecorder
 from tests.unit.engine.models import Net, images, seeded
 from tests.unit.strategy.judged import (
     Judge,
@@ -28,7 +30,7 @@ from tests.unit.strategy.judged import (
     is_quantized,
     searching,
 )
-from tests.unit.strategy.ranked import LadderTuneStrategy, on_ranks, rungs, searched, shared
+from tests.unit.strategy.ranked import LadderTuneStrategy, OneAtATime, on_ranks, rungs, searched, shared
 
 # --- ways of asking
 
@@ -395,6 +397,9 @@ def test_a_communicator_that_a_search_makes_is_closed_and_one_that_it_was_given_
     assert closed == []
     strategy.comm = None
     strategy.distributed_traverse()
+    assert closed == []  # nobody launched ranks
+    monkeypatch.setenv("PMIX_RANK", "0")
+    strategy.distributed_traverse()
     assert closed == [None]
     of_mpi = OneRank()
     with pytest.raises(ValueError, match="a master needs at least one slave"):
@@ -405,10 +410,90 @@ def test_a_communicator_that_a_search_makes_is_closed_and_one_that_it_was_given_
     assert closed == [None, of_mpi, of_mpi]
 
 
+class NarrowingTuneStrategy(BasicTuneStrategy):
+    """Overrides every way into a search, and changes what is searched in the outermost."""
+
+    entered: list[Any]
+
+    def traverse(self) -> Finished | None:
+        self.entered = ["traverse"]
+        self.set_tuning_space(PostTrainingQuantConfig(op_type_dict={"Conv2d": {"weight": {"dtype": ["fp32"]}}}))
+        return super().traverse()
+
+    def distributed_traverse(self) -> Finished | None:
+        self.entered.append("distributed_traverse")
+        return super().distributed_traverse()
+
+    def master_worker_handle(self, comm: Any) -> Finished:
+        self.entered.append((comm.Get_rank(), comm.Get_size()))
+        return super().master_worker_handle(comm)
+
+    def slave_worker_handle(self, comm: Any) -> int:
+        self.entered.append((comm.Get_rank(), comm.Get_size()))
+        return super().slave_worker_handle(comm)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_overrides_are_called_alike_for_any_number_of_ranks_and_tell_the_same(
+    engine: Engine, tmp_path: Path, size: int
+) -> None:
+    several = shared(engine)
+
+    def entered(ranks: int) -> list[Any]:
+        limits = {"maxTrials": 4}
+        made = [searching(several, tmp_path, strategy=NarrowingTuneStrategy, limits=limits) for _ in range(ranks)]
+
+        def search(comm: Communicator) -> Any:
+            made[comm.rank].comm = comm
+            return traversed(made[comm.rank], comm.rank)
+
+        end, *others = on_ranks(ranks, search)
+        assert isinstance(end, Finished), end
+        assert others == [None] * (ranks - 1)
+        return made
+
+    (alone,), made = entered(1), entered(size)
+    further = [[] if size == 1 else ["distributed_traverse", (rank, size)] for rank in range(size)]
+    assert [strategy.entered for strategy in made] == [["traverse", *more] for more in further]
+    assert essence(history_of(made[0]).trials) == essence(history_of(alone).trials)
+    assert all("Conv2d fp32" in trial.label for trial in history_of(alone).tried)
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["traverse", "handles"])
+def test_ranks_may_search_again(engine: Engine, tmp_path: Path, *, by_hand: bool) -> None:
+    several = shared(engine)
+
+    def twice(comm: Communicator) -> Any:
+        strategy = searching(several, tmp_path, strategy=LadderTuneStrategy)
+        strategy.comm = comm
+        for _ in range(2):
+            strategy.recorder = MemoryRecorder(History())
+            if by_hand:
+                (strategy.slave_worker_handle if comm.rank else strategy.master_worker_handle)(comm.mpi)
+            else:
+                strategy.traverse()
+        return [trial.index for trial in history_of(strategy).trials]
+
+    assert on_ranks(2, twice) == [[0, 1, 2, 3, 4, 5], []]
+
+
+def test_the_handles_of_strategies_just_made_set_up_first(engine: Engine, tmp_path: Path) -> None:
+    """Each on an engine of its own that is not calibrated."""
+    made = [OneAtATime(engine.task, engine.quantization, engine.objectives) for _ in range(2)]
+
+    def take(comm: Communicator) -> Any:
+        strategy = searching(made[comm.rank], tmp_path, strategy=LadderTuneStrategy)
+        return strategy.slave_worker_handle(comm) if comm.rank else strategy.master_worker_handle(comm)
+
+    end, served = on_ranks(2, take)
+    assert isinstance(end, Finished), end
+    assert served == 5
+
+
 class HookedTuneStrategy(LadderTuneStrategy):
     """Does something around its search."""
 
-    def traverse(self) -> Finished:
+    def traverse(self) -> Finished | None:
         self.around = [self.trials_count]
         finished = super().traverse()
         self.around.append(self.trials_count)

@@ -266,7 +266,7 @@ def test_another_tuning_space_keeps_the_sizes_that_ranges_are_made_for(tmp_path:
     assert strategy.best_config == strategy.start(4)
     assert strategy.best_config["head"].short() == "static/asym/minmax"
     strategy.folder = tmp_path / "model"
-    assert strategy.traverse().best == 1
+    assert ended(strategy).best == 1
 
 
 class NarrowTuneStrategy(BasicTuneStrategy):

@@ -160,7 +160,7 @@ def test_a_model_without_convolutions_and_linears_is_quantized(
     conf = tuning({"quantization": {"approach": approach}, "tuningCriterion": {"strategy": "conservative"}})
     strategy = ConservativeTuneStrategy(engine, conf)
     strategy.folder = tmp_path / "model"
-    finished = strategy.traverse()
+    finished = ended(strategy)
     assert (finished.outcome, finished.best, strategy.trials_count) == (Outcome.TARGET_MET, 1, 1)
     assert strategy.winner_config is not None
     assert not fallen(strategy.winner_config)

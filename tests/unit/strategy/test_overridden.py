@@ -51,14 +51,14 @@ class OlderTuneStrategy(BasicTuneStrategy):
 class HookedTuneStrategy(BasicTuneStrategy):
     """Does something around its search, and returns nothing."""
 
-    def traverse(self) -> None:  # type: ignore[override]
+    def traverse(self) -> None:
         super().traverse()
 
 
 class IdleTuneStrategy(BasicTuneStrategy):
     """Forgets to search."""
 
-    def traverse(self) -> None:  # type: ignore[override]
+    def traverse(self) -> None:
         pass
 
 

@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
+from quantuner import Task
 from quantuner.api.spec import Objective
 from quantuner.config import PostTrainingQuantConfig, QuantizationAwareTrainingConfig
 from quantuner.engine.engine import Engine
-from quantuner.strategy import BasicTuneStrategy, TuneStrategy, strategies, strategy_class, strategy_registry
+from quantuner.strategy import (
+    AutoTuneStrategy,
+    BasicTuneStrategy,
+    TuneStrategy,
+    strategies,
+    strategy_class,
+    strategy_registry,
+)
 from tests.unit.engine.models import Net, images, seeded
-from tests.unit.strategy.judged import closeness
+from tests.unit.records import tuning
+from tests.unit.strategy.judged import FP32_OUTPUT, HELD_OUT, closeness
 
 MEMBERS: dict[str, tuple[str, ...] | None] = {
     "evaluation_result": None,
@@ -168,3 +177,25 @@ def test_a_configuration_that_says_nothing_searches_with_these(conf: Any, approa
     assert (criterion.timeout_seconds, criterion.max_trials) == (0, 100)
     assert criterion.objectives == (Objective("performance"),)
     assert (accuracy.criterion, accuracy.tolerable_loss, accuracy.higher_is_better) == ("relative", 0.01, True)
+
+
+# --- what a strategy is made of, where it is given an engine, as a rank's main gives one
+
+BY_METRIC: dict[str, Any] = {"eval_dataloader": [(HELD_OUT, FP32_OUTPUT)], "eval_metric": "MSE"}
+DATA = ("calib_dataloader", "eval_func", "eval_dataloader", "eval_metric")
+
+
+@pytest.mark.parametrize("judged", [{"eval_func": closeness}, BY_METRIC], ids=["by a function", "by a metric"])
+@pytest.mark.parametrize("cls", [BasicTuneStrategy, AutoTuneStrategy])
+def test_a_strategy_on_an_engine_has_the_tasks_data(cls: type[TuneStrategy], judged: dict[str, Any]) -> None:
+    task = Task(model=MODEL, calib_dataloader=BATCHES, **judged)
+    strategy = cls(Engine(task, tuning({}).quantization, ("accuracy",)), tuning({}))
+    for name in DATA:
+        assert getattr(strategy, name) is getattr(task, name)
+
+
+def test_phases_of_auto_have_what_it_was_made_of() -> None:
+    made = AutoTuneStrategy(MODEL, PostTrainingQuantConfig(), BATCHES, **BY_METRIC)
+    phase = made._phase(BasicTuneStrategy)
+    assert [getattr(phase, name) for name in DATA] == [getattr(made, name) for name in DATA]
+    assert phase.eval_func is None
