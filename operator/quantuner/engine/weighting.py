@@ -11,6 +11,14 @@ KEYS = ("weight", "higher_is_better")
 """Of an eval_metric that is a dict; all others name metrics."""
 
 
+ERRORS = ("MAE", "MSE", "RMSE")
+"""Metrics of which less is better."""
+
+
+def _names(metric: Mapping[str, Any]) -> list[str]:
+    return [name for name in metric if name not in KEYS]
+
+
 def weights_of(metric: Mapping[str, Any], count: int) -> list[float]:
     """The weight of each of `count` metrics; of one, 1 where none is given. Raises `ValueError` for what is none."""
     weights = metric.get("weight", [1.0] if count == 1 else None)
@@ -28,14 +36,16 @@ def _is_finite(value: Any) -> bool:
 
 
 def direction_of(metric: Mapping[str, Any], weights: Sequence[float]) -> bool | None:
-    """Whether a higher accuracy is better, by `higher_is_better` of the metrics; None where it is not said.
+    """Whether a higher accuracy is better, by `higher_is_better` of the metrics, or else by what they are.
 
-    A negative weight turns a metric round. Raises `ValueError` for what is no bool for each metric, and for metrics
-    that want the accuracy in two directions.
+    A negative weight turns a metric round. None where nothing is said, and metrics want the accuracy in two
+    directions. Raises `ValueError` for what is no bool for each metric, and where metrics of two directions are said.
     """
     given = metric.get("higher_is_better")
     if given is None:
-        return None
+        named = zip(_names(metric), weights, strict=True)
+        known = {(weight > 0) is (name not in ERRORS) for name, weight in named if weight}
+        return known.pop() if len(known) == 1 else None
     directions = [given] if isinstance(given, bool) and len(weights) == 1 else given
     listed = isinstance(directions, (list, tuple)) and len(directions) == len(weights)
     if not listed or not all(isinstance(one, bool) for one in directions):

@@ -85,15 +85,15 @@ def hooks(given: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 def direction(judge: Any, criterion: AccuracyCriterion) -> None:
-    """Refuses an eval_metric that says another direction of the accuracy than the criterion."""
+    """Refuses an eval_metric that says, or is, of another direction of the accuracy than the criterion."""
     said = judge.higher_is_better if isinstance(judge, Evaluation) else None
     if said is not None and said is not criterion.higher_is_better:
         better, other = ("higher", "lower") if said else ("lower", "higher")
         raise SearchError(
             Failure.TASK_INVALID,
-            f"eval_metric says by higher_is_better (and the signs of its weights) that {better} is better, and the "
-            f"accuracy criterion that {other} is; set the criterion's higherIsBetter to {said}, or give negative "
-            "weights",
+            f"eval_metric is one of which {better} is better (its weights' signs included), and the accuracy criterion "
+            f"says that {other} is; set the criterion's higherIsBetter (higher_is_better in Python) to {said}, or "
+            "give negative weights",
         )
 
 

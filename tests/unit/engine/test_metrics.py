@@ -140,9 +140,13 @@ def test_what_is_no_metric_is_refused(metric: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("metric", "higher"),
     [
-        ("topk", None),
         (Counting(), None),
-        ({"MSE": {}}, None),
+        ({"MSE": {}}, False),
+        ("RMSE", False),
+        ("topk", True),
+        ({"MSE": {}, "weight": [-1]}, True),
+        ({"topk": 1, "MAE": {}, "weight": [0.5, 0.5]}, None),
+        ({"topk": 1, "MAE": {}, "weight": [0.5, -0.5]}, True),
         ({"MSE": {}, "higher_is_better": False}, False),
         ({"MSE": {}, "higher_is_better": [False]}, False),
         ({"MSE": {}, "higher_is_better": [False], "weight": [-1]}, True),
