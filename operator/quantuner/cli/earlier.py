@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,24 @@ class State(StrEnum):
     ANOTHER = "another"  # another search, or one that is not wanted
 
 
-def prepare(workspace: Path, body: dict[str, Any], console: Console, *, fresh: bool) -> bool:
+def prepare(workspace: Path, body: dict[str, Any], code: Path, console: Console, *, fresh: bool) -> bool:
     """Makes the workspace this search's own; False where the search has finished there, and has nothing more to tell.
 
     A journal of this very search is continued, a failed one too, and a finished one where its limits have grown. Any
-    other is kept under a new name, with its model.
+    other is kept under a new name, with its model, as is a finished one that began before a change below `code`.
     """
     journal = workspace / JOURNAL_FILE
     history = History() if fresh else read_history(journal)  # a damaged one is no reason not to start anew
     state = _state(workspace, body, history, fresh=fresh)
+    changed = _changed(code, history) if state is State.FINISHED else None
+    if changed is not None:
+        _say(console, f"{changed} has changed since the earlier search began: this is another one")
+        state = State.ANOTHER
     if state is State.FINISHED:
         _say(
             console,
             f"this search has finished, and its result follows ({journal}); --fresh searches anew, as after a change "
-            "of the task's code or data, which is not looked for",
+            "of the task's data, which is not looked for",
         )
         return False
     if state is State.ANOTHER:
@@ -89,6 +94,22 @@ def _state(workspace: Path, body: Mapping[str, Any], history: History, *, fresh:
         return State.GROWN
     same = _limits(workspace / TUNING_FILE) == body["spec"]["tuningCriterion"]
     return State.GROWN if not same and has_more(Tuning.from_body(body), history) else State.FINISHED
+
+
+def _changed(code: Path, history: History) -> Path | None:
+    """A module of the task's that was written after the search began, which had read it by then."""
+    began = datetime.fromisoformat(history.launches[-1].time).timestamp()
+    later = (path for path in _modules(code) if path.stat().st_mtime >= began + 1)  # a record's time has whole seconds
+    return next(later, None)
+
+
+def _modules(code: Path) -> Iterator[Path]:
+    """Of the folder, and of those below that have modules: it may be anybody's home, and is not searched whole."""
+    for entry in sorted(code.iterdir()):
+        if entry.suffix == ".py" and entry.is_file():
+            yield entry
+        elif entry.is_dir() and not entry.name.startswith((".", "__")) and any(entry.glob("*.py")):
+            yield from _modules(entry)
 
 
 def _limits(path: Path) -> object:

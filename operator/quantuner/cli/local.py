@@ -59,15 +59,15 @@ def _check_folders(code: Path | None, workspace: Path) -> None:
 
 
 def _run(args: argparse.Namespace, workspace: Path, body: dict[str, Any], ranks: int, console: Console) -> int:
+    code_folder = (args.code or args.file.parent).resolve()
     arguments = [
-        *("--tuning", str(workspace / TUNING_FILE)),
-        *("--workspace", str(workspace), "--code", str((args.code or args.file.parent).resolve())),
+        *("--tuning", str(workspace / TUNING_FILE), "--workspace", str(workspace), "--code", str(code_folder)),
     ]
     tuning = Tuning.from_body(body)
     supervisor = Supervisor(workspace, lambda _: mpirun.local(ranks, [*program, *arguments]), relay=args.verbose)
     # Signals are heeded before and after the ranks, too: they would leave the fork server's folder behind.
     with supervisor.listening():
-        if not prepare(workspace, body, console, fresh=args.fresh):
+        if not prepare(workspace, body, code_folder, console, fresh=args.fresh):
             return _conclude(workspace, body, console, 0)
         with _program(ranks, tuning.quantization.device) as program, Progress(workspace, tuning, console):
             code = supervisor.run()

@@ -1,6 +1,8 @@
 """What an earlier search left in the workspace: told from this one, and moved aside whole. No rank runs."""
 
 import io
+import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,9 @@ def prepared(workspace: Path, *, fresh: bool = False, **criterion: Any) -> tuple
     """Whether there is anything to search, and what is said."""
     screen = io.StringIO()
     console = Console(file=screen, width=120, highlight=False)
-    return prepare(workspace, body(**criterion), console, fresh=fresh), screen.getvalue()
+    code = workspace.with_name(f"{workspace.name}-code")
+    code.mkdir(exist_ok=True)
+    return prepare(workspace, body(**criterion), code, console, fresh=fresh), screen.getvalue()
 
 
 ALL = ["best", "journal", "model", "status", "timeline", "tuning"]
@@ -77,6 +81,26 @@ def test_another_search_leaves_nothing_in_place(tmp_path: Path, end: list[Record
     assert names(tmp_path, "1") == ALL
     assert (tmp_path / "model.1" / "model.pt2").read_text() == "earlier"
     assert says.startswith(f"the earlier search is kept in {tmp_path} as journal.1.jsonl, timeline.1.jsonl, ")
+
+
+@pytest.mark.parametrize(("name", "seconds", "is_another"), [
+    ("task.py", 60, True), ("package/part.py", 60, True), ("task.py", -60, False), ("data.csv", 60, False),
+    ("venv/lib/torch.py", 60, False), (".git/hook.py", 60, False),
+])  # fmt: skip
+def test_a_finished_search_is_another_once_its_code_has_changed(
+    tmp_path: Path, name: str, seconds: int, is_another: bool
+) -> None:
+    workspace, code = tmp_path / "ws", tmp_path / "ws-code"
+    workspace.mkdir()
+    left(workspace, ended())
+    (code / name).parent.mkdir(parents=True, exist_ok=True)
+    (code / name).touch()
+    began = datetime.fromisoformat(TIME).timestamp()
+    os.utime(code / name, (began, began + seconds))
+    does, says = prepared(workspace)
+    assert does is is_another
+    assert (f"{code / name} has changed since the earlier search began" in says) is is_another
+    assert ("journal.1.jsonl" in says) is is_another
 
 
 def test_what_was_moved_aside_is_never_written_over(tmp_path: Path) -> None:
