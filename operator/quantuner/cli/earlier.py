@@ -108,8 +108,13 @@ def _modules(code: Path) -> Iterator[Path]:
     for entry in sorted(code.iterdir()):
         if entry.suffix == ".py" and entry.is_file():
             yield entry
-        elif entry.is_dir() and not entry.name.startswith((".", "__")) and any(entry.glob("*.py")):
+        elif _is_package(entry):
             yield from _modules(entry)
+
+
+def _is_package(entry: Path) -> bool:
+    is_own = entry.is_dir() and not entry.is_symlink() and not entry.name.startswith((".", "__"))
+    return is_own and any(entry.glob("*.py"))
 
 
 def _limits(path: Path) -> object:
