@@ -74,11 +74,13 @@ def test_a_count_that_is_not_given_is_the_default() -> None:
         (
             {"MSE": {}, "higher_is_better": [False]},
             True,
-            "lower is better, and the accuracy criterion that higher",
+            "of which lower is better .*, and the accuracy criterion says that higher is; set .* to False",
         ),
-        ({"topk": 1, "higher_is_better": True}, False, "that higher is better, and .* higherIsBetter to True, or give"),
+        ({"topk": 1, "higher_is_better": True}, False, "of which higher is better .* in Python. to True, or give"),
+        ("RMSE", True, "of which lower is better"),
+        ("topk", False, "of which higher is better"),
     ],
-    ids=["a loss as an accuracy", "an accuracy as a loss"],
+    ids=["a loss as an accuracy", "an accuracy as a loss", "a loss by its name", "an accuracy by its name"],
 )
 def test_a_metric_of_another_direction_than_the_criterions_is_refused(metric: Any, higher: bool, says: str) -> None:
     with pytest.raises(SearchError, match=says) as raised:
@@ -91,9 +93,11 @@ def test_a_metric_of_another_direction_than_the_criterions_is_refused(metric: An
     [
         ({"MSE": {}, "higher_is_better": [False]}, False),
         ({"MSE": {}, "higher_is_better": [False], "weight": [-1.0]}, True),
-        ({"MSE": {}}, True),
+        ({"MSE": {}, "weight": [-1.0]}, True),
+        ("MSE", False),
+        ({"topk": 1, "MSE": {}, "weight": [0.5, 0.5]}, True),
     ],
-    ids=["both lower", "turned round", "not said"],
+    ids=["both lower", "turned round", "turned round by its name", "lower by its name", "a mixture that says nothing"],
 )
 def test_a_metric_of_the_criterions_direction_is_taken(metric: Any, higher: bool) -> None:
     assert _judged_with(metric, higher).eval_metric == metric

@@ -70,7 +70,8 @@ def conf_of(strategy: str) -> PostTrainingQuantConfig:
 
 
 LOADER = [(HELD_OUT, FP32_OUTPUT)]
-BY_METRIC = {"eval_dataloader": LOADER, "eval_metric": "MSE"}
+CLOSENESS = {"MSE": {}, "weight": [-1.0]}
+BY_METRIC = {"eval_dataloader": LOADER, "eval_metric": CLOSENESS}
 
 
 @pytest.mark.parametrize("judged", [{"eval_func": closeness}, BY_METRIC, {}], ids=["function", "metric", "nothing"])
@@ -81,12 +82,12 @@ def test_a_constructor_of_the_reference_is_called_with_what_it_takes(judged: dic
 def test_a_metric_that_the_constructor_does_not_take_judges_all_the_same() -> None:
     strategy = made(OlderTuneStrategy, seeded(Net), conf_of("older"), q_dataloader=[images()], **BY_METRIC)
     assert isinstance(strategy.engine.judge, Evaluation)  # trials may be abandoned and divided
-    assert (strategy.eval_dataloader, strategy.eval_metric) == (LOADER, "MSE")  # ranks compare the data
+    assert (strategy.eval_dataloader, strategy.eval_metric) == (LOADER, CLOSENESS)  # ranks compare the data
 
 
 def test_a_constructor_that_takes_the_metric_is_given_it() -> None:
     strategy = made(BasicTuneStrategy, seeded(Net), conf_of("basic"), q_dataloader=[images()], **BY_METRIC)
-    assert (strategy.eval_dataloader, strategy.eval_metric, strategy.eval_func) == (LOADER, "MSE", None)
+    assert (strategy.eval_dataloader, strategy.eval_metric, strategy.eval_func) == (LOADER, CLOSENESS, None)
 
 
 def test_what_a_search_found_is_returned_where_its_traverse_returns_nothing() -> None:

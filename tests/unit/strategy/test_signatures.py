@@ -181,7 +181,7 @@ def test_a_configuration_that_says_nothing_searches_with_these(conf: Any, approa
 
 # --- what a strategy is made of, where it is given an engine, as a rank's main gives one
 
-BY_METRIC: dict[str, Any] = {"eval_dataloader": [(HELD_OUT, FP32_OUTPUT)], "eval_metric": "MSE"}
+BY_METRIC: dict[str, Any] = {"eval_dataloader": [(HELD_OUT, FP32_OUTPUT)], "eval_metric": {"MSE": {}, "weight": [-1.0]}}
 DATA = ("calib_dataloader", "eval_func", "eval_dataloader", "eval_metric")
 
 
