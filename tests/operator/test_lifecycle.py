@@ -399,7 +399,8 @@ def test_a_line_of_a_journal_that_is_no_record_costs_no_other_search_its_metrics
     kube.run("patch", "configmap", f"{NAME}-journal", "--type=merge", "-p", json.dumps({"data": data}))
     body = await_tuning(kube, is_true("Failed"), "failed")
     assert "seconds must be a finite number" in condition(body, "Failed")["message"]
-    eventually(lambda: 'name="other",phase="Suspended"} 1.0' in operator.metrics(), "the other one is scraped")
+    series = f'quantuner_phase{{name="other",namespace="{kube.namespace}",phase="Suspended"}} 1.0'
+    eventually(lambda: series in operator.metrics(), "the other one is scraped")
 
 
 def test_a_clash_of_the_template_is_said(kube: Kube, operator: OperatorProcess) -> None:

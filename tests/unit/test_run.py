@@ -118,6 +118,15 @@ class HookedTuneStrategy(TuneStrategy):
 """
 
 
+@pytest.mark.parametrize("body", ["self.no_such_thing", "return super().traverse().no_such_thing"])
+def test_a_mistake_in_the_users_own_traverse_ends_the_search_by_its_name(tmp_path: Path, body: str) -> None:
+    top = HOOKED.replace("BODY", body)
+    assert run.main([*prepared(tmp_path, top=top, tuningCriterion={"strategy": "hooked"}), "--serial"]) == 0
+    assert failure(tmp_path).reason == Failure.STRATEGY_RAISED
+    assert "HookedTuneStrategy raised at user_" in failure(tmp_path).message
+    assert "no_such_thing" in failure(tmp_path).message
+
+
 @pytest.mark.parametrize("body", ["super().traverse()", "pass"])
 def test_a_traverse_that_returns_nothing_ends_a_search_if_it_has_searched(tmp_path: Path, body: str) -> None:
     top = HOOKED.replace("BODY", body)
@@ -442,8 +451,9 @@ def test_what_the_user_overrides_is_called_on_ranks_as_by_fit(ranks: Ranks, tmp_
     [
         ("raise SearchError('StrategyRaised', 'no hook')", "no hook"),
         ("return", "OverridingTuneStrategy returned from its search without an end"),
+        ("raise ValueError('no hook')", "OverridingTuneStrategy raised"),
     ],
-    ids=["raises", "does not search"],
+    ids=["raises", "does not search", "has a mistake"],
 )
 def test_a_handle_that_fails_on_one_rank_ends_the_search_on_all(
     ranks: Ranks, tmp_path: Path, rank: int, statement: str, says: str

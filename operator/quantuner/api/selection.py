@@ -9,12 +9,17 @@ from quantuner.api.journal import Finished, History, Selection, Trial
 from quantuner.api.spec import AccuracyCriterion, Objective, Tuning
 
 
+def _is_told(history: History, best: int | None) -> bool:
+    """Whether a finished search can have ended so: anybody may have written its line."""
+    return best is None or (0 < best < len(history.trials) and history.trials[best].accuracy is not None)
+
+
 def best(tuning: Tuning, history: History) -> Trial | None:
     """The winner so far; where none meets the criterion the most accurate trial, the earlier at a tie.
 
     A search that has finished says which it is; before, the rule is the one that the last launch recorded.
     """
-    if isinstance(history.end, Finished):
+    if isinstance(history.end, Finished) and _is_told(history, history.end.best):
         return None if history.end.best is None else history.trials[history.end.best]
     selection = history.launches[-1].selection if history.launches else Selection.FIRST
     return choose(history.trials, selection, tuning.tuning_criterion.objectives, tuning.accuracy_criterion)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantuner.api.conditions import Failure
-from quantuner.api.errors import SearchError
+from quantuner.api.errors import QuantunerError, SearchError
 from quantuner.api.journal import Finished
+from quantuner.engine.entrypoint import user_error
 from quantuner.engine.judging import judged_by
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ WAYS = ("stages", "distributed_next_tune_cfg_lst", "next_tune_cfg")
 """Methods by which a strategy may ask; where a class defines several, the first."""
 _BASE = "quantuner.strategy.base"
 """Where the ways are declared."""
+_PACKAGE = Path(__file__).parents[1]
 
 
 def refuse_unread(cls: type) -> None:
@@ -68,11 +72,17 @@ def _takes(cls: Callable[..., Any], names: Iterable[str]) -> bool:
 def traversed(strategy: TuneStrategy, rank: int) -> Finished | None:
     """Searches by the strategy's own `traverse`, which may return nothing, as Neural Compressor's do.
 
-    All ranks call it. Returns how the search ended on rank 0, None elsewhere. Raises what `traverse` raises, and
-    `SearchError` (StrategyRaised) where this rank has taken no part in a search.
+    All ranks call it. Returns how the search ended on rank 0, None elsewhere. Raises what `traverse` raises, as
+    `SearchError` (StrategyRaised) what the user's own code in it does, and where this rank has taken no part in a
+    search.
     """
     strategy.end = strategy.served = None
-    returned = strategy.traverse()
+    try:
+        returned = strategy.traverse()
+    except Exception as error:
+        if _is_users(strategy, error):
+            raise user_error(Failure.STRATEGY_RAISED, type(strategy).__name__, error) from error
+        raise
     end = returned if isinstance(returned, Finished) else strategy.end
     if (strategy.served if rank else end) is None:
         raise SearchError(
@@ -81,3 +91,20 @@ def traversed(strategy: TuneStrategy, rank: int) -> Finished | None:
             f"distributed_traverse and {'slave' if rank else 'master'}_worker_handle call super()'s",
         )
     return None if rank else end
+
+
+def _is_users(strategy: TuneStrategy, error: Exception) -> bool:
+    """Whether a method of the user's class raised it, and not what that calls of ours; MPI's errors are nobody's."""
+    if isinstance(error, QuantunerError) or type(error).__module__.startswith("mpi4py"):
+        return False
+    own = {_file_of(cls) for cls in type(strategy).__mro__ if not cls.__module__.startswith(f"{_PACKAGE.name}.")}
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    last = next(file for file in reversed(files) if file in own or _PACKAGE in file.parents)
+    return last in own
+
+
+def _file_of(cls: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(cls))
+    except (TypeError, OSError):  # built in, or made by no file
+        return None

@@ -141,7 +141,7 @@ class Reading:
         if value is not None and self.as_config(value) != self.as_config(self.cur_best_tuning_cfg):
             raise AttributeError(
                 f"{type(self).__name__}.cur_best_tuning_cfg is the most accurate configuration told and cannot be "
-                "another; leave the assignment out, or say what is best in update_best_op_tuning_cfg"
+                "another; leave the assignment out, or keep a value of your own under another name"
             )
 
     @property

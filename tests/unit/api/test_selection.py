@@ -162,6 +162,15 @@ points = st.lists(
 )
 
 
+@pytest.mark.parametrize("winner", [99, -1, 0, 1], ids=["beyond the last", "negative", "the baseline", "a failed one"])
+def test_a_winner_that_cannot_be_one_is_not_believed(winner: int) -> None:
+    end = Finished(outcome=Outcome.MAX_TRIALS, best=winner, accuracy=0.9, artifact="", time=TIME)
+    found = History([launched()], [told(0, 0.9), told(1, None), told(2, 0.8)], end)
+    chosen = best(tuning(), found)
+    assert chosen is not None
+    assert chosen.index == 2
+
+
 @given(points, st.booleans())
 def test_the_front_holds_exactly_what_nothing_beats(found: list[tuple[float, float, float]], higher: bool) -> None:
     trials = [told(i, a, cost=c, size=s) for i, (a, c, s) in enumerate(found)]

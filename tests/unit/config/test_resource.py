@@ -442,7 +442,9 @@ TUNING = st.fixed_dictionaries(
     {},
     optional={
         "strategy": st.sampled_from(["conservative", "basic", "mse_v2", "own_1"]),
-        "strategyKwargs": st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
+        "strategyKwargs": st.dictionaries(
+            st.text(max_size=3), st.integers(-(2**63), 2**63 - 1) | st.text(max_size=3), max_size=2
+        ),
         "maxTrials": st.integers(1, 2000),
         "timeoutSeconds": st.integers(0, 10**6),
         "objectives": st.lists(
