@@ -61,7 +61,7 @@ def _registered() -> Iterator[None]:
 @pytest.mark.parametrize("place", PLACES)
 def test_where_an_override_raises_on_a_rank_all_get_its_error(said: list[dict[str, Any]], place: str) -> None:
     (error,) = {each[place] for each in said}
-    assert "searching raised at overriding_main.py:" in error
+    assert "OverridingTuneStrategy raised at overriding_main.py:" in error
     assert f"ValueError: raised in {place}" in error
     assert error.endswith("(on rank 1)") == (" 1 " in place)
 
