@@ -16,7 +16,7 @@ from rich.console import Console
 from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Finished, History, Outcome, Selection
 from quantuner.api.spec import Tuning, search_digest
-from quantuner.cli.report import MODEL_FOLDER, STATUS_FILE, TUNING_FILE
+from quantuner.cli.report import MODEL_FOLDER, STATUS_FILE, TUNING_FILE, WEIGHTS_FILE
 from quantuner.distributed.journal import (
     BEST_FILE,
     JOURNAL_FILE,
@@ -29,6 +29,10 @@ from quantuner.distributed.timeline import TIMELINE_FILE
 
 OF_A_SEARCH = (MODEL_FOLDER, BEST_FILE, STATUS_FILE, TUNING_FILE, TIMELINE_FILE, JOURNAL_FILE)
 """What is put aside together; the journal last, since without one nobody would know that the rest is another's."""
+
+
+OF_A_MODEL = ("model.pt2", WEIGHTS_FILE)
+"""One of these is in a model's folder."""
 
 
 class State(StrEnum):
@@ -84,6 +88,11 @@ def keep(path: Path, body: Mapping[str, Any]) -> None:
 
 def _state(workspace: Path, body: Mapping[str, Any], history: History, *, fresh: bool) -> State:
     has_model = (workspace / MODEL_FOLDER).is_dir()
+    if has_model and not any((workspace / MODEL_FOLDER / name).exists() for name in OF_A_MODEL):
+        raise QuantunerError(
+            f"{workspace / MODEL_FOLDER} is where the search's model goes, and holds something else; name another "
+            "--workspace, or move that away"
+        )
     if not read_lines(workspace / JOURNAL_FILE):
         return State.ANOTHER if has_model else State.OPEN  # somebody has moved the journal away, and the model not
     if fresh or not history.launches or history.launches[0].search != search_digest(body):
@@ -98,7 +107,10 @@ def _state(workspace: Path, body: Mapping[str, Any], history: History, *, fresh:
 
 def _changed(code: Path, history: History) -> Path | None:
     """A module of the task's that was written after the search began, which had read it by then."""
-    began = datetime.fromisoformat(history.launches[-1].time).timestamp()
+    try:
+        began = datetime.fromisoformat(history.launches[-1].time).timestamp()
+    except ValueError:  # whoever wrote that
+        return None
     later = (path for path in _modules(code) if path.stat().st_mtime >= began + 1)  # a record's time has whole seconds
     return next(later, None)
 
@@ -128,7 +140,8 @@ def _limits(path: Path) -> object:
 def has_more(tuning: Tuning, history: History) -> bool:
     """Whether a finished search goes on under these limits: more trials, more time, or time for better objectives."""
     limits, outcome = tuning.tuning_criterion, history.end.outcome if isinstance(history.end, Finished) else None
-    in_time = not limits.timeout_seconds or history.trials[-1].elapsed < limits.timeout_seconds
+    elapsed = history.trials[-1].elapsed if history.trials else 0.0
+    in_time = not limits.timeout_seconds or elapsed < limits.timeout_seconds
     has_room = in_time and len(history.tried) < limits.max_trials
     if outcome is Outcome.TARGET_MET:
         return has_room and limits.timeout_seconds > 0 and history.launches[-1].selection is not Selection.OBJECTIVES

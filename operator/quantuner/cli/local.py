@@ -39,8 +39,17 @@ def run(args: argparse.Namespace, manifest: object, console: Console) -> int:
     ranks = tuning.ranks(workers)
     workspace: Path = args.workspace or Path("quantuner_workspace") / tuning.name
     _check_folders(args.code, workspace)
+    _check_file(args.file, workspace / TUNING_FILE)
     with sole_search(workspace):
         return _run(args, workspace, body, ranks, console)
+
+
+def _check_file(file: Path, copy: Path) -> None:
+    if copy.exists() and copy.samefile(file):
+        raise QuantunerError(
+            f"{file} is where the workspace keeps its own copy of the resource; name another --workspace, or give the "
+            "file another name"
+        )
 
 
 def _check_folders(code: Path | None, workspace: Path) -> None:

@@ -168,9 +168,10 @@ def _holder(path: Path) -> int | None:
         locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     except OSError:
         return None
-    # The device before the inode is not compared: on layered file systems it is another one than stat's.
-    found = (int(f[4]) for f in locks if f[1:4:2] == ["FLOCK", "WRITE"] and f[5].split(":")[-1] == str(inode))
-    return next((process for process in found if process > 0), None)
+    # The device before the inode is not compared: on layered file systems it is another one than stat's. So where
+    # several files have that inode, none is named.
+    found = {int(f[4]) for f in locks if f[1:4:2] == ["FLOCK", "WRITE"] and f[5].split(":")[-1] == str(inode)}
+    return found.pop() if len(found) == 1 and min(found) > 0 else None
 
 
 @contextlib.contextmanager

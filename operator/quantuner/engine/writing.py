@@ -14,12 +14,18 @@ from typing import Any, BinaryIO
 @contextlib.contextmanager
 def file_for_torch(path: Path) -> Iterator[BinaryIO]:
     """A new file. Raises `OSError` with its path at the block's end where anything could not be written."""
+    file = path.open("wb")
+    sink = _Sink(file)
     try:
-        with path.open("wb") as file:
-            sink = _Sink(file)
-            yield sink  # type: ignore[misc]  # all that torch asks of one
-            if sink.error is not None:
-                raise sink.error
+        yield sink  # type: ignore[misc]  # all that torch asks of one
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        raise
+    try:
+        file.close()
+        if sink.error is not None:
+            raise sink.error
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from quantuner.api.errors import QuantunerError
 from quantuner.api.journal import Failed, Finished, Outcome, Record, Selection
 from quantuner.api.spec import search_digest
 from quantuner.api.validation import admit
@@ -108,6 +109,30 @@ def test_what_was_moved_aside_is_never_written_over(tmp_path: Path) -> None:
     left(tmp_path, ended())
     prepared(tmp_path, fresh=True)
     assert names(tmp_path, "2") == ALL
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_a_folder_of_the_users_where_the_model_goes_is_left_alone(tmp_path: Path, has_journal: bool) -> None:
+    if has_journal:
+        left(tmp_path, ended())
+        (tmp_path / "model" / "model.pt2").unlink()
+    (tmp_path / "model").mkdir(exist_ok=True)
+    (tmp_path / "model" / "net.py").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(QuantunerError, match="holds something else; name another --workspace"):
+        prepared(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_finished_journal_that_somebody_made_up_ends_nothing(tmp_path: Path) -> None:
+    asked = body(timeoutSeconds=60.0)
+    journal = JournalFolder(tmp_path)
+    for record in (launched(search=search_digest(asked), time="yesterday"), ended(Outcome.MAX_TRIALS)):
+        journal.append(record)
+    journal.close()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pt2").touch()
+    assert prepared(tmp_path, timeoutSeconds=60.0)[0]
 
 
 def test_a_model_without_its_journal_is_moved_aside(tmp_path: Path) -> None:

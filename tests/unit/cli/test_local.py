@@ -225,6 +225,14 @@ def test_another_search_that_fails_has_no_model(
     assert (workspace / "model.1" / "model.pt2").is_file()
 
 
+def test_a_resource_is_not_replaced_by_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path)
+    before = file.read_text()
+    assert main(["run", str(file), "--workspace", str(file.parent)]) == 2
+    assert "name another --workspace, or give the file another name" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
 def unchanged(file: Path) -> Path:
     """Its code is as old as can be."""
     for module in file.parent.glob("*.py"):

@@ -52,6 +52,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.load(tmp_path / "x.pt"), given, rtol=0, atol=0)
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), file_for_torch(tmp_path / "x.pt"):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError("a library's")], ids=repr)
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, file_for_torch(tmp_path / "x.pt"):
+        raise error
+    assert raised.value is error
